@@ -1,0 +1,266 @@
+//! What an epoch contains, decided once: partitions, ends and `W(e)` (INV-1, INV-2).
+//!
+//! [`BindState`] is the pure half of the binder: it folds the reports of an epoch, in input order, into the clocks of the
+//! partitions and says what to record. Replaying the same epochs gives the same bindings; the driver compares.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidemill_log::{Binding, PartitionBinding, PartitionStatus};
+
+use crate::batch::Order;
+use crate::source::DeadLetter;
+use crate::time::{Epoch, EventTime, Watermark};
+use crate::watermark::{BlockTimes, PartitionClock, Watermarks, merge};
+
+/// What a worker says of a block that it decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlockReport {
+    pub(crate) order: Order,
+    pub(crate) times: BlockTimes,
+    pub(crate) records: u64,
+    pub(crate) malformed: Vec<DeadLetter>,
+}
+
+/// Where the reader cut one partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PartitionCut {
+    pub(crate) partition: u32,
+    pub(crate) name: String,
+    /// JSON text: what the connector and the cut rule want back at a replay.
+    pub(crate) detail: String,
+    /// The estimate of the earliest event time ahead, for a partition that was never read.
+    pub(crate) head: Watermark,
+    pub(crate) end: u64,
+    pub(crate) lines: u64,
+    pub(crate) digest: String,
+    pub(crate) finished: bool,
+}
+
+/// How the reader cut an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EpochCut {
+    pub(crate) epoch: Epoch,
+    /// The partitions that are new or moved.
+    pub(crate) partitions: Vec<PartitionCut>,
+    /// No epoch follows in this run.
+    pub(crate) last: bool,
+    /// All partitions are at their end.
+    pub(crate) ended: bool,
+    /// The end of time was declared.
+    pub(crate) drained: bool,
+}
+
+/// A worker's or the reader's part of what an epoch contains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    Block(BlockReport),
+    Cut(EpochCut),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Partition {
+    name: String,
+    detail: String,
+    clock: PartitionClock,
+    head: Watermark,
+    end: u64,
+    lines: u64,
+    digest: String,
+    finished: bool,
+}
+
+/// The source's state: what a checkpoint keeps of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BindState {
+    partitions: Vec<Partition>,
+    watermark: Watermark,
+}
+
+/// What follows from an epoch's reports.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) binding: Binding,
+    pub(crate) before: Watermark,
+    pub(crate) after: Watermark,
+    /// In input order, with the partition's name.
+    pub(crate) malformed: Vec<(String, DeadLetter)>,
+    pub(crate) read: u64,
+    /// Records too far ahead of their clock to move a watermark.
+    pub(crate) future: u64,
+    pub(crate) last: bool,
+    pub(crate) drained: bool,
+}
+
+impl BindState {
+    /// `W` as of the last epoch bound.
+    pub(crate) fn watermark(&self) -> Watermark {
+        self.watermark
+    }
+
+    /// Where each partition stands in event time: what the next but one epoch is cut by.
+    pub(crate) fn positions(&self) -> Vec<Watermark> {
+        self.partitions.iter().map(|p| p.clock.reached.or(p.head)).collect()
+    }
+
+    /// Folds the reports of one epoch.
+    ///
+    /// # Panics
+    /// If the reader's cut is missing: the engine delivers exactly one an epoch.
+    pub(crate) fn bind(&mut self, epoch: Epoch, reports: Vec<Report>, rule: &Watermarks) -> Bound {
+        let mut blocks = Vec::with_capacity(reports.len());
+        let mut cut = None;
+        for report in reports {
+            match report {
+                Report::Block(block) => blocks.push(block),
+                Report::Cut(found) => cut = Some(found),
+            }
+        }
+        let cut = cut.expect("every epoch has the cut that the reader ended it with");
+        blocks.sort_unstable_by_key(|block| block.order);
+
+        // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last
+        // windows are known to be complete.
+        let counted: Vec<bool> = self.partitions.iter().map(|p| !p.finished).collect();
+        for moved in &cut.partitions {
+            self.apply_cut(moved);
+        }
+        let (mut malformed, mut read, mut future) = (Vec::new(), 0, 0);
+        for block in blocks {
+            let partition = &mut self.partitions[block.order.partition as usize];
+            future += partition.clock.advance(&block.times, rule);
+            read += block.records + block.malformed.len() as u64;
+            malformed.extend(block.malformed.into_iter().map(|letter| (partition.name.clone(), letter)));
+        }
+        let before = self.watermark;
+        let watermarks = self.partitions.iter().enumerate().filter(|(index, p)| {
+            let moved = || cut.partitions.iter().any(|m| m.partition as usize == *index);
+            let ended_now = || counted.get(*index).copied().unwrap_or(true) || moved();
+            !p.finished || (p.clock.reached.is_some() && ended_now())
+        });
+        let held = |p: &Partition| p.clock.reached.or(p.head).map(|time| time.minus(rule.out_of_orderness));
+        self.watermark = merge(before, watermarks.map(|(_, p)| held(p)).collect::<Vec<_>>());
+        if cut.drained {
+            self.watermark = Some(EventTime::MAX);
+        }
+        let partitions = cut.partitions.iter().map(|moved| self.recorded(moved.partition, rule)).collect();
+        let watermark = self.watermark.map(|t| t.0);
+        Bound {
+            binding: Binding { epoch, watermark, partitions, last: cut.ended, checkpoint: false },
+            before,
+            after: self.watermark,
+            malformed,
+            read,
+            future,
+            last: cut.last,
+            drained: cut.drained,
+        }
+    }
+
+    fn apply_cut(&mut self, cut: &PartitionCut) {
+        let index = cut.partition as usize;
+        if index == self.partitions.len() {
+            let (name, head) = (cut.name.clone(), cut.head);
+            let (clock, detail, digest) = (PartitionClock::default(), String::new(), String::new());
+            self.partitions.push(Partition { name, detail, clock, head, end: 0, lines: 0, digest, finished: false });
+        }
+        let partition = &mut self.partitions[index];
+        partition.detail.clone_from(&cut.detail);
+        partition.end = cut.end;
+        partition.lines = cut.lines;
+        partition.digest.clone_from(&cut.digest);
+        partition.finished = cut.finished;
+    }
+
+    fn recorded(&self, number: u32, rule: &Watermarks) -> PartitionBinding {
+        let partition = &self.partitions[number as usize];
+        PartitionBinding {
+            partition: number,
+            name: partition.name.clone(),
+            end: partition.end,
+            lines: partition.lines,
+            digest: partition.digest.clone(),
+            watermark: partition.clock.watermark(rule).map(|t| t.0),
+            status: if partition.finished { PartitionStatus::Finished } else { PartitionStatus::Active },
+            detail: serde_json::from_str(&partition.detail).unwrap_or(Value::Null),
+        }
+    }
+
+    /// All partitions as of the last epoch bound: where a source is opened.
+    pub(crate) fn bindings(&self, rule: &Watermarks) -> Vec<PartitionBinding> {
+        (0..self.partitions.len()).map(|p| self.recorded(u32::try_from(p).expect("few partitions"), rule)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::minutes;
+    use crate::watermark::BlockClock;
+
+    fn block(partition: u32, times: &[i64], rule: &Watermarks) -> Report {
+        let mut clock = BlockClock::new(rule);
+        times.iter().for_each(|t| clock.see(EventTime(*t), Some(EventTime(*t))));
+        let order = Order { partition, offset: 0 };
+        Report::Block(BlockReport { order, times: clock.finish(), records: times.len() as u64, malformed: vec![] })
+    }
+
+    fn cut(epoch: Epoch, partitions: &[(u32, Option<i64>, bool)]) -> Report {
+        let moved = |(partition, head, finished): &(u32, Option<i64>, bool)| PartitionCut {
+            partition: *partition,
+            name: format!("file-{partition}"),
+            detail: "null".into(),
+            head: head.map(EventTime),
+            end: epoch * 100,
+            lines: epoch,
+            digest: String::new(),
+            finished: *finished,
+        };
+        let partitions = partitions.iter().map(moved).collect();
+        Report::Cut(EpochCut { epoch, partitions, last: false, ended: false, drained: false })
+    }
+
+    const MINUTE: i64 = 60_000;
+
+    #[test]
+    fn an_unread_partition_holds_the_watermark_at_its_head() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let reports = vec![
+            block(0, &[100 * MINUTE], &rule),
+            cut(1, &[(0, Some(90 * MINUTE), false), (1, Some(30 * MINUTE), false)]),
+        ];
+        let bound = state.bind(1, reports, &rule);
+        assert_eq!(bound.after, Some(EventTime(28 * MINUTE)));
+        assert_eq!(state.positions(), [Some(EventTime(100 * MINUTE)), Some(EventTime(30 * MINUTE))]);
+    }
+
+    #[test]
+    fn a_finished_partition_leaves_the_minimum_one_epoch_later_and_the_last_one_stays() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let first = vec![
+            block(0, &[10 * MINUTE], &rule),
+            block(1, &[50 * MINUTE], &rule),
+            cut(1, &[(0, None, true), (1, None, false)]),
+        ];
+        assert_eq!(state.bind(1, first, &rule).after, Some(EventTime(8 * MINUTE)));
+        let second = vec![block(1, &[60 * MINUTE], &rule), cut(2, &[(1, None, true)])];
+        assert_eq!(state.bind(2, second, &rule).after, Some(EventTime(58 * MINUTE)));
+        let nothing = vec![cut(3, &[])];
+        assert_eq!(state.bind(3, nothing, &rule).after, Some(EventTime(58 * MINUTE)));
+    }
+
+    #[test]
+    fn the_order_in_which_reports_arrive_changes_nothing() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let reports = |swap: bool| {
+            let (a, b) = (block(0, &[MINUTE], &rule), block(1, &[3 * MINUTE], &rule));
+            let cut = cut(1, &[(0, None, false), (1, None, false)]);
+            if swap { vec![cut, b, a] } else { vec![a, b, cut] }
+        };
+        let (mut one, mut two) = (BindState::default(), BindState::default());
+        one.bind(1, reports(false), &rule);
+        two.bind(1, reports(true), &rule);
+        assert_eq!(one, two);
+    }
+}

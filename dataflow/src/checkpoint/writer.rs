@@ -1,0 +1,132 @@
+//! The thread that encodes, stores and folds pieces, so that a worker's stall at a checkpoint is one channel send.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use tidemill_log::Store;
+use timely::scheduling::SyncActivator;
+
+use super::piece::{self, Piece};
+use super::pieces::{FoldPlan, PieceRef};
+use crate::key_group::KEY_GROUPS;
+use crate::keyed::{Changes, DecodeError, Section};
+use crate::runtime::RunError;
+use crate::shared::Requests;
+use crate::time::{Epoch, Watermark};
+
+/// Folds successive sections of one key group: `ShardLogic::fold` of an operator.
+pub(crate) type FoldFn = fn(&[&[u8]], Watermark, bool) -> Result<Vec<u8>, DecodeError>;
+
+/// An answer to the operator whose changes were stored.
+pub(crate) struct Stored {
+    pub(crate) epoch: Epoch,
+    pub(crate) piece: PieceRef,
+}
+
+pub(crate) enum Request {
+    Write {
+        operator: &'static str,
+        worker: u32,
+        epoch: Epoch,
+        changes: Changes,
+        reply: Sender<Stored>,
+        wake: SyncActivator,
+    },
+    Fold {
+        operator: String,
+        plan: FoldPlan,
+        fold: FoldFn,
+        watermark: Watermark,
+    },
+}
+
+/// Starts the thread; it ends when all senders are gone.
+pub(crate) fn start(
+    store: Arc<dyn Store>,
+    run: u64,
+    requests: Requests,
+) -> std::io::Result<(Sender<Request>, JoinHandle<()>)> {
+    let (sender, receiver) = channel();
+    let work = move || {
+        if let Err(error) = serve(&*store, run, &receiver, &requests) {
+            requests.fail(error);
+        }
+    };
+    let thread = thread::Builder::new().name("checkpoints".into()).spawn(work)?;
+    Ok((sender, thread))
+}
+
+fn serve(store: &dyn Store, run: u64, receiver: &Receiver<Request>, requests: &Requests) -> Result<(), RunError> {
+    let mut folds = 0_u64;
+    while let Ok(request) = receiver.recv() {
+        match request {
+            Request::Write { operator, worker, epoch, changes, reply, wake } => {
+                let path = format!("_tidemill/state/{operator}/{epoch:012}-{run:06}-{worker:04}");
+                let sections = (changes.encode)();
+                let bytes = piece::encode(&sections);
+                store.put(&path, &bytes)?;
+                let (bytes, expires) = (bytes.len() as u64, changes.expires);
+                let piece = PieceRef { path, bytes, first: epoch, last: epoch, expires };
+                // Both fail only when the worker is gone, and then the run is over anyway.
+                let _ = reply.send(Stored { epoch, piece });
+                let _ = wake.activate();
+            }
+            Request::Fold { operator, plan, fold, watermark } => {
+                folds += 1;
+                let path = format!("_tidemill/state/{operator}/fold-{run:06}-{folds:08}");
+                let piece = fold_pieces(store, path, &plan, fold, watermark)?;
+                requests.folded(operator, piece);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fold_pieces(
+    store: &dyn Store,
+    path: String,
+    plan: &FoldPlan,
+    fold: FoldFn,
+    watermark: Watermark,
+) -> Result<Option<PieceRef>, RunError> {
+    let mut pieces = Vec::with_capacity(plan.pieces.len());
+    for reference in &plan.pieces {
+        pieces.push(read_piece(store, reference)?);
+    }
+    let mut by_group: Vec<Vec<&[u8]>> = vec![Vec::new(); KEY_GROUPS as usize];
+    for (group, bytes) in pieces.iter().flat_map(Piece::sections) {
+        by_group[group as usize].push(bytes);
+    }
+    let mut sections = Vec::new();
+    for (group, bytes) in (0..=u8::MAX).zip(&by_group) {
+        if bytes.is_empty() {
+            continue;
+        }
+        let folded = fold(bytes, watermark, plan.oldest)
+            .map_err(|error| RunError::State(format!("cannot fold {path}: {error}")))?;
+        if !folded.is_empty() {
+            sections.push(Section { group, bytes: folded });
+        }
+    }
+    let epochs = (plan.pieces.iter().map(|p| p.first).min(), plan.pieces.iter().map(|p| p.last).max());
+    let (Some(first), Some(last)) = epochs else { return Ok(None) };
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let bytes = piece::encode(&sections);
+    store.put(&path, &bytes)?;
+    // It matters as long as any of its parts does.
+    let expires = plan.pieces.iter().map(|p| p.expires).max_by_key(|e| e.map_or((1, None), |time| (0, Some(time))));
+    Ok(Some(PieceRef { path, bytes: bytes.len() as u64, first, last, expires: expires.flatten() }))
+}
+
+/// Reads and verifies one piece.
+pub(crate) fn read_piece(store: &dyn Store, reference: &PieceRef) -> Result<Piece, RunError> {
+    let damaged = |problem: String| RunError::State(format!("{}: {problem}", reference.path));
+    let bytes = store.get(&reference.path)?.ok_or_else(|| damaged("it is gone".into()))?;
+    if bytes.len() as u64 != reference.bytes {
+        return Err(damaged(format!("it has {} bytes instead of {}", bytes.len(), reference.bytes)));
+    }
+    Piece::decode(bytes).map_err(|corrupt| damaged(corrupt.to_string()))
+}

@@ -1,0 +1,275 @@
+//! The thread that writes the log: bindings, commits, checkpoints, and what follows from them.
+//!
+//! One put at a time, in the order of the requests. `commit(e)` is written when the committer saw every sink acknowledge
+//! e; `checkpoint(c)` when every operator's changes are stored and `commit(c)` stands (INV-1, INV-4). Then come
+//! folding, rolling and the deletion of what neither the last two checkpoints nor a query can reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidemill_log::{CheckpointEntry, Commit, DataFile, Entry, LogState, Store, TableChange};
+
+use crate::checkpoint::manifest::{Manifest, OperatorState};
+use crate::checkpoint::pieces::{PieceRef, Pieces};
+use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
+use crate::journal::Journal;
+use crate::runtime::RunError;
+use crate::shared::{Request, Requests, Shared};
+use crate::sink::Maintenance;
+use crate::time::{Epoch, EventTime, Watermark};
+
+/// How long a removed data file stays for queries that began before it was removed.
+const QUERY_GRACE: Duration = Duration::from_secs(60);
+
+/// What the coordinator works with.
+pub(crate) struct Coordinator {
+    pub(crate) journal: Journal,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) requests: Requests,
+    pub(crate) snapshots: Option<Sender<SnapshotRequest>>,
+    pub(crate) maintenance: Option<Box<dyn Maintenance>>,
+    /// State version and fold of every stateful operator.
+    pub(crate) operators: BTreeMap<String, (u32, FoldFn)>,
+    pub(crate) book: Book,
+}
+
+/// What the coordinator keeps between requests.
+#[derive(Default)]
+pub(crate) struct Book {
+    pub(crate) pieces: BTreeMap<String, Pieces>,
+    pub(crate) counts: BTreeMap<String, u64>,
+    pub(crate) checkpoints: u64,
+    /// Objects that each of the last two checkpoints needs, newest last.
+    pub(crate) reachable: Vec<BTreeSet<String>>,
+    /// State objects found or written, reachable or not.
+    pub(crate) known: BTreeSet<String>,
+    /// W and drain flag of epochs bound in this run and not committed yet.
+    watermarks: BTreeMap<Epoch, (Watermark, bool)>,
+    rolled: Vec<TableChange>,
+    maintaining: bool,
+    removed_at: BTreeMap<String, Instant>,
+}
+
+impl Book {
+    /// The book of a start from a checkpoint.
+    pub(crate) fn new(state: &LogState, manifest: Option<&Manifest>, reachable: Vec<BTreeSet<String>>) -> Book {
+        let restored = manifest.map(|m| m.operators.as_slice()).unwrap_or_default();
+        let pieces = restored.iter().map(|o| (o.id.clone(), Pieces::restored(o.pieces.clone()))).collect();
+        let bindings = state.bindings().values();
+        let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX))));
+        Book { pieces, counts: state.counts().clone(), reachable, watermarks: watermarks.collect(), ..Book::default() }
+    }
+}
+
+impl Coordinator {
+    /// Serves requests until [`Request::Finish`] or a failure; gives the journal back.
+    pub(crate) fn run(mut self, receiver: &Receiver<Request>) -> Result<(Journal, u64), RunError> {
+        for request in receiver {
+            if matches!(request, Request::Finish) {
+                break;
+            }
+            if self.shared.failed() {
+                continue;
+            }
+            self.serve(request)?;
+        }
+        if !self.shared.failed() {
+            self.wind_up(receiver)?;
+        }
+        Ok((self.journal, self.book.checkpoints))
+    }
+
+    fn serve(&mut self, request: Request) -> Result<(), RunError> {
+        match request {
+            Request::Bind { binding, drained, reply, wake } => {
+                let epoch = binding.epoch;
+                self.book.watermarks.insert(epoch, (binding.watermark.map(EventTime), drained));
+                self.journal.append(Entry::Bind(binding))?;
+                // Both fail only when the worker is gone, and then the run is over anyway.
+                let _ = reply.send(epoch);
+                let _ = wake.activate();
+            }
+            Request::Commit { epoch, files, counts } => self.commit(epoch, files, counts)?,
+            Request::Checkpoint { epoch, pieces, source } => self.checkpoint(epoch, pieces, source)?,
+            Request::Folded { operator, piece } => {
+                if let Some(piece) = &piece {
+                    self.book.known.insert(piece.path.clone());
+                }
+                self.book.pieces.entry(operator.clone()).or_default().folded(piece);
+                self.fold(&operator, self.journal.state().watermark().map(EventTime));
+            }
+            Request::Rolled { change } => {
+                self.book.maintaining = false;
+                self.book.rolled.push(change);
+            }
+            Request::Finish => unreachable!("handled by the caller"),
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        epoch: Epoch,
+        files: Vec<(String, Vec<DataFile>)>,
+        counts: Vec<(String, BTreeMap<String, u64>)>,
+    ) -> Result<(), RunError> {
+        for (operator, counts) in counts {
+            for (name, n) in counts {
+                *self.book.counts.entry(format!("{operator}/{name}")).or_default() += n;
+            }
+        }
+        let (watermark, drained) =
+            self.book.watermarks.remove(&epoch).expect("an epoch is bound before it is committed");
+        let mut tables: Vec<TableChange> = files
+            .into_iter()
+            .filter(|(_, added)| !added.is_empty())
+            .map(|(table, added)| TableChange { table, added, removed: Vec::new() })
+            .collect();
+        self.add_rolled(&mut tables);
+        let counts = self.book.counts.clone();
+        let gauges = Arc::clone(&self.shared.gauges);
+        let read = counts.iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum();
+        let watermark_ms = watermark.map(|w| w.0);
+        self.journal.append(Entry::Commit(Commit { epoch, watermark: watermark_ms, tables, counts, drained }))?;
+        self.journal.maybe_snapshot()?;
+        gauges.events_committed.store(read, Ordering::Relaxed);
+        gauges.epoch.store(epoch, Ordering::Relaxed);
+        gauges.watermark.store(watermark_ms.unwrap_or(i64::MIN).cast_unsigned(), Ordering::Relaxed);
+        self.shared.committed(epoch);
+        self.maintain()
+    }
+
+    fn add_rolled(&mut self, tables: &mut Vec<TableChange>) {
+        #[expect(clippy::disallowed_methods, reason = "when a file may be deleted reaches no result")]
+        let now = Instant::now();
+        for change in self.book.rolled.drain(..) {
+            self.book.removed_at.extend(change.removed.iter().map(|path| (path.clone(), now)));
+            match tables.iter_mut().find(|table| table.table == change.table) {
+                Some(table) => {
+                    table.added.extend(change.added);
+                    table.removed.extend(change.removed);
+                }
+                None => tables.push(change),
+            }
+        }
+    }
+
+    /// Starts the next job of housekeeping, if none is under way.
+    fn maintain(&mut self) -> Result<(), RunError> {
+        if self.book.maintaining || !self.book.rolled.is_empty() {
+            return Ok(());
+        }
+        let Some(maintenance) = &mut self.maintenance else { return Ok(()) };
+        let Some(job) = maintenance.next(self.journal.state()) else { return Ok(()) };
+        self.book.maintaining = true;
+        let requests = self.requests.clone();
+        let work = move || match job() {
+            Ok(change) => requests.send(Request::Rolled { change }),
+            Err(error) => requests.fail(RunError::Sink { table: "maintenance".into(), error }),
+        };
+        let started = thread::Builder::new().name("maintenance".into()).spawn(work);
+        started.map(drop).map_err(|error| RunError::Io("cannot start the maintenance thread".into(), error))
+    }
+
+    fn checkpoint(&mut self, epoch: Epoch, pieces: Vec<(String, PieceRef)>, source: String) -> Result<(), RunError> {
+        if !self.journal.durable() {
+            return Ok(());
+        }
+        let watermark = self.journal.state().watermark().map(EventTime);
+        for (operator, piece) in pieces {
+            self.book.known.insert(piece.path.clone());
+            self.book.pieces.entry(operator).or_default().add(piece);
+        }
+        let mut operators = Vec::new();
+        for (id, (version, _)) in &self.operators {
+            let held = self.book.pieces.entry(id.clone()).or_default();
+            held.expire(watermark);
+            operators.push(OperatorState { id: id.clone(), version: *version, pieces: held.list().to_vec() });
+        }
+        let run = self.journal.run();
+        let manifest = Manifest { epoch, run, source, operators };
+        let path = Manifest::path(epoch, run);
+        let (bytes, checksum) = manifest.encode();
+        self.store.put(&path, &bytes)?;
+        self.journal.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest: path.clone(), checksum }))?;
+        self.book.checkpoints += 1;
+        self.shared.gauges.checkpoints.store(self.book.checkpoints, Ordering::Relaxed);
+        self.book.known.insert(path.clone());
+        self.book.reachable.push(reachable(&manifest, path));
+        if self.book.reachable.len() > 2 {
+            self.book.reachable.remove(0);
+        }
+        self.collect()?;
+        let ids: Vec<String> = self.operators.keys().cloned().collect();
+        ids.iter().for_each(|id| self.fold(id, watermark));
+        Ok(())
+    }
+
+    fn fold(&mut self, operator: &str, watermark: Watermark) {
+        let (Some(snapshots), Some((_, fold))) = (&self.snapshots, self.operators.get(operator)) else { return };
+        let Some(plan) = self.book.pieces.get_mut(operator).and_then(Pieces::plan_fold) else { return };
+        let request = SnapshotRequest::Fold { operator: operator.to_owned(), plan, fold: *fold, watermark };
+        // A closed channel means that the run has failed already.
+        let _ = snapshots.send(request);
+    }
+
+    /// Deletes what neither the last two checkpoints nor a query can reach (`gc` is written first).
+    fn collect(&mut self) -> Result<(), RunError> {
+        let listed: BTreeSet<&str> =
+            self.book.pieces.values().flat_map(Pieces::list).map(|piece| piece.path.as_str()).collect();
+        let needed = |path: &String| {
+            listed.contains(path.as_str()) || self.book.reachable.iter().any(|objects| objects.contains(path))
+        };
+        let mut garbage: Vec<String> = self.book.known.iter().filter(|path| !needed(path)).cloned().collect();
+        let state = self.journal.state();
+        let oldest = state.checkpoints().first().map_or(0, |checkpoint| checkpoint.epoch);
+        for (path, epoch) in state.removed() {
+            let rested = self.book.removed_at.get(path).is_none_or(|at| at.elapsed() >= QUERY_GRACE);
+            if *epoch <= oldest && rested {
+                garbage.push(path.clone());
+            }
+        }
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        self.journal.collect(&garbage)?;
+        for path in &garbage {
+            self.book.known.remove(path);
+            self.book.removed_at.remove(path);
+        }
+        Ok(())
+    }
+
+    /// The workers are done: wait for housekeeping under way and record it.
+    fn wind_up(&mut self, receiver: &Receiver<Request>) -> Result<(), RunError> {
+        while self.book.maintaining && !self.shared.failed() {
+            match receiver.recv_timeout(Duration::from_millis(100)) {
+                Ok(request @ Request::Rolled { .. }) => self.serve(request)?,
+                Ok(_) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if self.book.rolled.is_empty() {
+            return Ok(());
+        }
+        let state = self.journal.state();
+        let Some(epoch) = state.committed() else { return Ok(()) };
+        let (watermark, drained, counts) = (state.watermark(), state.drained(), state.counts().clone());
+        let mut tables = Vec::new();
+        self.add_rolled(&mut tables);
+        self.journal.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained }))?;
+        Ok(())
+    }
+}
+
+/// The objects that a checkpoint needs.
+pub(crate) fn reachable(manifest: &Manifest, path: String) -> BTreeSet<String> {
+    let pieces = manifest.operators.iter().flat_map(|o| &o.pieces).map(|piece| piece.path.clone());
+    pieces.chain([path]).collect()
+}

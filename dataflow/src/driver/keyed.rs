@@ -1,0 +1,135 @@
+//! The one driver of keyed, checkpointed logic: exchanges by key group, closes epochs in order, snapshots and restores.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+
+use timely::container::{CapacityContainerBuilder, NoopBuilder};
+use timely::dataflow::Stream as TimelyStream;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use crate::batch::{Batch, Order};
+use crate::checkpoint::writer::{Request, Stored};
+use crate::control::{Ack, Control};
+use crate::flow::{Env, Flow};
+use crate::key_group::groups_of;
+use crate::keyed::{Chunk, Emit, ShardLogic};
+use crate::pending::PendingByTime;
+use crate::runtime::RunError;
+use crate::stream::{Peers, Stream};
+use crate::time::Epoch;
+
+const RECORDS: usize = 0;
+const ACKS: usize = 1;
+const PIECES: usize = 2;
+
+/// An epoch's input.
+struct Gathered<R> {
+    chunks: Vec<Chunk<R>>,
+    control: Option<Control>,
+}
+
+impl<R> Default for Gathered<R> {
+    fn default() -> Self {
+        Gathered { chunks: Vec::new(), control: None }
+    }
+}
+
+/// Runs `logic` over the chunks, each on the worker that it is addressed to; `node` is the operator's place in the plan.
+pub fn keyed<'s, L: ShardLogic>(
+    flow: &Flow<'s>,
+    (id, node): (&'static str, usize),
+    chunks: TimelyStream<'s, Epoch, Vec<Chunk<L::In>>>,
+    logic: L,
+) -> Stream<'s, L::Out> {
+    if L::STATEFUL {
+        flow.wiring.plan.borrow_mut().set_state(node, L::STATE_VERSION);
+        flow.env.registry.lock().expect("no panic while it is held").folds.insert(id.into(), L::fold);
+    }
+    let mut builder = OperatorBuilder::new(id.into(), flow.scope);
+    let mut input = builder.new_input(chunks, Exchange::new(|chunk: &Chunk<L::In>| u64::from(chunk.dest)));
+    let mut controls = builder.new_input(flow.control(), Pipeline);
+    let (records_out, records) = builder.new_output();
+    let (acks_out, acks) = builder.new_output();
+    let (pieces_out, pieces) = builder.new_output();
+    let mut records_out = OutputBuilder::<_, NoopBuilder<Batch<L::Out>>>::from(records_out);
+    let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
+    let mut pieces_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(pieces_out);
+    let address = builder.operator_info().address;
+    let wake = flow.scope.worker().sync_activator_for(address.to_vec());
+    let env = std::sync::Arc::clone(&flow.env);
+    let peers = Peers { me: flow.worker(), workers: flow.workers() };
+
+    builder.build(move |initial| {
+        drop(initial);
+        let mut logic = restored(&env, id, peers, logic);
+        let mut pending: PendingByTime<Vec<Capability<Epoch>>, Gathered<L::In>> = PendingByTime::new();
+        let mut storing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
+        let (reply, replies) = channel::<Stored>();
+        let snapshots = env.snapshots();
+        move |frontiers| {
+            // 1. Take in what arrived.
+            input.for_each(|capability, batch| {
+                let Some(&epoch) = capability.least() else { return };
+                let ports = || (RECORDS..=PIECES).map(|port| capability.delayed(&epoch, port)).collect();
+                pending.at(epoch, ports).chunks.append(batch);
+            });
+            controls.for_each(|capability, batch| {
+                let Some(&epoch) = capability.least() else { return };
+                let ports = || (RECORDS..=PIECES).map(|port| capability.delayed(&epoch, port)).collect();
+                pending.at(epoch, ports).control = batch.pop();
+            });
+            // 2. Acknowledge what was stored meanwhile.
+            while let Ok(Stored { epoch, piece }) = replies.try_recv() {
+                let capability = storing.remove(&epoch).expect("a snapshot is stored once");
+                let ack = Ack::Piece { operator: id.into(), piece };
+                pieces_out.activate().session(&capability).give(ack);
+            }
+            // 3. Close epochs in order.
+            while let Some((epoch, mut ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+                let control = gathered.control.expect("the watermarks of an epoch come before it closes");
+                let mut chunks = gathered.chunks;
+                chunks.sort_unstable_by_key(|chunk| (chunk.order, chunk.from));
+                let mut emit = Emit::default();
+                logic.close_epoch(control.time(), chunks, &mut emit);
+                let order = Order { partition: peers.me, offset: 0 };
+                let mut batch = Batch::new(order, emit.records);
+                records_out.activate().session_with_builder(&ports[RECORDS]).give_container(&mut batch);
+                if !emit.counts.is_empty() {
+                    let counts = emit.counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
+                    acks_out.activate().session(&ports[ACKS]).give(Ack::Counts { operator: id.into(), counts });
+                }
+                // 4. State is now exactly that of the end of this epoch: move out what changed.
+                if control.checkpoint
+                    && let Some(snapshots) = &snapshots
+                    && let Some(changes) = logic.changes()
+                {
+                    storing.insert(epoch, ports.swap_remove(PIECES));
+                    let (reply, wake, worker) = (reply.clone(), wake.clone(), peers.me);
+                    // A closed channel means that the run has failed already.
+                    let _ = snapshots.send(Request::Write { operator: id, worker, epoch, changes, reply, wake });
+                }
+            }
+        }
+    });
+    flow.wiring.acks.borrow_mut().push(acks);
+    flow.wiring.pieces.borrow_mut().push(pieces);
+    Stream { flow: flow.clone(), batches: records, filter: None, node }
+}
+
+/// The logic with the sections of the groups that this worker owns.
+fn restored<L: ShardLogic>(env: &Env, id: &str, peers: Peers, mut logic: L) -> L {
+    let groups = groups_of(peers.me, peers.workers);
+    for piece in env.restored.pieces(id) {
+        for (group, section) in piece.sections().filter(|(group, _)| groups.contains(&u32::from(*group))) {
+            if let Err(error) = logic.restore(group, section) {
+                env.shared.fail(RunError::State(format!("operator `{id}`, key group {group}: {error}")));
+                return logic;
+            }
+        }
+    }
+    logic.restored(env.restored.source.watermark());
+    logic
+}

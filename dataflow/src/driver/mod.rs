@@ -1,0 +1,15 @@
+//! The thin timely drivers: the only places that hold capabilities.
+//!
+//! Each drains its inputs, works off closed epochs in order, and drops the epoch's capabilities. All rules are elsewhere,
+//! in plain Rust.
+
+pub(crate) mod binder;
+pub(crate) mod combine;
+pub(crate) mod committer;
+pub(crate) mod except;
+pub(crate) mod keyed;
+pub(crate) mod sink;
+pub(crate) mod source;
+
+pub use combine::{Combined, Combiner};
+pub use except::Exceptions;

@@ -1,0 +1,142 @@
+//! The sink's driver: encodes where the records are, gathers at the shard's owner, writes on a thread of its own when the
+//! epoch is closed and bound, and acknowledges to the committer (INV-1, INV-3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use arrow::array::RecordBatch;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::generic::{Operator as _, OutputBuilder};
+use timely::scheduling::SyncActivator;
+
+use crate::control::Ack;
+use crate::flow::Env;
+use crate::hash::hash64;
+use crate::pending::PendingByTime;
+use crate::runtime::RunError;
+use crate::sink::{Columns, Rows, TableSink, TableWriter};
+use crate::stream::Stream;
+use crate::time::Epoch;
+use tidemill_log::DataFile;
+
+/// Sinks write one shard, whatever the worker count is (INV-3).
+const SHARD: u32 = 0;
+
+struct Job {
+    epoch: Epoch,
+    rows: Vec<RecordBatch>,
+}
+
+struct Written {
+    epoch: Epoch,
+    files: Vec<DataFile>,
+}
+
+pub(crate) fn build<D: Send + Sync + 'static>(
+    stream: &Stream<'_, D>,
+    id: &'static str,
+    _node: usize,
+    table: TableSink<D>,
+) {
+    let flow = stream.flow.clone();
+    let TableSink { table, encode, writer } = table;
+    let owner = u32::try_from(hash64(id.as_bytes()) % u64::from(flow.workers())).expect("a worker index is small");
+    let env = Arc::clone(&flow.env);
+    let name = table.clone();
+    let rows = stream.clone().applied().batches.unary::<CapacityContainerBuilder<Vec<Rows>>, _, _, _>(
+        Pipeline,
+        &format!("{id}/encode"),
+        move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| match encode(batch) {
+                    Ok(encoded) => {
+                        let rows = Rows { dest: owner, order: batch.order, batch: Columns(encoded) };
+                        output.session(&capability).give(rows);
+                    }
+                    Err(error) => env.shared.fail(RunError::Sink { table: name.clone(), error }),
+                });
+            }
+        },
+    );
+
+    let mut builder = OperatorBuilder::new(id.into(), flow.scope);
+    let mut input = builder.new_input(rows, Exchange::new(|rows: &Rows| u64::from(rows.dest)));
+    // No record ever comes on it; its frontier says which epochs are bound.
+    let mut bound = builder.new_input(flow.bound(), Pipeline);
+    let (acks_out, acks) = builder.new_output();
+    let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
+    let address = builder.operator_info().address;
+    let wake = flow.scope.worker().sync_activator_for(address.to_vec());
+    let env = Arc::clone(&flow.env);
+    let mine = flow.worker() == owner;
+
+    builder.build(move |initial| {
+        drop(initial);
+        let jobs = if mine { start_writer(&env, &table, writer(), wake) } else { None };
+        let mut pending: PendingByTime<Capability<Epoch>, Vec<Rows>> = PendingByTime::new();
+        let mut writing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
+        move |frontiers| {
+            input.for_each(|capability, batch| {
+                let Some(&epoch) = capability.least() else { return };
+                pending.at(epoch, || capability.delayed(&epoch, 0)).append(batch);
+            });
+            bound.for_each(|_, _| {});
+            let Some((jobs, written)) = &jobs else { return };
+            while let Ok(Written { epoch, files }) = written.try_recv() {
+                let capability = writing.remove(&epoch).expect("an epoch is written once");
+                acks_out.activate().session(&capability).give(Ack::Files { table: table.clone(), files });
+            }
+            while let Some((epoch, capability, mut rows)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+                if epoch <= env.committed {
+                    // An earlier run committed it: readers see it already.
+                    continue;
+                }
+                rows.sort_by_key(|rows| rows.order);
+                writing.insert(epoch, capability);
+                let rows = rows.into_iter().map(|rows| rows.batch.0).collect();
+                // The thread is gone only after it failed the run.
+                let _ = jobs.send(Job { epoch, rows });
+            }
+        }
+    });
+    flow.wiring.acks.borrow_mut().push(acks);
+}
+
+type Link = (Sender<Job>, Receiver<Written>);
+
+fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, wake: SyncActivator) -> Option<Link> {
+    // A dry build has no run to write for.
+    env.snapshots()?;
+    let (jobs, todo) = channel::<Job>();
+    let (done, written) = channel();
+    let (env, name) = (Arc::clone(env), table.to_owned());
+    let failing = Arc::clone(&env.shared);
+    let work = move || {
+        let mut hang = env.faults.hang_sink.clone().filter(|hang| hang.table == name);
+        for Job { epoch, rows } in todo {
+            if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
+                thread::park_timeout(hang.span);
+            }
+            match writer.write_epoch(epoch, SHARD, rows) {
+                Ok(files) => {
+                    // Both fail only when the worker is gone, and then the run is over anyway.
+                    let _ = done.send(Written { epoch, files });
+                    let _ = wake.activate();
+                }
+                Err(error) => return env.shared.fail(RunError::Sink { table: name, error }),
+            }
+        }
+    };
+    match thread::Builder::new().name(format!("sink {table}")).spawn(work) {
+        Ok(_detached) => Some((jobs, written)),
+        Err(error) => {
+            failing.fail(RunError::Io("cannot start a sink's thread".into(), error));
+            None
+        }
+    }
+}

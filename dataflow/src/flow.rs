@@ -1,0 +1,122 @@
+//! [`Flow`]: where a pipeline begins. The author's function runs once per worker, and once dry.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+use tidemill_log::PartitionBinding;
+use timely::dataflow::{Scope, Stream as TimelyStream};
+
+use crate::checkpoint::restore::Restored;
+use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
+use crate::control::{Ack, Control};
+use crate::faults::Faults;
+use crate::plan::{Operator, Plan};
+use crate::queue::BlockQueue;
+use crate::shared::{Requests, Shared};
+use crate::source::{BlockReader, Source, SourceError};
+use crate::stream::SourceStream;
+use crate::time::Epoch;
+use crate::watermark::Watermarks;
+
+/// Opens the pipeline's source at recorded positions.
+pub(crate) type OpenFn = Box<dyn Fn(&[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> + Send>;
+
+/// What the dry build learns about the pipeline beside its plan.
+#[derive(Default)]
+pub(crate) struct Registry {
+    pub(crate) open: Option<OpenFn>,
+    pub(crate) rule: Option<Watermarks>,
+    pub(crate) folds: BTreeMap<String, FoldFn>,
+    pub(crate) tables: BTreeMap<&'static str, String>,
+}
+
+/// What all workers of a process share while they build and run.
+pub(crate) struct Env {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) queue: Arc<BlockQueue>,
+    pub(crate) requests: Requests,
+    pub(crate) snapshots: Mutex<Option<Sender<SnapshotRequest>>>,
+    pub(crate) restored: Restored,
+    /// The last epoch committed by earlier runs: sinks write nothing at or below it.
+    pub(crate) committed: Epoch,
+    /// The last epoch bound by earlier runs: the binder only compares up to it.
+    pub(crate) bound: BTreeMap<Epoch, Option<i64>>,
+    pub(crate) disabled_sinks: BTreeSet<String>,
+    pub(crate) faults: Faults,
+    pub(crate) registry: Mutex<Registry>,
+}
+
+impl Env {
+    pub(crate) fn snapshots(&self) -> Option<Sender<SnapshotRequest>> {
+        self.snapshots.lock().expect("no panic while it is held").clone()
+    }
+}
+
+/// Streams that the operators of one worker give to the engine.
+pub(crate) struct Wiring<'s> {
+    pub(crate) plan: RefCell<Plan>,
+    pub(crate) acks: RefCell<Vec<TimelyStream<'s, Epoch, Vec<Ack>>>>,
+    pub(crate) pieces: RefCell<Vec<TimelyStream<'s, Epoch, Vec<Ack>>>>,
+    pub(crate) control: RefCell<Option<TimelyStream<'s, Epoch, Vec<Control>>>>,
+    pub(crate) bound: RefCell<Option<TimelyStream<'s, Epoch, Vec<Epoch>>>>,
+}
+
+/// A pipeline being built on one worker.
+#[derive(Clone)]
+pub struct Flow<'s> {
+    pub(crate) scope: Scope<'s, Epoch>,
+    pub(crate) wiring: Rc<Wiring<'s>>,
+    pub(crate) env: Arc<Env>,
+}
+
+impl<'s> Flow<'s> {
+    pub(crate) fn new(scope: Scope<'s, Epoch>, env: Arc<Env>) -> Self {
+        let wiring = Wiring {
+            plan: RefCell::default(),
+            acks: RefCell::default(),
+            pieces: RefCell::default(),
+            control: RefCell::default(),
+            bound: RefCell::default(),
+        };
+        Flow { scope, wiring: Rc::new(wiring), env }
+    }
+
+    /// Reads `source`; `id` names its offsets. A pipeline has one source, of as many partitions as there are.
+    pub fn source<S: Source>(&self, id: &'static str, source: S) -> SourceStream<'s, S> {
+        SourceStream::new(self.clone(), id, source)
+    }
+
+    pub(crate) fn record(
+        &self,
+        id: Option<&'static str>,
+        kind: impl Into<String>,
+        inputs: &[usize],
+        state_version: Option<u32>,
+    ) -> usize {
+        let operator = Operator { id, kind: kind.into(), inputs: inputs.to_vec(), state_version };
+        self.wiring.plan.borrow_mut().push(operator)
+    }
+
+    pub(crate) fn worker(&self) -> u32 {
+        u32::try_from(self.scope.index()).expect("few workers")
+    }
+
+    pub(crate) fn workers(&self) -> u32 {
+        u32::try_from(self.scope.peers()).expect("few workers")
+    }
+
+    /// The in-band watermarks of the pipeline's source.
+    ///
+    /// # Panics
+    /// If there is no source yet: streams come from sources only.
+    pub(crate) fn control(&self) -> TimelyStream<'s, Epoch, Vec<Control>> {
+        self.wiring.control.borrow().clone().expect("a stream comes from a source")
+    }
+
+    pub(crate) fn bound(&self) -> TimelyStream<'s, Epoch, Vec<Epoch>> {
+        self.wiring.bound.borrow().clone().expect("a stream comes from a source")
+    }
+}

@@ -1,0 +1,8 @@
+//! Keyed logic: what operators are to the engine, and the adaptor for logic that sees one key at a time.
+
+mod logic;
+mod per_key;
+
+pub use crate::driver::keyed::keyed;
+pub use logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize};
+pub use per_key::*;

@@ -1,0 +1,132 @@
+//! What a keyed operator is to the engine: pure logic over the keys that one worker owns.
+//!
+//! A logic sees records, its state and two watermarks. It never sees a capability, a thread, a clock or storage; the
+//! driver beside it stashes by epoch, exchanges by key group, snapshots and restores. What a logic gives for an epoch
+//! must depend, as a multiset over all workers, only on (state, the epoch's records, watermarks): INV-2.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::batch::Order;
+use crate::key_group::KeyGroup;
+use crate::time::{EpochTime, EventTime, Watermark};
+
+/// What may travel between workers.
+pub trait Exchanged: Serialize + DeserializeOwned + Send + 'static {}
+impl<T: Serialize + DeserializeOwned + Send + 'static> Exchanged for T {}
+
+/// Rows that one worker sends to another: whole, partitioned once, moved by pointer inside a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk<R> {
+    /// The worker it goes to.
+    pub dest: u32,
+    /// The worker it comes from.
+    pub from: u32,
+    /// The block it was made of, or `Order::default()` where rows of several blocks were combined.
+    pub order: Order,
+    /// The rows.
+    pub rows: Vec<R>,
+}
+
+/// What a logic gives while it closes an epoch: records and counters.
+#[derive(Debug)]
+pub struct Emit<O> {
+    /// Records for the stream after the operator.
+    pub records: Vec<O>,
+    /// Counters of this epoch, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl<O> Default for Emit<O> {
+    fn default() -> Self {
+        Emit { records: Vec::new(), counts: BTreeMap::new() }
+    }
+}
+
+impl<O> Emit<O> {
+    /// Gives a record.
+    pub fn give(&mut self, record: O) {
+        self.records.push(record);
+    }
+
+    /// Adds `n` to a counter of the operator.
+    pub fn count(&mut self, name: &'static str, n: u64) {
+        if n > 0 {
+            *self.counts.entry(name).or_default() += n;
+        }
+    }
+}
+
+/// The part of a snapshot that belongs to one key group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// The group.
+    pub group: KeyGroup,
+    /// What the logic's codec wrote; the engine adds checksums.
+    pub bytes: Vec<u8>,
+}
+
+/// What changed since the last snapshot, moved out of the logic; encoding runs on a background thread.
+pub struct Changes {
+    /// Writes the sections, at most one a group, ascending.
+    pub encode: Box<dyn FnOnce() -> Vec<Section> + Send>,
+    /// Once the watermark is at or past this time nothing in the sections matters any more: the piece is dropped
+    /// whole. `None`: it matters until folded away.
+    pub expires: Option<EventTime>,
+}
+
+/// How much state a logic holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Keys, ids or sessions.
+    pub entries: u64,
+    /// Heap bytes, as exactly as the logic knows.
+    pub bytes: u64,
+}
+
+/// A stored section that this build cannot read.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("state section cannot be decoded: {0}")]
+pub struct DecodeError(pub String);
+
+/// Pure logic of a keyed operator over the key groups of one worker.
+pub trait ShardLogic: 'static {
+    /// What other workers send.
+    type In: Exchanged;
+    /// What it gives.
+    type Out: Send + Sync + 'static;
+    /// The version of its sections; raise it when their meaning changes and say so in the CHANGELOG.
+    const STATE_VERSION: u32;
+    /// Whether there is anything to snapshot.
+    const STATEFUL: bool;
+
+    /// Handles all chunks of one epoch (sorted by [`Order`], then by sending worker), then what `time.after` fires.
+    /// Called for every epoch in order, also those without input.
+    fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<Self::Out>);
+
+    /// Moves out what changed since the last call; `None` if nothing did.
+    fn changes(&mut self) -> Option<Changes>;
+
+    /// Takes in a section; sections of a group come in the order in which they were written.
+    ///
+    /// # Errors
+    /// If the section is not one that this version wrote.
+    fn restore(&mut self, group: KeyGroup, section: &[u8]) -> Result<(), DecodeError>;
+
+    /// Called once after the last section, with the watermark of the checkpoint.
+    fn restored(&mut self, watermark: Watermark);
+
+    /// Folds successive sections of one group (oldest first) into one that restores to the same state given the
+    /// watermark `low`; entries that expired before it may be left out. `oldest`: nothing older exists, so
+    /// tombstones can go.
+    ///
+    /// # Errors
+    /// If a section is not one that this version wrote.
+    fn fold(sections: &[&[u8]], low: Watermark, oldest: bool) -> Result<Vec<u8>, DecodeError>;
+
+    /// How much it holds now.
+    fn size(&self) -> StateSize;
+}

@@ -1,0 +1,283 @@
+//! The reader thread: cuts epochs of a bounded source, in recorded cuts first, then its own (INV-2, INV-5, INV-8).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use tidemill_log::{Binding, PartitionBinding};
+
+use crate::bind::{EpochCut, PartitionCut};
+use crate::cut::{Candidate, SLIVER, next_shares};
+use crate::queue::BlockQueue;
+use crate::shared::Shared;
+use crate::source::{BlockReader, PartitionInfo, SourceError};
+use crate::time::{Epoch, Watermark};
+
+/// The size that blocks are cut to: small enough to stay in a core's cache while it is decoded.
+const BLOCK: usize = 256 * 1024;
+
+/// How many bytes of memory one byte of input in flight costs: the text and the records made of it.
+pub(crate) const MEMORY_PER_BYTE: u64 = 2;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReaderConfig {
+    pub(crate) epoch_bytes: u64,
+    /// Bytes of memory for what is read and not yet committed.
+    pub(crate) memory_budget: u64,
+    pub(crate) max_epochs_in_flight: u64,
+    pub(crate) drain: bool,
+}
+
+struct Partition {
+    info: PartitionInfo,
+    head: Watermark,
+    finished: bool,
+    /// Not bound yet in any run: the next cut introduces it.
+    new: bool,
+}
+
+pub(crate) struct Reader {
+    reader: Box<dyn BlockReader>,
+    config: ReaderConfig,
+    shared: Arc<Shared>,
+    queue: Arc<BlockQueue>,
+    partitions: Vec<Partition>,
+    /// Positions as of the checkpoint, for the first two epochs.
+    start_positions: Vec<Watermark>,
+    resume: Epoch,
+    /// Bytes of each epoch in flight, oldest first.
+    in_flight: Vec<(Epoch, u64)>,
+}
+
+/// Why the reader stopped early.
+enum Halt {
+    Failed(SourceError),
+    /// Somebody else failed.
+    Abandoned,
+}
+
+impl From<SourceError> for Halt {
+    fn from(error: SourceError) -> Self {
+        Halt::Failed(error)
+    }
+}
+
+impl Reader {
+    /// Prepares reading from epoch `resume + 1`, with `known` partitions as of the checkpoint.
+    ///
+    /// # Errors
+    /// If a partition that was never read cannot be looked at.
+    pub(crate) fn new(
+        mut reader: Box<dyn BlockReader>,
+        config: ReaderConfig,
+        (shared, queue): (Arc<Shared>, Arc<BlockQueue>),
+        (resume, known, start_positions): (Epoch, usize, Vec<Watermark>),
+    ) -> Result<Self, SourceError> {
+        let mut partitions = Vec::new();
+        for (number, info) in reader.partitions().into_iter().enumerate() {
+            shared.gauges.bytes_total.fetch_add(info.size, Ordering::Relaxed);
+            let new = number >= known;
+            let number = u32::try_from(number).map_err(|_| SourceError::Usage("too many partitions".into()))?;
+            let head = if new { reader.head(number)? } else { None };
+            partitions.push(Partition { info, head, finished: false, new });
+        }
+        Ok(Reader { reader, config, shared, queue, partitions, start_positions, resume, in_flight: Vec::new() })
+    }
+
+    /// Replays `recorded`, then reads on until the end, a stop or a failure.
+    pub(crate) fn run(mut self, recorded: &[Binding]) -> Result<(), SourceError> {
+        match self.read_all(recorded) {
+            Ok(()) => {
+                self.queue.end();
+                Ok(())
+            }
+            Err(Halt::Failed(error)) => {
+                self.queue.abandon();
+                Err(error)
+            }
+            Err(Halt::Abandoned) => {
+                self.queue.abandon();
+                Ok(())
+            }
+        }
+    }
+
+    fn read_all(&mut self, recorded: &[Binding]) -> Result<(), Halt> {
+        let mut epoch = self.resume;
+        for binding in recorded {
+            epoch += 1;
+            self.replay(binding)?;
+        }
+        loop {
+            epoch += 1;
+            self.wait_for_room(epoch)?;
+            let stopping = self.shared.stopping();
+            let mut cut = EpochCut { epoch, partitions: Vec::new(), last: false, ended: false, drained: false };
+            if !stopping {
+                self.read_epoch(epoch, &mut cut)?;
+            }
+            self.introduce_new(&mut cut);
+            let finished = self.partitions.iter().all(|p| p.finished);
+            let drain_now = finished && self.config.drain && cut.partitions.is_empty() && !stopping;
+            cut.drained = drain_now;
+            cut.ended = finished && (!self.config.drain || drain_now) && !stopping;
+            cut.last = cut.ended || stopping || self.shared.stopping();
+            let last = cut.last;
+            self.queue.push_cut(cut);
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// INV-8: an epoch is begun only when it fits beside what is not committed yet.
+    fn wait_for_room(&mut self, epoch: Epoch) -> Result<(), Halt> {
+        let (config, in_flight) = (self.config, &mut self.in_flight);
+        let room = |committed: Epoch| {
+            in_flight.retain(|(old, _)| *old > committed);
+            let bytes: u64 = in_flight.iter().map(|(_, bytes)| bytes).sum();
+            let fits = (bytes + config.epoch_bytes).saturating_mul(MEMORY_PER_BYTE) <= config.memory_budget;
+            let few = epoch.saturating_sub(committed) <= config.max_epochs_in_flight;
+            (few && (fits || in_flight.is_empty())).then_some(())
+        };
+        self.shared.wait_committed(room).ok_or(Halt::Abandoned)
+    }
+
+    fn positions_for(&self, epoch: Epoch) -> Result<Vec<Watermark>, Halt> {
+        // One partition left: there is nothing to choose, so nothing to wait for.
+        let base = if epoch <= self.resume + 2 || self.partitions.iter().filter(|p| !p.finished).count() <= 1 {
+            self.start_positions.clone()
+        } else {
+            self.shared.wait_positions(epoch - 2).ok_or(Halt::Abandoned)?
+        };
+        let with_head = |(number, p): (usize, &Partition)| base.get(number).copied().flatten().or(p.head);
+        Ok(self.partitions.iter().enumerate().map(with_head).collect())
+    }
+
+    fn read_epoch(&mut self, epoch: Epoch, cut: &mut EpochCut) -> Result<(), Halt> {
+        let positions = self.positions_for(epoch)?;
+        let mut budget = self.config.epoch_bytes;
+        let mut touched = vec![false; self.partitions.len()];
+        loop {
+            let mut candidates: Vec<Candidate> = (0_u32..)
+                .zip(&self.partitions)
+                .filter(|(number, p)| !p.finished && !touched[*number as usize])
+                .map(|(number, _)| Candidate { partition: number, behind: positions[number as usize] })
+                .collect();
+            let shares = next_shares(&mut candidates, budget);
+            if shares.is_empty() {
+                break;
+            }
+            for (partition, share) in shares {
+                touched[partition as usize] = true;
+                let read = self.read_share(epoch, partition, share)?;
+                budget = budget.saturating_sub(read);
+                cut.partitions.push(self.cut_of(partition, share));
+            }
+        }
+        cut.partitions.sort_by_key(|p| p.partition);
+        self.in_flight.push((epoch, self.config.epoch_bytes.saturating_sub(budget)));
+        Ok(())
+    }
+
+    /// Reads about `share` bytes of one partition; fewer only at its end.
+    fn read_share(&mut self, epoch: Epoch, partition: u32, share: u64) -> Result<u64, Halt> {
+        let mut left = share;
+        while left >= SLIVER || left == share {
+            let limit = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+            let Some(read) = self.pass_on(epoch, partition, limit, None)? else {
+                self.partitions[partition as usize].finished = true;
+                break;
+            };
+            left = left.saturating_sub(read);
+        }
+        Ok(share - left)
+    }
+
+    /// Reads a block and hands it to the workers; returns how far the partition moved.
+    fn pass_on(&mut self, epoch: Epoch, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<u64>, Halt> {
+        let Some(block) = self.reader.read(partition, limit, until)? else { return Ok(None) };
+        let read = self.reader.position(partition).offset - block.offset;
+        self.shared.gauges.bytes_read.fetch_add(read, Ordering::Relaxed);
+        if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
+    }
+
+    fn cut_of(&mut self, number: u32, asked: u64) -> PartitionCut {
+        let position = self.reader.position(number);
+        let partition = &mut self.partitions[number as usize];
+        partition.finished |= position.finished;
+        partition.new = false;
+        PartitionCut {
+            partition: number,
+            name: partition.info.name.clone(),
+            detail: json!({ "asked": asked, "source": partition.info.detail }).to_string(),
+            head: partition.head,
+            end: position.offset,
+            lines: position.lines,
+            digest: position.digest,
+            finished: partition.finished,
+        }
+    }
+
+    /// A partition is introduced by the first cut after it was found, read or not: it holds the watermark back.
+    fn introduce_new(&mut self, cut: &mut EpochCut) {
+        for number in 0..u32::try_from(self.partitions.len()).expect("checked at start") {
+            if self.partitions[number as usize].new {
+                let introduced = self.cut_of(number, 0);
+                cut.partitions.push(introduced);
+            }
+        }
+        cut.partitions.sort_by_key(|p| p.partition);
+    }
+
+    /// Reads an epoch in its recorded cut and compares what was read with what was recorded.
+    fn replay(&mut self, binding: &Binding) -> Result<(), Halt> {
+        self.wait_for_room(binding.epoch)?;
+        let mut cut = EpochCut {
+            epoch: binding.epoch,
+            partitions: Vec::new(),
+            last: false,
+            ended: binding.last,
+            drained: binding.watermark == Some(i64::MAX),
+        };
+        let mut bytes = 0;
+        for recorded in &binding.partitions {
+            bytes += self.replay_partition(binding.epoch, recorded)?;
+            let mut again = self.cut_of(recorded.partition, asked(recorded));
+            // It was at its end then; whether more has been appended since is for the epochs after the replay.
+            again.finished = recorded.status == tidemill_log::PartitionStatus::Finished;
+            if again.digest != recorded.digest || again.lines != recorded.lines {
+                return Err(Halt::Failed(changed(recorded, "its content is not what was read before")));
+            }
+            cut.partitions.push(again);
+        }
+        self.in_flight.push((binding.epoch, bytes));
+        self.queue.push_cut(cut);
+        Ok(())
+    }
+
+    fn replay_partition(&mut self, epoch: Epoch, recorded: &PartitionBinding) -> Result<u64, Halt> {
+        let number = recorded.partition;
+        let start = self.reader.position(number).offset;
+        let mut left = asked(recorded);
+        while self.reader.position(number).offset < recorded.end {
+            let limit = usize::try_from(left).unwrap_or(BLOCK).clamp(1, BLOCK);
+            let Some(read) = self.pass_on(epoch, number, limit, Some(recorded.end))? else {
+                return Err(Halt::Failed(changed(recorded, "it is shorter than what was read before")));
+            };
+            left = left.saturating_sub(read);
+        }
+        // What follows a recorded end is decided anew: the partition may have grown.
+        self.partitions[number as usize].finished = false;
+        Ok(recorded.end - start)
+    }
+}
+
+fn asked(recorded: &PartitionBinding) -> u64 {
+    recorded.detail.get("asked").and_then(Value::as_u64).unwrap_or(u64::MAX)
+}
+
+fn changed(recorded: &PartitionBinding, problem: &str) -> SourceError {
+    let problem = format!("{problem}; put the original back, or start a new folder");
+    SourceError::Changed { partition: recorded.name.clone(), problem }
+}

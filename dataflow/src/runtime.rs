@@ -1,0 +1,557 @@
+//! Running a pipeline: dry build, seal, restore, workers, log, and an orderly end.
+//!
+//! A start is: build dry (report everything that is wrong), take a run number, choose the newest intact checkpoint, seal,
+//! replay the bound epochs after it, go on live (INV-5). All threads of the process end with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use thiserror::Error;
+use tidemill_log::{Log, LogError, LogErrorKind, LogOptions, LogState, Seal, Store, StoreError};
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::worker::Worker;
+
+use crate::checkpoint::restore::{self, RestoreError, Restored, check_plan, load_manifest};
+use crate::checkpoint::writer;
+use crate::coordinator::{Book, Coordinator, reachable};
+use crate::driver::committer;
+use crate::faults::Faults;
+use crate::flow::{Env, Flow, Registry};
+use crate::journal::Journal;
+use crate::plan::Plan;
+use crate::queue::BlockQueue;
+use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
+pub use crate::shared::Gauges;
+use crate::shared::{Request, Requests, Shared};
+use crate::sink::{Maintenance, SinkError};
+use crate::source::SourceError;
+use crate::time::{Epoch, Watermark};
+
+/// Why a run ended before it was done.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The log failed, refused or was taken over.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source failed or is not what was read before.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No state can be started from.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Stored state is damaged or does not fit.
+    #[error("{0}")]
+    State(String),
+    /// What was asked for is not possible.
+    #[error("{0}")]
+    Usage(String),
+    /// A sink could not write.
+    #[error("cannot write {table}: {error}")]
+    Sink {
+        /// The table.
+        table: String,
+        /// What the connector said.
+        error: SinkError,
+    },
+    /// The system refused something.
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+    /// A thread panicked: a broken invariant.
+    #[error("{0} panicked; this is a bug, and nothing that was committed is affected")]
+    Panicked(String),
+}
+
+/// What the person at the keyboard can do about a [`RunError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunErrorKind {
+    /// Something failed; starting again goes on where the log ends.
+    Failed,
+    /// The options are wrong.
+    Usage,
+    /// State or input is not what it was; it must be put back, or a new folder begun.
+    Refused,
+    /// A later run owns the pipeline.
+    Fenced,
+}
+
+impl RunError {
+    /// What can be done about it.
+    #[must_use]
+    pub fn kind(&self) -> RunErrorKind {
+        match self {
+            RunError::Log(error) => match error.kind() {
+                LogErrorKind::Fenced => RunErrorKind::Fenced,
+                LogErrorKind::Refused => RunErrorKind::Refused,
+                LogErrorKind::Failed => RunErrorKind::Failed,
+            },
+            RunError::Source(SourceError::Changed { .. }) | RunError::Restore(_) | RunError::State(_) => {
+                RunErrorKind::Refused
+            }
+            RunError::Usage(_) | RunError::Source(SourceError::Usage(_)) => RunErrorKind::Usage,
+            _ => RunErrorKind::Failed,
+        }
+    }
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Worker threads.
+    pub workers: u32,
+    /// Bytes of input an epoch takes.
+    pub epoch_bytes: u64,
+    /// Time between two checkpoints.
+    pub checkpoint_every: Duration,
+    /// Bytes of memory for what is read and not yet committed.
+    pub memory_budget: u64,
+    /// Sinks left out.
+    pub disabled_sinks: BTreeSet<String>,
+    /// Whether there is a log and checkpoints.
+    pub exactly_once: bool,
+    /// Whether the end of the input is the end of time.
+    pub drain: bool,
+    /// What else makes two runs of this pipeline differ (input format, hash keys), recorded with the plan.
+    pub settings: String,
+    /// Faults to act out.
+    pub faults: Faults,
+}
+
+/// Everything a run works on.
+pub struct RunContext {
+    /// Where log, state and tables are.
+    pub store: Arc<dyn Store>,
+    /// Housekeeping of the tables.
+    pub maintenance: Option<Box<dyn Maintenance>>,
+    /// Figures for a progress display.
+    pub gauges: Arc<Gauges>,
+    /// Called with sentences that the operator should see (a damaged checkpoint that was passed over).
+    pub warn: Box<dyn Fn(&str) + Send>,
+}
+
+/// Asks a run to end after the epoch that is being read.
+#[derive(Clone)]
+pub struct StopHandle(Arc<Mutex<StopState>>);
+
+#[derive(Default)]
+struct StopState {
+    requested: bool,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Default for StopHandle {
+    fn default() -> Self {
+        StopHandle(Arc::new(Mutex::new(StopState::default())))
+    }
+}
+
+impl StopHandle {
+    /// Asks; returns at once.
+    pub fn stop(&self) {
+        let mut state = self.0.lock().expect("no panic while it is held");
+        state.requested = true;
+        if let Some(shared) = &state.shared {
+            shared.stop();
+        }
+    }
+
+    fn attach(&self, shared: &Arc<Shared>) {
+        let mut state = self.0.lock().expect("no panic while it is held");
+        if state.requested {
+            shared.stop();
+        }
+        state.shared = Some(Arc::clone(shared));
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// All input was read and committed (otherwise the run was asked to stop).
+    pub finished: bool,
+    /// The meaning of the log at the end.
+    pub state: LogState,
+    /// The checkpoint that the run started from.
+    pub resumed_from: Option<Epoch>,
+    /// Epochs committed in this run.
+    pub epochs: u64,
+    /// Checkpoints taken in this run.
+    pub checkpoints: u64,
+}
+
+/// The pipeline's author's function: called once dry and once on every worker.
+pub trait Build: Fn(&Flow<'_>) + Send + Sync + 'static {}
+impl<F: Fn(&Flow<'_>) + Send + Sync + 'static> Build for F {}
+
+fn env(shared: Arc<Shared>, requests: Requests, options: &RunOptions, restored: Restored, state: &LogState) -> Env {
+    let bound = state.bindings().values().map(|b| (b.epoch, b.watermark)).collect();
+    Env {
+        queue: Arc::new(BlockQueue::new(restored.epoch)),
+        shared,
+        requests,
+        snapshots: Mutex::new(None),
+        restored,
+        committed: state.committed().unwrap_or(0),
+        bound,
+        disabled_sinks: options.disabled_sinks.clone(),
+        faults: options.faults.clone(),
+        registry: Mutex::default(),
+    }
+}
+
+fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
+    let shared = Arc::new(Shared::new(0, Arc::default()));
+    let (requests, _receiver) = Requests::new(Arc::clone(&shared));
+    let env = Arc::new(env(shared, requests, options, Restored::default(), &LogState::default()));
+    let allocator = Allocator::Thread(timely::communication::allocator::Thread::default());
+    let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
+    let dry = Arc::clone(&env);
+    let mut plan = worker.dataflow::<Epoch, _, _>(|scope| {
+        let flow = Flow::new(scope, dry);
+        build(&flow);
+        flow.wiring.plan.take()
+    });
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+    let registry = std::mem::take(&mut *env.registry.lock().expect("no panic while it is held"));
+    let known: BTreeSet<&str> = plan.ids("sink").collect();
+    let unknown: Vec<&String> = options.disabled_sinks.iter().filter(|id| !known.contains(id.as_str())).collect();
+    let names = known.iter().copied().collect::<Vec<_>>().join(", ");
+    for id in unknown {
+        plan.problem(format!("there is no sink `{id}` to disable; there are {names}"));
+    }
+    (plan, registry)
+}
+
+/// The plan of a pipeline, built dry.
+///
+/// # Errors
+/// [`RunError::Usage`] with everything that is wrong with it, in one message.
+pub fn plan(build: &impl Build, options: &RunOptions) -> Result<Plan, RunError> {
+    let (plan, _) = build_dry(build, options);
+    checked(&plan).map(|()| plan)
+}
+
+fn checked(plan: &Plan) -> Result<(), RunError> {
+    if plan.problems().is_empty() { Ok(()) } else { Err(RunError::Usage(plan.problems().join("; "))) }
+}
+
+/// What `seal` records of the plan: a start with another one is refused where bound epochs wait to be replayed.
+fn sealed_plan(plan: &Plan, options: &RunOptions) -> String {
+    let disabled: Vec<&str> = options.disabled_sinks.iter().map(String::as_str).collect();
+    format!("{} disabled=[{}] {}", plan.fingerprint(), disabled.join(","), options.settings)
+}
+
+/// Runs a pipeline until its input ends, `stop` is called, or something fails.
+///
+/// # Errors
+/// See [`RunError`]; whatever was committed stays, and the same call goes on from there.
+pub fn run(
+    build: impl Build,
+    options: &RunOptions,
+    context: RunContext,
+    stop: &StopHandle,
+) -> Result<RunReport, RunError> {
+    check_options(options)?;
+    let (plan, registry) = build_dry(&build, options);
+    checked(&plan)?;
+    let sealed = sealed_plan(&plan, options);
+    let started = start(&context, options, &plan, &sealed)?;
+    let Begun { journal, restored } = started;
+    let state = journal.state().clone();
+    let resumed_from = restored.manifest.as_ref().map(|m| m.epoch);
+
+    let shared = Arc::new(Shared::new(state.committed().unwrap_or(0), Arc::clone(&context.gauges)));
+    stop.attach(&shared);
+    let (requests, receiver) = Requests::new(Arc::clone(&shared));
+    let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state));
+
+    let reader = open_reader(&registry, &env, &state, options)?;
+    let rule_positions = reader;
+    let (snapshots, snapshot_thread) = writer::start(Arc::clone(&context.store), journal.run(), requests.clone())
+        .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
+    let durable = journal.durable();
+    *env.snapshots.lock().expect("no panic while it is held") = Some(snapshots.clone());
+
+    let operators = operators(&plan, &registry);
+    let book = book(&context, &state, &env.restored)?;
+    let coordinator = Coordinator {
+        journal,
+        store: Arc::clone(&context.store),
+        shared: Arc::clone(&shared),
+        requests: requests.clone(),
+        snapshots: durable.then_some(snapshots),
+        maintenance: context.maintenance,
+        operators,
+        book,
+    };
+    let failing = Arc::clone(&shared);
+    let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;
+    let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
+    let (failing, abandoned) = (Arc::clone(&shared), Arc::clone(&env.queue));
+    let reader_thread = spawn("reader", move || {
+        if let Err(error) = rule_positions.run(&recorded) {
+            failing.fail(RunError::Source(error));
+        }
+    })?;
+    let ticker = durable.then(|| Ticker::start(&shared, options.checkpoint_every)).transpose()?;
+
+    let outcome = run_workers(build, options.workers, &env);
+    if let Err(error) = outcome {
+        shared.fail(error);
+    }
+    abandoned.abandon_if(shared.failed());
+    join("the reader", reader_thread, &shared);
+    drop(ticker);
+    env.snapshots.lock().expect("no panic while it is held").take();
+    requests.send(Request::Finish);
+    let ended = join("the log's thread", log_thread, &shared).flatten();
+    drop((requests, env));
+    join("the checkpoint thread", snapshot_thread, &shared);
+    if let Some(error) = shared.take_failure() {
+        return Err(error);
+    }
+    let (journal, checkpoints) = ended.ok_or_else(|| RunError::Panicked("the log's thread".into()))?;
+    journal.publish(context.store, log_options())?;
+    let end = journal.state();
+    Ok(RunReport {
+        finished: end.ended() && end.committed() == end.bound(),
+        resumed_from,
+        epochs: end.committed().unwrap_or(0) - state.committed().unwrap_or(0),
+        checkpoints,
+        state: end.clone(),
+    })
+}
+
+fn check_options(options: &RunOptions) -> Result<(), RunError> {
+    if options.workers == 0 {
+        return Err(RunError::Usage("--workers 0: there must be at least one worker".into()));
+    }
+    let needed = options.epoch_bytes.saturating_mul(MEMORY_PER_BYTE);
+    if options.memory_budget < needed {
+        return Err(RunError::Usage(format!(
+            "--memory-budget {} is too small for epochs of {} bytes: give at least {needed}, or a smaller --epoch-bytes",
+            options.memory_budget, options.epoch_bytes
+        )));
+    }
+    if options.epoch_bytes < crate::cut::SLIVER {
+        let least = crate::cut::SLIVER;
+        return Err(RunError::Usage(format!(
+            "--epoch-bytes {} is too small: give at least {least}",
+            options.epoch_bytes
+        )));
+    }
+    Ok(())
+}
+
+fn log_options() -> LogOptions {
+    // Transient failures of a store are retried a few times, each pause twice as long.
+    let pause = |failures: u32| thread::park_timeout(Duration::from_millis(20 << failures.min(6)));
+    LogOptions { pause: Arc::new(pause), ..LogOptions::default() }
+}
+
+struct Begun {
+    journal: Journal,
+    restored: Restored,
+}
+
+fn seal_of(run: u64, plan: &str, options: &RunOptions, checkpoint: Option<Epoch>) -> Seal {
+    Seal {
+        run,
+        format: tidemill_log::FORMAT,
+        plan: plan.to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        workers: options.workers,
+        processes: 1,
+        checkpoint,
+    }
+}
+
+fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<Begun, RunError> {
+    if !options.exactly_once {
+        let journal = Journal::memory(seal_of(1, sealed, options, None))?;
+        return Ok(Begun { journal, restored: Restored::default() });
+    }
+    let started = Log::start(Arc::clone(&context.store), log_options())?;
+    started.warnings.iter().for_each(|warning| (context.warn)(warning));
+    let mut log = started.log;
+    let run = log.run();
+    let mut chosen = None;
+    log.seal(|state| {
+        let mut warnings = Vec::new();
+        let restored = restore::choose(&*context.store, state, &mut warnings)?;
+        if let Some(manifest) = &restored.manifest {
+            check_plan(manifest, plan)?;
+        }
+        check_seal(state, sealed, &restored)?;
+        warnings.iter().for_each(|warning| (context.warn)(warning));
+        let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
+        chosen = Some(restored);
+        Ok::<_, RunError>(seal_of(run, sealed, options, checkpoint))
+    })?;
+    let restored = chosen.expect("a seal was decided");
+    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
+}
+
+/// A changed plan may start only where no bound epoch waits to be replayed by it.
+fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(), RunError> {
+    let Some(seal) = state.seal() else { return Ok(()) };
+    if state.drained() {
+        return Err(RunError::State(
+            "the tables were drained: everything is closed and nothing can be added; start a new folder".into(),
+        ));
+    }
+    let settings = |plan: &str| plan.split_once(' ').map(|(_, settings)| settings.to_owned());
+    if settings(&seal.plan) != settings(sealed) {
+        return Err(RunError::State(format!(
+            "this folder was begun with other settings ({}); start with those, or in a new folder (these are {})",
+            settings(&seal.plan).unwrap_or_default(),
+            settings(sealed).unwrap_or_default()
+        )));
+    }
+    let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
+    let waiting = state.bindings_after(checkpoint).count();
+    if seal.plan != sealed && waiting > 0 {
+        return Err(RunError::State(format!(
+            "the pipeline's plan changed, and {waiting} bound epochs wait to be replayed by the old one: finish once with \
+             the build that wrote them"
+        )));
+    }
+    Ok(())
+}
+
+fn operators(plan: &Plan, registry: &Registry) -> BTreeMap<String, (u32, writer::FoldFn)> {
+    let version = |id: &str| plan.state_version(id).expect("a fold is registered with a version");
+    registry.folds.iter().map(|(id, fold)| (id.clone(), (version(id), *fold))).collect()
+}
+
+fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOptions) -> Result<Reader, RunError> {
+    let (Some(open), Some(rule)) = (&registry.open, registry.rule) else {
+        return Err(RunError::Usage("the pipeline reads no source".into()));
+    };
+    let source = &env.restored.source;
+    let known = source.bindings(&rule);
+    // Partitions introduced after the checkpoint keep their numbers; they are read from their start again.
+    let mut recorded: Vec<_> = state.bound_partitions().values().cloned().collect();
+    for partition in &mut recorded {
+        let number = partition.partition as usize;
+        match known.get(number) {
+            Some(then) => *partition = then.clone(),
+            None => (partition.end, partition.lines, partition.digest) = (0, 0, String::new()),
+        }
+        partition.detail = partition.detail.get("source").cloned().unwrap_or_default();
+    }
+    let reader = open(&recorded)?;
+    let config = ReaderConfig {
+        epoch_bytes: options.epoch_bytes,
+        memory_budget: options.memory_budget,
+        max_epochs_in_flight: 3,
+        drain: options.drain,
+    };
+    let start: Vec<Watermark> = source.positions();
+    let reader = Reader::new(
+        reader,
+        config,
+        (Arc::clone(&env.shared), Arc::clone(&env.queue)),
+        (env.restored.epoch, known.len(), start),
+    )?;
+    Ok(reader)
+}
+
+fn book(context: &RunContext, state: &LogState, restored: &Restored) -> Result<Book, RunError> {
+    let mut needed = Vec::new();
+    for entry in state.checkpoints() {
+        // A damaged one was reported already; what it alone needed may go.
+        if let Ok(manifest) = load_manifest(&*context.store, entry) {
+            needed.push(reachable(&manifest, entry.manifest.clone()));
+        }
+    }
+    let mut book = Book::new(state, restored.manifest.as_ref(), needed);
+    for folder in ["_tidemill/state", "_tidemill/checkpoints"] {
+        book.known.extend(context.store.list(folder)?);
+    }
+    Ok(book)
+}
+
+fn run_workers(build: impl Build, workers: u32, env: &Arc<Env>) -> Result<(), RunError> {
+    let config = timely::Config::process(workers as usize);
+    let building = Arc::new(std::sync::atomic::AtomicU32::new(workers));
+    let worker_env = Arc::clone(env);
+    let guards = timely::execute(config, move |worker| {
+        let env = Arc::clone(&worker_env);
+        env.shared.register_worker(thread::current());
+        worker.dataflow::<Epoch, _, _>(|scope| {
+            let flow = Flow::new(scope, Arc::clone(&env));
+            build(&flow);
+            committer::build(&flow);
+        });
+        if building.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
+            env.restored.release();
+        }
+        while worker.has_dataflows() && !env.shared.failed() {
+            worker.step_or_park(Some(Duration::from_millis(100)));
+        }
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+    });
+    let guards = guards.map_err(RunError::State)?;
+    for joined in guards.join() {
+        joined.map_err(|_| RunError::Panicked("a worker".into()))?;
+    }
+    Ok(())
+}
+
+fn spawn<R: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<thread::JoinHandle<R>, RunError> {
+    let failed = |error| RunError::Io(format!("cannot start the {name} thread"), error);
+    thread::Builder::new().name(name.into()).spawn(work).map_err(failed)
+}
+
+fn join<R>(name: &str, thread: thread::JoinHandle<R>, shared: &Shared) -> Option<R> {
+    let joined = thread.join();
+    if joined.is_err() {
+        shared.fail(RunError::Panicked(name.into()));
+    }
+    joined.ok()
+}
+
+/// Says when a checkpoint is due, until it is dropped.
+struct Ticker {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(shared: &Arc<Shared>, every: Duration) -> Result<Ticker, RunError> {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let shared = Arc::clone(shared);
+        let work = move || {
+            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+                shared.checkpoint_due();
+            }
+        };
+        Ok(Ticker { stop, thread: Some(spawn("ticker", work)?) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        let (closed, _) = std::sync::mpsc::channel();
+        drop(std::mem::replace(&mut self.stop, closed));
+        if let Some(thread) = self.thread.take() {
+            // It only counts time: there is nothing to learn from how it ended.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What the threads of one process share: the board that gates the source, the failure flag, the request channel.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::Thread;
+
+use tidemill_log::{Binding, DataFile, TableChange};
+use timely::scheduling::SyncActivator;
+
+use crate::checkpoint::PieceRef;
+use crate::runtime::RunError;
+use crate::time::{Epoch, Watermark};
+
+/// What the thread that writes the log is asked to do.
+pub(crate) enum Request {
+    /// Make `bind(e)` durable, then answer.
+    Bind { binding: Binding, drained: bool, reply: Sender<Epoch>, wake: SyncActivator },
+    /// Every sink has `e`.
+    Commit { epoch: Epoch, files: Vec<(String, Vec<DataFile>)>, counts: Vec<(String, BTreeMap<String, u64>)> },
+    /// Every stateful operator's changes through `c` are stored.
+    Checkpoint { epoch: Epoch, pieces: Vec<(String, PieceRef)>, source: String },
+    /// A fold was stored.
+    Folded { operator: String, piece: Option<PieceRef> },
+    /// Files were rolled.
+    Rolled { change: TableChange },
+    /// All workers are done: write what is left and stop.
+    Finish,
+}
+
+/// What the source's reader waits for.
+#[derive(Debug, Default)]
+struct Board {
+    committed: Epoch,
+    positions: BTreeMap<Epoch, Vec<Watermark>>,
+}
+
+/// State shared by the threads of one process.
+pub(crate) struct Shared {
+    board: Mutex<Board>,
+    moved: Condvar,
+    failure: Mutex<Option<RunError>>,
+    failed: AtomicBool,
+    stop: AtomicBool,
+    checkpoint_due: AtomicBool,
+    workers: Mutex<Vec<Thread>>,
+    /// Shown by the progress display; never read by the engine.
+    pub(crate) gauges: Arc<Gauges>,
+}
+
+/// Live figures of a run, for a progress display.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Bytes of (unpacked) input read in this run.
+    pub bytes_read: AtomicU64,
+    /// Bytes to read as far as known (bytes on disk).
+    pub bytes_total: AtomicU64,
+    /// Share of `bytes_total` that has been read, in bytes on disk, as far as known.
+    pub lines_read: AtomicU64,
+    /// Records and malformed lines in committed epochs, cumulative.
+    pub events_committed: AtomicU64,
+    /// The last committed epoch.
+    pub epoch: AtomicU64,
+    /// W at the last commit in milliseconds, `i64::MIN` while unknown (stored as its bits).
+    pub watermark: AtomicU64,
+    /// Checkpoints taken in this run.
+    pub checkpoints: AtomicU64,
+}
+
+fn held<'a, T>(lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    lock.lock().expect("no panic while a shared lock is held")
+}
+
+impl Shared {
+    pub(crate) fn new(committed: Epoch, gauges: Arc<Gauges>) -> Self {
+        Shared {
+            board: Mutex::new(Board { committed, positions: BTreeMap::new() }),
+            moved: Condvar::new(),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            checkpoint_due: AtomicBool::new(false),
+            workers: Mutex::new(Vec::new()),
+            gauges,
+        }
+    }
+
+    /// The first failure wins; everybody wakes and leaves.
+    pub(crate) fn fail(&self, error: RunError) {
+        held(&self.failure).get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<RunError> {
+        held(&self.failure).take()
+    }
+
+    /// Ends the run after the epoch that is being read.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn checkpoint_due(&self) {
+        self.checkpoint_due.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_checkpoint_due(&self) -> bool {
+        self.checkpoint_due.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn register_worker(&self, thread: Thread) {
+        held(&self.workers).push(thread);
+    }
+
+    fn wake_all(&self) {
+        let _board = held(&self.board);
+        self.moved.notify_all();
+        held(&self.workers).iter().for_each(Thread::unpark);
+    }
+
+    pub(crate) fn committed(&self, epoch: Epoch) {
+        held(&self.board).committed = epoch;
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn publish_positions(&self, epoch: Epoch, positions: Vec<Watermark>) {
+        let mut board = held(&self.board);
+        board.positions.insert(epoch, positions);
+        while board.positions.len() > 8 {
+            board.positions.pop_first();
+        }
+        self.moved.notify_all();
+    }
+
+    /// Waits until `ready` answers, given the committed epoch; `None` when the run failed.
+    pub(crate) fn wait_committed<R>(&self, mut ready: impl FnMut(Epoch) -> Option<R>) -> Option<R> {
+        let mut board = held(&self.board);
+        loop {
+            if self.failed() {
+                return None;
+            }
+            if let Some(answer) = ready(board.committed) {
+                return Some(answer);
+            }
+            board = self.moved.wait(board).expect("no panic while the board is held");
+        }
+    }
+
+    /// The partitions' positions as bound at the end of `epoch`; `None` when the run failed.
+    pub(crate) fn wait_positions(&self, epoch: Epoch) -> Option<Vec<Watermark>> {
+        let mut board = held(&self.board);
+        loop {
+            if self.failed() {
+                return None;
+            }
+            if let Some(positions) = board.positions.get(&epoch) {
+                return Some(positions.clone());
+            }
+            board = self.moved.wait(board).expect("no panic while the board is held");
+        }
+    }
+}
+
+/// A way to ask the log's thread for something, and to end the run with an error.
+#[derive(Clone)]
+pub(crate) struct Requests {
+    sender: Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+impl Requests {
+    pub(crate) fn new(shared: Arc<Shared>) -> (Requests, Receiver<Request>) {
+        let (sender, receiver) = channel();
+        (Requests { sender, shared }, receiver)
+    }
+
+    pub(crate) fn send(&self, request: Request) {
+        // The receiver is gone only after a failure, and then nobody waits for an answer.
+        let _ = self.sender.send(request);
+    }
+
+    pub(crate) fn folded(&self, operator: String, piece: Option<PieceRef>) {
+        self.send(Request::Folded { operator, piece });
+    }
+
+    pub(crate) fn fail(&self, error: RunError) {
+        self.shared.fail(error);
+    }
+}

@@ -1,0 +1,111 @@
+//! What the engine asks of a sink: encode on the worker, write named and repeatable, on a thread of its own (INV-3).
+//!
+//! ```text
+//! epoch e:  rows encoded on any worker -> gathered at the shard's owner -> [e closed and bind(e) durable]
+//!           -> write_epoch(e, shard, all rows of it) -> files acknowledged -> commit(e) makes them visible
+//! ```
+//! - Before `bind(e)` is durable nothing of e is written (INV-1).
+//! - `write_epoch` gets all rows of (epoch, shard) at once. What it writes is named by (sink, epoch, shard, chunk) and has
+//!   the same content each time, so a repeated write has the effect of one.
+//! - After a restart nothing at or below the last `commit` is written again; an epoch that was in flight may be.
+//! - A slow or hanging write stops the source when the memory budget is used up (INV-8); nothing is dropped.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+pub use tidemill_log::{DataFile, LogState, TableChange};
+
+use crate::batch::{Batch, Order};
+use crate::time::Epoch;
+
+/// Whatever a connector's failure is.
+pub type SinkError = Box<dyn Error + Send + Sync>;
+
+/// Rows of one epoch on their way to a sink's shard.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rows {
+    /// The worker that owns the shard.
+    pub(crate) dest: u32,
+    /// Where the rows stood in the input; rows of an epoch are handed to the writer in this order.
+    pub(crate) order: Order,
+    /// The rows.
+    pub(crate) batch: Columns,
+}
+
+/// A record batch that travels between processes as Arrow IPC.
+#[derive(Clone, Debug)]
+pub struct Columns(pub RecordBatch);
+
+impl Serialize for Columns {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let encode = || -> Result<Vec<u8>, arrow::error::ArrowError> {
+            let mut writer = StreamWriter::try_new(Vec::new(), &self.0.schema())?;
+            writer.write(&self.0)?;
+            writer.into_inner()
+        };
+        serializer.serialize_bytes(&encode().map_err(serde::ser::Error::custom)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        let decode = || -> Result<RecordBatch, arrow::error::ArrowError> {
+            let mut reader = StreamReader::try_new(bytes.as_slice(), None)?;
+            reader.next().unwrap_or_else(|| Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))))
+        };
+        decode().map(Columns).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Writes the rows of a sink; lives on the sink's own thread.
+pub trait TableWriter: Send {
+    /// Writes all rows of (epoch, shard), given in input order, durably, under names derived from epoch, shard and chunk.
+    ///
+    /// # Errors
+    /// Only what retrying inside could not mend; it ends the run, and the next one writes the epoch again.
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError>;
+}
+
+/// Encodes the records of a batch as rows of the table; runs on the workers.
+pub type EncodeFn<D> = Arc<dyn Fn(&Batch<D>) -> Result<RecordBatch, SinkError> + Send + Sync>;
+
+/// A table that records of type `D` can be written to.
+pub struct TableSink<D> {
+    /// The table's name, as `commit` entries have it.
+    pub table: String,
+    /// How records become rows.
+    pub encode: EncodeFn<D>,
+    /// Makes the writer, on the process that owns the shard.
+    pub writer: Arc<dyn Fn() -> Box<dyn TableWriter> + Send + Sync>,
+}
+
+/// Work to be done beside the run, away from the workers.
+pub type MaintenanceJob = Box<dyn FnOnce() -> Result<TableChange, SinkError> + Send>;
+
+/// Housekeeping of what sinks wrote (rolling small files into large ones), decided after commits.
+pub trait Maintenance: Send {
+    /// The next job, if there is one; asked again when that is done. The change goes into a `commit` entry.
+    fn next(&mut self, state: &LogState) -> Option<MaintenanceJob>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+
+    #[test]
+    fn rows_survive_the_way_between_processes() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
+        let rows = Rows { dest: 1, order: Order::default(), batch: Columns(batch.clone()) };
+        let bytes = postcard::to_allocvec(&rows).unwrap();
+        let back: Rows = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(back.batch.0, batch);
+    }
+}

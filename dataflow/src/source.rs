@@ -1,0 +1,155 @@
+//! What the engine asks of a source: partitions of blocks, read in the engine's order, decoded on any worker.
+//!
+//! A source is a pair: a [`BlockReader`], owned by the one reader thread, that hands out record-aligned blocks of a
+//! partition on request, and a [`Decode`], cloned to every worker, that turns a block into records without I/O.
+//! The engine decides what to read next (epoch cuts, drift), so that cuts are a function of inputs and options alone.
+//!
+//! The contract of a reader: a block depends only on the partition's content, the offset and the two limits it was asked
+//! with; reading the same recorded range again gives the same bytes, or an error that names the partition (INV-5).
+
+use thiserror::Error;
+pub use tidemill_log::PartitionBinding;
+
+use crate::time::EventTime;
+
+/// Why a source cannot go on.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// What was read before changed or vanished; starting again would lose or double records. Exit code 3.
+    #[error("{partition}: {problem}")]
+    Changed {
+        /// The partition (a file's name).
+        partition: String,
+        /// What is different and what to do.
+        problem: String,
+    },
+    /// Reading failed.
+    #[error("cannot read {partition}: {source}")]
+    Io {
+        /// The partition (a file's name).
+        partition: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The source's settings are wrong. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// A partition as the source found it at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// Its name, unique in the source: what `progress` and dead letters show.
+    pub name: String,
+    /// Bytes to read in all, as far as that is known now (compressed files: bytes on disk).
+    pub size: u64,
+    /// What the connector wants recorded with every binding and handed back at the next start.
+    pub detail: serde_json::Value,
+}
+
+/// A record-aligned piece of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The partition's number, dense from 0 in the order of the source.
+    pub partition: u32,
+    /// Offset of the first byte in the partition's (unpacked) content.
+    pub offset: u64,
+    /// Number of the first line, from 1.
+    pub first_line: u64,
+    /// Whole lines; the last one may lack its newline at the end of the partition.
+    pub bytes: Vec<u8>,
+    /// Bytes left out at the end of an over-long line, which is then alone in its block (its terminator not counted).
+    pub skipped: u64,
+}
+
+/// Where a partition stands after a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Offset of the next byte to read.
+    pub offset: u64,
+    /// Lines handed out so far.
+    pub lines: u64,
+    /// The connector's digest of everything before `offset`.
+    pub digest: String,
+    /// No more data at present: the partition is at its end.
+    pub finished: bool,
+}
+
+/// Hands out blocks; lives on the reader thread.
+pub trait BlockReader: Send {
+    /// All partitions; their order is the order in which records of one epoch win over each other.
+    fn partitions(&self) -> Vec<PartitionInfo>;
+
+    /// An estimate of the earliest event time at the partition's current position, from the content alone
+    /// (for files: the smallest time among the first lines). `None` if none can be told.
+    ///
+    /// # Errors
+    /// If the partition cannot be read.
+    fn head(&mut self, partition: u32) -> Result<Option<EventTime>, SourceError>;
+
+    /// The next block: as many whole lines as fit in `limit` bytes, but at least one; nothing at or beyond `until`
+    /// (a recorded end) is touched, and there a line ends even without a newline. `None` at the end.
+    ///
+    /// # Errors
+    /// If the partition cannot be read, or ends before `until`.
+    fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError>;
+
+    /// Where the partition stands now. Costs nothing but a digest's finish.
+    fn position(&self, partition: u32) -> Position;
+}
+
+/// A source that a pipeline names: opened on the reader thread, decoded on the workers.
+pub trait Source: Send + Sync + 'static {
+    /// The decoder's type.
+    type Decoder: Decode;
+
+    /// A decoder; every worker gets a clone.
+    fn decoder(&self) -> Self::Decoder;
+
+    /// Opens the partitions at `recorded` (where the checkpoint stands; empty on a first start), checks that what was
+    /// read before is unchanged, and numbers new partitions after the recorded ones.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`] names the partition that changed or vanished.
+    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError>;
+}
+
+/// Turns blocks into records. Pure: same block, same result.
+pub trait Decode: Clone + Send + Sync + 'static {
+    /// What a record is.
+    type Record: Send + Sync + 'static;
+
+    /// Decodes one block. `out` is empty on entry.
+    fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>);
+}
+
+/// What a block held. `read = records.len() + malformed.len()`.
+#[derive(Debug)]
+pub struct Decoded<D> {
+    /// The records, in input order.
+    pub records: Vec<D>,
+    /// What could not become a record (INV-6).
+    pub malformed: Vec<DeadLetter>,
+}
+
+impl<D> Default for Decoded<D> {
+    fn default() -> Self {
+        Decoded { records: Vec::new(), malformed: Vec::new() }
+    }
+}
+
+/// A line that could not become a record, with the place to look at it. No clear IP address is in `payload`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeadLetter {
+    /// The partition's number.
+    pub partition: u32,
+    /// The line's number in the partition, from 1.
+    pub line: u64,
+    /// What is wrong, as a sentence fragment (`"event_id is missing"`).
+    pub reason: String,
+    /// The line, addresses masked; cut to a stated length if it was longer.
+    pub payload: Vec<u8>,
+    /// The line's full length in bytes.
+    pub bytes: u64,
+}

@@ -1,0 +1,299 @@
+//! [`SourceStream`], [`Stream`], [`TimedStream`], [`KeyedStream`]: what authors chain.
+//!
+//! Every call builds its timely operators at once and records itself in the plan. `filter`, `key_by` and event times are
+//! lazy: they become part of the next operator, so a record is looked at once and copied never.
+
+use std::rc::Rc;
+
+use timely::container::{CapacityContainerBuilder, NoopBuilder};
+use timely::dataflow::Stream as TimelyStream;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Concat;
+use timely::dataflow::operators::generic::Operator as _;
+
+use crate::batch::Batch;
+use crate::driver::{sink, source};
+use crate::flow::Flow;
+use crate::key::KeyRef;
+use crate::keyed::Chunk;
+use crate::sink::TableSink;
+use crate::source::{DeadLetter, Source};
+use crate::time::{Epoch, EventTime, Watermark};
+use crate::watermark::Watermarks;
+
+/// A line that could not become a record, with the name of its partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The partition's name (a file's name).
+    pub partition: String,
+    /// The line and what is wrong with it.
+    pub letter: DeadLetter,
+}
+
+/// A source that has no event time yet.
+#[must_use = "a source reads only once it has event times"]
+pub struct SourceStream<'s, S: Source> {
+    flow: Flow<'s>,
+    id: &'static str,
+    source: S,
+    malformed: Option<(&'static str, TableSink<Rejected>)>,
+}
+
+/// The record type of a source.
+pub type RecordOf<S> = <<S as Source>::Decoder as crate::source::Decode>::Record;
+
+impl<'s, S: Source> SourceStream<'s, S> {
+    pub(crate) fn new(flow: Flow<'s>, id: &'static str, source: S) -> Self {
+        SourceStream { flow, id, source, malformed: None }
+    }
+
+    /// Writes what cannot become a record to `sink` (INV-6). Without it, malformed input is only counted.
+    pub fn malformed_to(mut self, id: &'static str, sink: TableSink<Rejected>) -> Self {
+        self.malformed = Some((id, sink));
+        self
+    }
+
+    /// Gives the records event times: `time` of a record, and `server_time`, the clock that vouches for it, if any.
+    pub fn event_time(
+        self,
+        time: impl Fn(&RecordOf<S>) -> EventTime + 'static,
+        server_time: impl Fn(&RecordOf<S>) -> Watermark + 'static,
+        rule: Watermarks,
+    ) -> TimedStream<'s, RecordOf<S>> {
+        let SourceStream { flow, id, source: connector, malformed } = self;
+        let bound = rule.out_of_orderness.as_secs();
+        let node = flow.record(Some(id), format!("source, watermark {bound} s behind"), &[], None);
+        let time = Rc::new(time);
+        let timestamp = Rc::clone(&time);
+        let (records, rejected) = source::build(&flow, id, connector, move |r| (timestamp(r), server_time(r)), rule);
+        if let Some((id, table)) = malformed {
+            Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(id, table);
+        }
+        TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time }
+    }
+}
+
+/// Looks at a record and says yes or no.
+type Predicate<D> = Rc<dyn Fn(&D) -> bool>;
+
+/// A stream of records.
+#[must_use = "a stream that goes nowhere does nothing"]
+pub struct Stream<'s, D: 'static> {
+    pub(crate) flow: Flow<'s>,
+    pub(crate) batches: TimelyStream<'s, Epoch, Batch<D>>,
+    pub(crate) filter: Option<Predicate<D>>,
+    pub(crate) node: usize,
+}
+
+impl<D: 'static> Clone for Stream<'_, D> {
+    fn clone(&self) -> Self {
+        let filter = self.filter.clone();
+        Stream { flow: self.flow.clone(), batches: self.batches.clone(), filter, node: self.node }
+    }
+}
+
+impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
+    /// Keeps the records that `keep` says yes to.
+    pub fn filter(mut self, keep: impl Fn(&D) -> bool + 'static) -> Self {
+        self.filter = Some(match self.filter.take() {
+            Some(before) => Rc::new(move |record| before(record) && keep(record)),
+            None => Rc::new(keep),
+        });
+        self
+    }
+
+    /// Turns each record into another one.
+    pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
+        self.transform("map", move |record, out| out.push(f(record)))
+    }
+
+    /// Turns each record into another one, or drops it.
+    pub fn filter_map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> Option<E> + 'static) -> Stream<'s, E> {
+        self.transform("filter_map", move |record, out| out.extend(f(record)))
+    }
+
+    /// Turns each record into any number of others.
+    pub fn flat_map<E: Send + Sync + 'static, I: IntoIterator<Item = E>>(
+        self,
+        f: impl Fn(&D) -> I + 'static,
+    ) -> Stream<'s, E> {
+        self.transform("flat_map", move |record, out| out.extend(f(record)))
+    }
+
+    /// Looks at every record, on the worker where it is.
+    pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
+        let filter = self.filter.clone();
+        let batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "inspect", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| {
+                    batch.for_each(|record| {
+                        if filter.as_ref().is_none_or(|keep| keep(record)) {
+                            f(record);
+                        }
+                    });
+                    output.session_with_builder(&capability).give_container(batch);
+                });
+            }
+        });
+        Stream { batches, ..self }
+    }
+
+    /// Both streams as one. Their records keep their order in the input, not between the streams.
+    pub fn union(self, other: Stream<'s, D>) -> Stream<'s, D> {
+        let (left, right) = (self.applied(), other.applied());
+        let node = left.flow.record(None, "union", &[left.node, right.node], None);
+        Stream { batches: left.batches.concat(right.batches), filter: None, node, flow: left.flow }
+    }
+
+    /// Gives the records event times (after a step that made new records).
+    pub fn with_event_time(self, time: impl Fn(&D) -> EventTime + 'static) -> TimedStream<'s, D> {
+        TimedStream { stream: self, time: Rc::new(time) }
+    }
+
+    /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
+    pub fn sink(self, id: &'static str, table: TableSink<D>) {
+        let node = self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
+        self.flow.env.registry.lock().expect("no panic while it is held").tables.insert(id, table.table.clone());
+        if !self.flow.env.disabled_sinks.contains(id) {
+            sink::build(&self, id, node, table);
+        }
+    }
+
+    fn transform<E: Send + Sync + 'static>(
+        self,
+        name: &'static str,
+        f: impl Fn(&D, &mut Vec<E>) + 'static,
+    ) -> Stream<'s, E> {
+        let node = self.flow.record(None, name, &[self.node], None);
+        let filter = self.filter;
+        let batches = self.batches.unary::<NoopBuilder<Batch<E>>, _, _, _>(Pipeline, name, move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| {
+                    let mut rows = Vec::new();
+                    batch.for_each(|record| {
+                        if filter.as_ref().is_none_or(|keep| keep(record)) {
+                            f(record, &mut rows);
+                        }
+                    });
+                    let mut made = Batch::new(batch.order, rows);
+                    output.session_with_builder(&capability).give_container(&mut made);
+                });
+            }
+        });
+        Stream { flow: self.flow, batches, filter: None, node }
+    }
+
+    /// Makes a lazy filter real: batches whose selection holds only what passes.
+    pub(crate) fn applied(mut self) -> Self {
+        let Some(filter) = self.filter.take() else { return self };
+        self.batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "filter", move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| {
+                    let mut kept = batch.keep(&*filter);
+                    output.session_with_builder(&capability).give_container(&mut kept);
+                });
+            }
+        });
+        self
+    }
+}
+
+/// A stream whose records have event times: what windows, sessions and dedup need.
+#[must_use = "a stream that goes nowhere does nothing"]
+pub struct TimedStream<'s, D: 'static> {
+    pub(crate) stream: Stream<'s, D>,
+    pub(crate) time: Rc<dyn Fn(&D) -> EventTime>,
+}
+
+impl<D: 'static> Clone for TimedStream<'_, D> {
+    fn clone(&self) -> Self {
+        TimedStream { stream: self.stream.clone(), time: Rc::clone(&self.time) }
+    }
+}
+
+impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
+    /// Keeps the records that `keep` says yes to.
+    pub fn filter(self, keep: impl Fn(&D) -> bool + 'static) -> Self {
+        TimedStream { stream: self.stream.filter(keep), time: self.time }
+    }
+
+    /// Looks at every record, on the worker where it is.
+    pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
+        TimedStream { stream: self.stream.inspect(f), time: self.time }
+    }
+
+    /// Both streams as one; event times as in this one.
+    pub fn union(self, other: TimedStream<'s, D>) -> Self {
+        TimedStream { stream: self.stream.union(other.stream), time: self.time }
+    }
+
+    /// Forgets that the records have event times: for steps that make other records.
+    pub fn untimed(self) -> Stream<'s, D> {
+        self.stream
+    }
+
+    /// Turns each record into another one.
+    pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
+        self.stream.map(f)
+    }
+
+    /// Groups by key; the exchange is part of the next keyed operator.
+    pub fn key_by(self, key: impl for<'a> Fn(&'a D) -> KeyRef<'a> + 'static) -> KeyedStream<'s, D> {
+        KeyedStream { timed: self, key: Rc::new(key) }
+    }
+
+    /// Writes the records to a table; `id` names the sink.
+    pub fn sink(self, id: &'static str, table: TableSink<D>) {
+        self.stream.sink(id, table);
+    }
+
+    /// The event time of a record.
+    #[must_use]
+    pub fn time(&self) -> Rc<dyn Fn(&D) -> EventTime> {
+        Rc::clone(&self.time)
+    }
+
+    /// Operator authors: makes rows of each batch as it comes, addressed to workers.
+    pub fn route<R: crate::keyed::Exchanged>(
+        &self,
+        name: &'static str,
+        mut rows: impl FnMut(&Batch<D>, Peers) -> Vec<Chunk<R>> + 'static,
+    ) -> TimelyStream<'s, Epoch, Vec<Chunk<R>>> {
+        let stream = self.stream.clone().applied();
+        let peers = Peers { me: stream.flow.worker(), workers: stream.flow.workers() };
+        stream.batches.unary::<CapacityContainerBuilder<Vec<Chunk<R>>>, _, _, _>(Pipeline, name, move |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| {
+                    let mut session = output.session(&capability);
+                    rows(batch, peers).into_iter().for_each(|chunk| session.give(chunk));
+                });
+            }
+        })
+    }
+}
+
+/// Which worker this is, of how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Peers {
+    /// This worker's index.
+    pub me: u32,
+    /// How many there are.
+    pub workers: u32,
+}
+
+/// The key of a record.
+pub type KeyFn<D> = Rc<dyn for<'a> Fn(&'a D) -> KeyRef<'a>>;
+
+/// A stream grouped by key.
+#[must_use = "a keyed stream does nothing until it is windowed or processed"]
+pub struct KeyedStream<'s, D: 'static> {
+    pub(crate) timed: TimedStream<'s, D>,
+    pub(crate) key: KeyFn<D>,
+}
+
+impl<'s, D: 'static> KeyedStream<'s, D> {
+    /// Operator authors: the stream and the key of its records.
+    pub fn into_parts(self) -> (TimedStream<'s, D>, KeyFn<D>) {
+        (self.timed, self.key)
+    }
+}
