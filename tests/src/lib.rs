@@ -1,0 +1,8 @@
+//! What the integration tests stand on: inputs, a naive oracle, and the command as a child process.
+//!
+//! Everything here may panic: it is test code that happens to be shared, and a panic with a sentence is its report.
+
+pub mod corpus;
+pub mod harness;
+pub mod oracle;
+pub mod rows;

@@ -1,0 +1,72 @@
+//! The job as others run it: the command on real files, its tables against oracles, its promises under attack.
+//!
+//! The modules say `cfg(test)` so that the lints know the helpers in them for test code.
+
+#[cfg(test)]
+mod chaos;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod corruption;
+#[cfg(test)]
+mod dead_letters;
+#[cfg(test)]
+mod fencing;
+#[cfg(test)]
+mod hang;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod tables;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tidemill_tests::harness::Tidemill;
+
+/// The command under test.
+fn tidemill() -> Tidemill {
+    Tidemill::new(env!("CARGO_BIN_EXE_tidemill-under-test"))
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the package is a folder of the repository").to_owned()
+}
+
+/// A number from the environment, for longer runs by hand.
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Compares every table of a run with what the ClickHouse engine computes from the same files.
+#[track_caller]
+fn assert_engine_agrees(inputs: &[PathBuf], data: &Path, options: &[&str]) {
+    let python = root().join(".cache/venv/bin/python");
+    assert!(python.exists(), "{} is missing; `make venv` installs the independent engine", python.display());
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/oracle/compare.py")).args(inputs).arg("--data").arg(data);
+    command.arg("--tidemill").arg(tidemill().binary()).args(options);
+    let done = command.output().expect("the interpreter starts");
+    let said = [done.stdout, done.stderr].concat();
+    assert!(done.status.success(), "{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&said));
+}
+
+/// A counter of the `--json` line.
+#[track_caller]
+fn counter(line: &Value, name: &str) -> u64 {
+    line[name].as_u64().unwrap_or_else(|| panic!("{name} is no counter in {line}"))
+}
+
+/// Checks the sum that every `--json` line promises.
+#[track_caller]
+fn assert_books_balance(line: &Value) {
+    let parts = ["accepted", "duplicates", "malformed", "unverified"].map(|part| counter(line, part));
+    assert_eq!(counter(line, "events_read"), parts.iter().sum::<u64>(), "{line}");
+    assert!(counter(line, "conflicting_duplicates") <= counter(line, "duplicates"), "{line}");
+}
