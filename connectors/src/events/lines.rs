@@ -1,0 +1,100 @@
+//! From a block to its lines, and from a line that is no event to its dead letter.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memchr::memchr;
+use tidemill_dataflow::source::{Block, DeadLetter};
+
+use super::MAX_LINE_BYTES;
+use super::block_text::BlockText;
+
+/// Hides the addresses in a dead letter's payload.
+pub(super) type Mask = fn(&[u8]) -> Cow<'_, [u8]>;
+
+/// A block whose lines are all UTF-8.
+pub(super) struct TextBlock {
+    pub(super) text: Arc<BlockText>,
+    pub(super) offset: u64,
+    partition: u32,
+    first_line: u64,
+    skipped: u64,
+    mask: Mask,
+}
+
+impl TextBlock {
+    /// Takes the block's bytes as text. Lines that are not become dead letters, and white space in the text.
+    pub(super) fn new(block: Block, mask: Mask, malformed: &mut Vec<DeadLetter>) -> TextBlock {
+        let Block { partition, offset, first_line, bytes, skipped } = block;
+        let mut opened =
+            TextBlock { text: Arc::new(BlockText::new(String::new())), offset, partition, first_line, skipped, mask };
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => opened.without_broken_lines(error.into_bytes(), malformed),
+        };
+        opened.text = Arc::new(BlockText::new(text));
+        opened
+    }
+
+    #[cold]
+    fn without_broken_lines(&self, mut bytes: Vec<u8>, malformed: &mut Vec<DeadLetter>) -> String {
+        let (mut start, mut row) = (0, 0);
+        while start < bytes.len() {
+            let end = line_end(&bytes, start);
+            let line = self.content(&bytes, start..end);
+            if std::str::from_utf8(line).is_err() {
+                let reason = self.over_long(line).unwrap_or_else(|| "not UTF-8".into());
+                malformed.push(self.letter(row, reason, line));
+                bytes[start..end].fill(b' ');
+            }
+            start = end + 1;
+            row += 1;
+        }
+        String::from_utf8(bytes).expect("every line that was not UTF-8 is now white space")
+    }
+
+    /// A line's bytes without its terminator.
+    pub(super) fn content<'a>(&self, bytes: &'a [u8], line: Range<usize>) -> &'a [u8] {
+        let content = &bytes[line];
+        match content.strip_suffix(b"\r") {
+            Some(shorter) if self.skipped == 0 => shorter,
+            _ => content,
+        }
+    }
+
+    /// Why a line is malformed by its length alone.
+    pub(super) fn over_long(&self, content: &[u8]) -> Option<String> {
+        (content.len() > MAX_LINE_BYTES).then(|| "line is longer than 1 MiB".into())
+    }
+
+    /// The dead letter of a line; `row` counts the block's lines from 0.
+    pub(super) fn letter(&self, row: u64, reason: String, content: &[u8]) -> DeadLetter {
+        let bytes = content.len() as u64 + self.skipped;
+        let shown = if content.len() > MAX_LINE_BYTES { cut(&content[..MAX_LINE_BYTES]) } else { content };
+        let payload = (self.mask)(shown).into_owned();
+        DeadLetter { partition: self.partition, line: self.first_line + row, reason, payload, bytes }
+    }
+}
+
+/// The offset of the newline that ends the line from `start` on, or of the end of the block.
+#[inline]
+pub(super) fn line_end(bytes: &[u8], start: usize) -> usize {
+    memchr(b'\n', &bytes[start..]).map_or(bytes.len(), |found| start + found)
+}
+
+/// Whether a line is nothing: white space only.
+pub(super) fn is_blank(content: &[u8]) -> bool {
+    content.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c))
+}
+
+/// Takes from the end of a cut payload what might be half a character or half an address.
+fn cut(mut bytes: &[u8]) -> &[u8] {
+    let half_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let tail = bytes.iter().rev().take(64).take_while(|byte| half_address(byte)).count();
+    bytes = &bytes[..bytes.len() - tail];
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        _ => bytes,
+    }
+}

@@ -1,0 +1,46 @@
+//! The analytics event, and the decoders that read it from NDJSON and from web server logs.
+//!
+//! A decoder is pure: a block gives the same events and the same dead letters whenever and wherever it is decoded
+//! (INV-2). Every line is an event, a dead letter with a reason, or white space (INV-6).
+//!
+//! The collector publishes one JSON object a line:
+//!
+//! | member | column | else |
+//! |---|---|---|
+//! | `event_id`, `event_type`, `user_id` | text, required, not empty; ids of at most 200 bytes | malformed |
+//! | `timestamp` | integer, required: milliseconds since 1970, years 1970 to 9999 | malformed |
+//! | `tenant` | text, not empty; absent or null: `default` | malformed |
+//! | `properties.page` | text; required of a `page_view` | malformed there, else no column |
+//! | `properties.amount_cents`, `.currency` | 64-bit integer, text; required of a `purchase` | malformed there, else no column |
+//! | `session_id`, `context.*`, `geo.*`, `server_time` | text; milliseconds | no column, the value goes to `extra` |
+//! | everything else | `extra` | |
+//!
+//! Of a key given twice the last value counts. A `\u` escape of half a surrogate pair makes a line malformed.
+
+mod block_text;
+mod combined;
+mod event;
+mod extra;
+mod fields;
+mod format;
+mod lines;
+mod log_line;
+mod ndjson;
+mod scanner;
+mod strict;
+#[cfg(test)]
+mod tests;
+
+pub use combined::{CombinedDecoder, HashKey};
+pub use event::{Event, EventKind};
+pub use format::{Format, UnknownFormat};
+pub use ndjson::NdjsonDecoder;
+
+/// The longest line that can be an event, in bytes without its terminator; longer ones are malformed.
+pub const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// The longest `event_id` and `user_id`, in bytes.
+pub const MAX_ID_BYTES: u32 = 200;
+
+/// The tenant of an event that names none.
+pub const DEFAULT_TENANT: &str = "default";

@@ -1,0 +1,190 @@
+//! The strict way to read an event: `serde_json` decides what is JSON.
+//!
+//! It takes what the [`scanner`](super::scanner) leaves over: odd but valid lines, and all broken ones. Of a key given
+//! twice the last value counts. A `\u` escape that is half of a surrogate pair stands for no character: RFC 8259 leaves
+//! open what such a text means, and no reader of the tables could take it, so the line is malformed.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use tidemill_dataflow::hash::hash64;
+
+use super::fields::{Fields, Slot, What, slot};
+use super::scanner::hex4;
+
+/// The members of an object in the order of the text, keys given twice included.
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(Key(key)) = map.next_key()? {
+                    members.push((key, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Members<'a> {
+    /// Reads one JSON object that is all of `text`; says what is wrong without quoting any of it.
+    pub(super) fn read(text: &'a str) -> Result<Self, String> {
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err("not a JSON object".into());
+        }
+        let members: Self = serde_json::from_str(text).map_err(|error| {
+            let problem = if error.is_eof() { "it ends early" } else { "wrong" };
+            format!("not a JSON object: {problem} at byte {}", error.column())
+        })?;
+        if !surrogates_are_paired(text) {
+            return Err("not a JSON object: half of a surrogate pair".into());
+        }
+        Ok(members)
+    }
+
+    /// The members of an object inside a text that was read already.
+    pub(super) fn inside(value: &'a RawValue) -> Self {
+        serde_json::from_str(value.get()).expect("a raw value is valid JSON and this one is an object")
+    }
+
+    /// The last value of each key, at the place where it stands.
+    pub(super) fn last_wins(self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+        let mut last: BTreeMap<Cow<'a, str>, usize> = BTreeMap::new();
+        for (row, (key, _)) in self.0.iter().enumerate() {
+            last.insert(key.clone(), row);
+        }
+        let mut row = 0;
+        let mut members = self.0;
+        members.retain(|(key, _)| {
+            row += 1;
+            last.get(key) == Some(&(row - 1))
+        });
+        members
+    }
+}
+
+/// What kind of value a raw value is.
+pub(super) fn what(raw: &RawValue) -> What {
+    let text = raw.get();
+    match text.as_bytes()[0] {
+        b'"' if text.contains('\\') => What::Escaped,
+        b'"' => What::Text,
+        b'{' => What::Object,
+        b'[' => What::Array,
+        b't' | b'f' => What::Bool,
+        b'n' => What::Null,
+        _ if text.contains(['.', 'e', 'E']) => What::Fraction,
+        _ => What::Integer,
+    }
+}
+
+/// Reads the line of a block that starts at offset `base` of it.
+pub(super) fn read(line: &str, base: usize, fields: &mut Fields) -> Result<(), String> {
+    let place = |raw: &RawValue| -> Slot {
+        let start = base + (raw.get().as_ptr().addr() - line.as_ptr().addr());
+        slot(start, start + raw.get().len(), what(raw))
+    };
+    for (key, raw) in Members::read(line)?.last_wins() {
+        let found = place(raw);
+        match &*key {
+            "event_id" => fields.event_id = found,
+            "event_type" => fields.event_type = found,
+            "user_id" => fields.user_id = found,
+            "session_id" => fields.session_id = found,
+            "timestamp" => fields.timestamp = found,
+            "client_time" => fields.client_time = found,
+            "server_time" => fields.server_time = found,
+            "ip" => fields.ip = found,
+            "tenant" => fields.tenant = found,
+            "properties" | "context" | "geo" => {
+                let members = if found.what == What::Object { Members::inside(raw).last_wins() } else { Vec::new() };
+                let members = members.into_iter().map(|(name, inner)| (name, place(inner)));
+                match &*key {
+                    "properties" => fields.take_properties(found, members),
+                    "context" => fields.take_context(found, members),
+                    _ => fields.take_geo(found, members),
+                }
+            }
+            _ => fields.add_unknown(hash64(key.as_bytes()), raw.get().as_bytes()),
+        }
+    }
+    Ok(())
+}
+
+impl Fields {
+    fn take_properties<'a>(&mut self, found: Slot, members: impl Iterator<Item = (Cow<'a, str>, Slot)>) {
+        self.properties = found;
+        for (key, inner) in members {
+            match &*key {
+                "page" => self.page = inner,
+                "amount_cents" => self.amount_cents = inner,
+                "currency" => self.currency = inner,
+                _ => {}
+            }
+        }
+    }
+
+    fn take_context<'a>(&mut self, found: Slot, members: impl Iterator<Item = (Cow<'a, str>, Slot)>) {
+        self.context = found;
+        for (key, inner) in members {
+            match &*key {
+                "app_version" => self.app_version = inner,
+                "os" => self.os = inner,
+                "screen_resolution" => self.screen_resolution = inner,
+                "locale" => self.locale = inner,
+                _ => self.unknown_inside = true,
+            }
+        }
+    }
+
+    fn take_geo<'a>(&mut self, found: Slot, members: impl Iterator<Item = (Cow<'a, str>, Slot)>) {
+        self.geo = found;
+        for (key, inner) in members {
+            match &*key {
+                "country" => self.country = inner,
+                "city" => self.city = inner,
+                _ => self.unknown_inside = true,
+            }
+        }
+    }
+}
+
+/// Whether every `\u` escape of a surrogate in a valid JSON text has its partner.
+fn surrogates_are_paired(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += found + 2;
+        if bytes[at - 1] != b'u' {
+            continue;
+        }
+        let first = hex4(bytes, at);
+        at += 4;
+        if let Some(0xdc00..0xe000) = first {
+            return false;
+        }
+        if let Some(0xd800..0xdc00) = first {
+            if bytes.get(at..at + 2) != Some(b"\\u") || !matches!(hex4(bytes, at + 2), Some(0xdc00..0xe000)) {
+                return false;
+            }
+            at += 6;
+        }
+    }
+    true
+}

@@ -1,0 +1,436 @@
+//! One file while it is read: where it stands, and the next block.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use memchr::{memchr, memchr_iter, memrchr};
+use tidemill_dataflow::source::{Block, Decode, Decoded, PartitionInfo, Position, SourceError};
+use tidemill_dataflow::time::EventTime;
+
+use crate::events::{CombinedDecoder, Format, HashKey, MAX_LINE_BYTES, NdjsonDecoder};
+
+use super::FileFacts;
+use super::content::{Packing, Stat, Stream};
+use super::digest::{ContentDigest, LastLine, RecordedDigest, last_piece};
+use super::identity::{Detail, changed};
+
+/// The longest line that is handed out whole, terminator included: a longer one is over-long with any terminator.
+const WHOLE_LINE: usize = MAX_LINE_BYTES + 2;
+/// Bytes read at once where no block's size says how many.
+const STEP: usize = 256 << 10;
+/// The largest block, whatever is asked for: spans into it have 32 bits.
+const MAX_BLOCK: usize = 256 << 20;
+/// How many events the head is taken from, and within how many bytes they are looked for.
+const HEAD_EVENTS: usize = 64;
+const HEAD_BYTES: usize = 1 << 20;
+
+/// Where a recorded file goes on.
+pub(super) struct Resume {
+    pub(super) offset: u64,
+    pub(super) lines: u64,
+    pub(super) digest: RecordedDigest,
+    /// Known to be at its end.
+    pub(super) finished: bool,
+}
+
+/// One file.
+pub(super) struct Partition {
+    number: u32,
+    facts: Arc<FileFacts>,
+    path: PathBuf,
+    packing: Packing,
+    stat: Stat,
+    key: HashKey,
+    /// Content before this was handed out (or skipped, of over-long lines), and is what `digest` holds.
+    offset: u64,
+    lines: u64,
+    digest: ContentDigest,
+    last_line: LastLine,
+    /// What the content before `offset` must give, until it was checked; `digest` is not filled before.
+    unchecked: Option<RecordedDigest>,
+    /// The end of the content was met; what is written behind it later belongs to the next run.
+    finished: bool,
+    stream: Option<Stream>,
+    /// Content read ahead, from `offset` on.
+    pending: Vec<u8>,
+    /// The content ends behind `pending`.
+    ended: bool,
+    head: Option<Option<EventTime>>,
+}
+
+impl Partition {
+    pub(super) fn new(
+        number: u32,
+        facts: Arc<FileFacts>,
+        path: PathBuf,
+        packing: Packing,
+        stat: Stat,
+        key: HashKey,
+    ) -> Partition {
+        Partition {
+            number,
+            facts,
+            path,
+            packing,
+            stat,
+            key,
+            offset: 0,
+            lines: 0,
+            digest: ContentDigest::default(),
+            last_line: LastLine::Ended,
+            unchecked: None,
+            finished: false,
+            stream: None,
+            pending: Vec::new(),
+            ended: false,
+            head: None,
+        }
+    }
+
+    pub(super) fn facts(&self) -> &Arc<FileFacts> {
+        &self.facts
+    }
+
+    pub(super) fn info(&self) -> PartitionInfo {
+        let path = self.path.to_str().expect("paths were checked to be UTF-8 when they were given");
+        let detail = Detail::of(path, self.packing, self.facts.format.get().copied(), self.key, self.stat);
+        let detail = serde_json::to_value(detail).expect("texts and numbers can always be written as JSON");
+        PartitionInfo { name: self.facts.name.clone(), size: self.stat.size, detail }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        let digest = self.unchecked.unwrap_or_else(|| self.digest.record(self.last_line));
+        Position { offset: self.offset, lines: self.lines, digest: digest.text(), finished: self.finished }
+    }
+
+    /// Takes the place where an earlier run stood; what was read is checked before more is.
+    pub(super) fn stand_at(&mut self, resume: &Resume) {
+        self.offset = resume.offset;
+        self.lines = resume.lines;
+        self.last_line = resume.digest.last_line;
+        self.unchecked = Some(resume.digest);
+        self.finished = resume.finished;
+    }
+
+    /// Reads all of what was read before and compares it.
+    pub(super) fn check_all(&mut self) -> Result<(), SourceError> {
+        if let Some(recorded) = self.unchecked {
+            let mut stream = self.open()?;
+            self.check(&mut stream, recorded, 0, ContentDigest::default())?;
+            // A packed stream that stands where reading goes on is worth keeping; a plain file seeks there.
+            self.stream = (self.packing != Packing::Plain).then_some(stream);
+        }
+        Ok(())
+    }
+
+    /// Whether the file can be closed and opened again at little cost.
+    pub(super) fn can_close(&self) -> bool {
+        self.packing == Packing::Plain || self.offset == 0
+    }
+
+    /// Closes the file; it is opened again where it stood when it is next needed.
+    pub(super) fn close(&mut self) {
+        self.stream = None;
+        self.pending = Vec::new();
+        self.ended = false;
+    }
+
+    /// The smallest time of the first events that were not read yet.
+    pub(super) fn head(&mut self) -> Result<Option<EventTime>, SourceError> {
+        if self.finished {
+            return Ok(None);
+        }
+        if let Some(head) = self.head {
+            return Ok(head);
+        }
+        let mut window = 32 << 10;
+        let head = loop {
+            self.read_ahead(window)?;
+            let shown = &self.pending[..window.min(self.pending.len())];
+            let all = self.ended && shown.len() == self.pending.len();
+            let whole = if all { shown.len() } else { memrchr(b'\n', shown).map_or(0, |found| found + 1) };
+            let times = self.times(&shown[..whole]);
+            if times.len() == HEAD_EVENTS || all || window == HEAD_BYTES {
+                break times.into_iter().min();
+            }
+            window = HEAD_BYTES.min(window * 4);
+        };
+        self.head = Some(head);
+        Ok(head)
+    }
+
+    /// The times of the first events in some lines.
+    fn times(&self, lines: &[u8]) -> Vec<EventTime> {
+        let block = Block { partition: self.number, offset: 0, first_line: 1, bytes: lines.to_vec(), skipped: 0 };
+        let mut decoded = Decoded::default();
+        match self.facts.format.get().copied().or_else(|| Format::of(lines)) {
+            Some(Format::Combined) => CombinedDecoder::new("", self.key).decode(block, &mut decoded),
+            _ => NdjsonDecoder.decode(block, &mut decoded),
+        }
+        decoded.records.iter().take(HEAD_EVENTS).map(|event| event.timestamp()).collect()
+    }
+
+    /// The next block, as [`BlockReader::read`](tidemill_dataflow::source::BlockReader::read) describes it.
+    pub(super) fn read(&mut self, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        if until.is_some_and(|until| until <= self.offset) || until.is_none() && self.finished {
+            return Ok(None);
+        }
+        self.head = None;
+        self.skip_terminator()?;
+        let limit = limit.clamp(1, MAX_BLOCK);
+        // One byte more tells whether the content ends here; nothing beyond a recorded end is asked for.
+        let (window, wanted) = match until.map(|until| until - self.offset) {
+            Some(0) => return Ok(None),
+            Some(left) if left <= limit as u64 => (narrow(left), narrow(left)),
+            _ => (limit, limit + 1),
+        };
+        self.read_ahead(wanted)?;
+        if self.pending.is_empty() {
+            return self.end(until);
+        }
+        let at_end = |length: usize, pending: &[u8], ended: bool| {
+            until == Some(self.offset + length as u64) || ended && length == pending.len()
+        };
+        let window = window.min(self.pending.len());
+        let whole = if at_end(window, &self.pending, self.ended) {
+            window
+        } else {
+            memrchr(b'\n', &self.pending[..window]).map_or(0, |found| found + 1)
+        };
+        let block = match before_over_long(&self.pending[..whole]) {
+            0 => self.one_line(until)?,
+            length => self.hand_out(length),
+        };
+        self.finished = self.ended && self.pending.is_empty();
+        if self.finished {
+            self.stream = None;
+        }
+        Ok(Some(block))
+    }
+
+    /// At the end of the content, which a recorded end must not be behind.
+    fn end(&mut self, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        if let Some(until) = until {
+            return Err(self.changed(&format!("{until} bytes of it were read and it ends at {} now", self.offset)));
+        }
+        self.finished = true;
+        self.stream = None;
+        Ok(None)
+    }
+
+    /// A newline right behind a last line without one is that line's.
+    fn skip_terminator(&mut self) -> Result<(), SourceError> {
+        if self.last_line == LastLine::Ended {
+            return Ok(());
+        }
+        self.read_ahead(1)?;
+        match self.pending.first() {
+            Some(b'\n') => {
+                self.digest.update(b"\n");
+                self.pending.drain(..1);
+                self.offset += 1;
+                self.last_line = LastLine::Ended;
+            }
+            Some(_) => self.last_line = LastLine::Ended,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Hands out the first `length` bytes of what was read ahead: whole lines.
+    fn hand_out(&mut self, length: usize) -> Block {
+        let bytes = if length < self.pending.len() / 2 {
+            self.pending.drain(..length).collect()
+        } else {
+            let rest = self.pending[length..].to_vec();
+            let mut bytes = std::mem::replace(&mut self.pending, rest);
+            bytes.truncate(length);
+            // What is in flight is counted by length, so a short block must not hold a long block's memory.
+            if bytes.capacity() / 2 > length {
+                bytes.shrink_to_fit();
+            }
+            bytes
+        };
+        let block =
+            Block { partition: self.number, offset: self.offset, first_line: self.lines + 1, bytes, skipped: 0 };
+        self.learn_format(&block.bytes);
+        self.digest.update(&block.bytes);
+        self.offset += block.bytes.len() as u64;
+        self.last_line = if block.bytes.ends_with(b"\n") { LastLine::Ended } else { LastLine::Open };
+        self.lines += memchr_iter(b'\n', &block.bytes).count() as u64 + u64::from(self.last_line == LastLine::Open);
+        block
+    }
+
+    /// Hands out one line that is longer than what was asked for, or over-long.
+    fn one_line(&mut self, until: Option<u64>) -> Result<Block, SourceError> {
+        let start = self.offset;
+        let mut searched = 0;
+        loop {
+            let left = until.map_or(usize::MAX, |until| narrow(until - start));
+            let known = self.pending.len().min(left);
+            let newline = memchr(b'\n', &self.pending[searched..known]).map(|found| searched + found + 1);
+            let ends = newline.or((known == left || self.ended).then_some(known));
+            match ends {
+                Some(length) if length <= WHOLE_LINE => return Ok(self.hand_out(length)),
+                _ if known > WHOLE_LINE => return self.over_long(until),
+                _ => {}
+            }
+            searched = known;
+            self.read_ahead(left.min(self.pending.len() + STEP))?;
+        }
+    }
+
+    /// Hands out the start of an over-long line and streams past the rest, up to its end.
+    fn over_long(&mut self, until: Option<u64>) -> Result<Block, SourceError> {
+        let kept = self.pending[..WHOLE_LINE].to_vec();
+        let offset = self.offset;
+        let mut last_byte = 0;
+        self.last_line = LastLine::Open;
+        while self.last_line == LastLine::Open && until.is_none_or(|until| self.offset < until) {
+            let left = until.map_or(usize::MAX, |until| narrow(until - self.offset));
+            self.read_ahead(left.min(STEP))?;
+            let known = &self.pending[..self.pending.len().min(left)];
+            if known.is_empty() {
+                break;
+            }
+            let length = match memchr(b'\n', known) {
+                Some(found) => {
+                    self.last_line = LastLine::Ended;
+                    found + 1
+                }
+                None => known.len(),
+            };
+            let content = &known[..length - usize::from(self.last_line == LastLine::Ended)];
+            last_byte = content.last().copied().unwrap_or(last_byte);
+            self.digest.update(&known[..length]);
+            self.pending.drain(..length);
+            self.offset += length as u64;
+        }
+        let ended = self.last_line == LastLine::Ended;
+        let terminator = u64::from(ended) + u64::from(ended && last_byte == b'\r');
+        let skipped = (self.offset - offset - terminator).saturating_sub(WHOLE_LINE as u64);
+        self.learn_format(&kept);
+        self.lines += 1;
+        Ok(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped })
+    }
+
+    /// The first line that is not blank tells the format, if nothing told it before.
+    fn learn_format(&self, lines: &[u8]) {
+        if self.facts.format.get().is_none()
+            && let Some(format) = Format::of(lines)
+        {
+            // Only this thread sets it, so it is still unset.
+            let _ = self.facts.format.set(format);
+        }
+    }
+
+    /// Reads on until `count` bytes from `offset` on are known, or the content ends.
+    fn read_ahead(&mut self, count: usize) -> Result<(), SourceError> {
+        if self.ended || self.pending.len() >= count {
+            return Ok(());
+        }
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.open_in_place()?,
+        };
+        let missing = count - self.pending.len();
+        // A block goes to a worker as it is, so its room is made to measure.
+        self.pending.reserve_exact(missing);
+        stream.fill(&mut self.pending, missing).map_err(|source| self.io(source))?;
+        if self.pending.len() < count {
+            self.ended = true;
+            let reached = self.offset + self.pending.len() as u64;
+            if stream.plain_size().map_err(|source| self.io(source))?.is_some_and(|size| size < reached) {
+                return Err(self.changed("it was cut short while it was read"));
+            }
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Opens the file behind what is pending, and checks what was read before if that is still to be done.
+    fn open_in_place(&mut self) -> Result<Stream, SourceError> {
+        let mut stream = self.open()?;
+        match self.unchecked {
+            Some(recorded) if self.packing == Packing::Plain => {
+                let (from, digest) = (last_piece(self.offset), ContentDigest::from_fold(recorded.fold));
+                self.check(&mut stream, recorded, from, digest)?;
+            }
+            Some(recorded) => self.check(&mut stream, recorded, 0, ContentDigest::default())?,
+            None => {
+                let target = self.offset + self.pending.len() as u64;
+                if !stream.skip_to(target, |_| ()).map_err(|source| self.io(source))? {
+                    return Err(self.changed("it was cut short while it was read"));
+                }
+            }
+        }
+        Ok(stream)
+    }
+
+    fn open(&self) -> Result<Stream, SourceError> {
+        let (stream, stat) = match Stream::open(&self.path, self.packing) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.changed("it vanished while it was read"));
+            }
+            Err(source) => return Err(self.io(source)),
+        };
+        if stat.is_same_file(&self.stat) { Ok(stream) } else { Err(self.changed("it was replaced while it was read")) }
+    }
+
+    /// Reads content from `from` (what is before is in `digest`) up to where the partition stands and compares.
+    fn check(
+        &mut self,
+        stream: &mut Stream,
+        recorded: RecordedDigest,
+        from: u64,
+        mut digest: ContentDigest,
+    ) -> Result<(), SourceError> {
+        let there = stream.skip_to(from, |_| ()).map_err(|source| self.io(source))?;
+        let mut left = self.offset - from;
+        let mut buffer = Vec::new();
+        while there && left > 0 {
+            buffer.clear();
+            stream.fill(&mut buffer, STEP.min(narrow(left))).map_err(|source| self.io(source))?;
+            if buffer.is_empty() {
+                break;
+            }
+            digest.update(&buffer);
+            left -= buffer.len() as u64;
+        }
+        if left > 0 {
+            return Err(self.changed(&format!("{} bytes of it were read and it is shorter now", self.offset)));
+        }
+        if digest.record(recorded.last_line) != recorded {
+            return Err(self.changed(&format!("its first {} bytes are not what was read before", self.offset)));
+        }
+        self.digest = digest;
+        self.unchecked = None;
+        Ok(())
+    }
+
+    fn changed(&self, problem: &str) -> SourceError {
+        changed(&self.facts.name, problem)
+    }
+
+    fn io(&self, source: std::io::Error) -> SourceError {
+        SourceError::Io { partition: self.facts.name.clone(), source }
+    }
+}
+
+/// How many bytes of some whole lines stand before the first over-long one.
+fn before_over_long(lines: &[u8]) -> usize {
+    let mut start = 0;
+    while lines.len() - start > WHOLE_LINE {
+        match memrchr(b'\n', &lines[start..start + WHOLE_LINE]) {
+            Some(found) => start += found + 1,
+            None => return start,
+        }
+    }
+    lines.len()
+}
+
+/// A length of content that a buffer takes; what is longer than memory is taken in steps.
+fn narrow(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
