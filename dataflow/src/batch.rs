@@ -126,6 +126,12 @@ impl<D> Batch<D> {
         }
     }
 
+    /// All records of the block if all of them count: then they can be looked at as a slice.
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[D]> {
+        matches!(self.selection, Selection::All).then_some(self.rows.as_slice())
+    }
+
     /// Calls `f` with row number and record, for every record that counts.
     pub fn for_each_row(&self, mut f: impl FnMut(u32, &D)) {
         if matches!(self.selection, Selection::All) {

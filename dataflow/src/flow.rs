@@ -46,6 +46,8 @@ pub(crate) struct Env {
     pub(crate) bound: BTreeMap<Epoch, Option<i64>>,
     pub(crate) disabled_sinks: BTreeSet<String>,
     pub(crate) faults: Faults,
+    /// Whether there is a log and checkpoints.
+    pub(crate) exactly_once: bool,
     pub(crate) registry: Mutex<Registry>,
 }
 

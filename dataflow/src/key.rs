@@ -32,6 +32,14 @@ pub struct HashedText<'a> {
     pub hash: u64,
 }
 
+impl<'a> HashedText<'a> {
+    /// Hashes a text.
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        HashedText { text, hash: hash64(text.as_bytes()) }
+    }
+}
+
 impl<'a> KeyPart<'a> for HashedText<'a> {
     fn bytes(&self) -> &'a [u8] {
         self.text.as_bytes()

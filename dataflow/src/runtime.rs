@@ -124,6 +124,23 @@ pub struct RunOptions {
     pub faults: Faults,
 }
 
+impl Default for RunOptions {
+    /// One worker, epochs of 32 MiB, a checkpoint every ten seconds, 256 MiB in flight, exactly once.
+    fn default() -> Self {
+        RunOptions {
+            workers: 1,
+            epoch_bytes: 32 << 20,
+            checkpoint_every: Duration::from_secs(10),
+            memory_budget: 256 << 20,
+            disabled_sinks: BTreeSet::new(),
+            exactly_once: true,
+            drain: false,
+            settings: String::new(),
+            faults: Faults::default(),
+        }
+    }
+}
+
 /// Everything a run works on.
 pub struct RunContext {
     /// Where log, state and tables are.
@@ -202,6 +219,7 @@ fn env(shared: Arc<Shared>, requests: Requests, options: &RunOptions, restored: 
         bound,
         disabled_sinks: options.disabled_sinks.clone(),
         faults: options.faults.clone(),
+        exactly_once: options.exactly_once,
         registry: Mutex::default(),
     }
 }
@@ -275,7 +293,6 @@ pub fn run(
     let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state));
 
     let reader = open_reader(&registry, &env, &state, options)?;
-    let rule_positions = reader;
     let (snapshots, snapshot_thread) = writer::start(Arc::clone(&context.store), journal.run(), requests.clone())
         .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
     let durable = journal.durable();
@@ -298,7 +315,7 @@ pub fn run(
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
     let (failing, abandoned) = (Arc::clone(&shared), Arc::clone(&env.queue));
     let reader_thread = spawn("reader", move || {
-        if let Err(error) = rule_positions.run(&recorded) {
+        if let Err(error) = reader.run(&recorded) {
             failing.fail(RunError::Source(error));
         }
     })?;

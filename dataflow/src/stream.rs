@@ -247,6 +247,28 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         self.stream.sink(id, table);
     }
 
+    /// Operator authors: the flow that the stream belongs to.
+    #[must_use]
+    pub fn flow(&self) -> &Flow<'s> {
+        &self.stream.flow
+    }
+
+    /// Operator authors: records an operator that reads this stream; gives its place in the plan.
+    pub fn record(&self, id: &'static str, kind: String) -> usize {
+        self.stream.flow.record(Some(id), kind, &[self.stream.node], None)
+    }
+
+    /// Operator authors: notes what is wrong with an operator, for the dry build to report.
+    pub fn problem(&self, problem: String) {
+        self.stream.flow.wiring.plan.borrow_mut().problem(problem);
+    }
+
+    /// Operator authors: whether snapshots will be taken.
+    #[must_use]
+    pub fn exactly_once(&self) -> bool {
+        self.stream.flow.env.exactly_once
+    }
+
     /// The event time of a record.
     #[must_use]
     pub fn time(&self) -> Rc<dyn Fn(&D) -> EventTime> {

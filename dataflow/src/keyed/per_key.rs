@@ -415,8 +415,8 @@ fn encode<S: Serialize>(changed: &[(OwnedKey, Option<S>)]) -> Vec<Section> {
     }
     (0..=u8::MAX)
         .zip(groups)
-        .filter(|(_, bytes)| !bytes.is_empty())
-        .map(|(group, bytes)| Section { group, bytes })
+        .filter(|(_, section)| !section.is_empty())
+        .map(|(group, section)| Section { group, bytes: section })
         .collect()
 }
 

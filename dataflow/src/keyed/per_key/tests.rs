@@ -183,9 +183,9 @@ fn naive(script: &Script) -> Vec<Given> {
         }
         keys.retain(|number, state| {
             let idle = after >= Some(state.last + IDLE);
-            let records = seen.get(number).copied().unwrap_or(0);
-            if idle || records > 0 {
-                given.push((format!("k{number}"), epoch, records, state.total, idle));
+            let count = seen.get(number).copied().unwrap_or(0);
+            if idle || count > 0 {
+                given.push((format!("k{number}"), epoch, count, state.total, idle));
             }
             !idle
         });

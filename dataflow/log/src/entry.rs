@@ -1,0 +1,144 @@
+//! What an entry of the log says. These types, as JSON, are the stored format; [`FORMAT`] counts its changes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of everything stored under the log's folder. Another version is refused at start.
+pub const FORMAT: u32 = 1;
+
+/// One decision of the pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A run began; every earlier one is fenced.
+    Seal(Seal),
+    /// What an epoch contains.
+    Bind(Binding),
+    /// Every sink holds an epoch, or files of committed epochs were exchanged for others.
+    Commit(Commit),
+    /// Recovery may start here.
+    Checkpoint(CheckpointEntry),
+    /// These objects may be deleted, and are about to be.
+    Gc {
+        /// Names of data and state objects.
+        paths: Vec<String>,
+    },
+}
+
+/// The first entry of a run. All processes of the run start from what it names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// The run's number, counted from 1 and never used twice.
+    pub run: u64,
+    /// The stored format that the run writes, [`FORMAT`].
+    pub format: u32,
+    /// Digest of the plan.
+    pub plan: String,
+    /// Digest of the program.
+    pub build: String,
+    /// Workers in each process.
+    pub workers: u32,
+    /// Processes of the run.
+    pub processes: u32,
+    /// The epoch of the checkpoint that the run restores; `None` starts with empty state and replays from the first epoch.
+    pub checkpoint: Option<u64>,
+}
+
+/// What epoch `epoch` contains; decided once, replayed ever after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The epoch; one more than the one bound before.
+    pub epoch: u64,
+    /// The watermark W(e) in milliseconds since 1970; `None` before any event.
+    pub watermark: Option<i64>,
+    /// The partitions that changed in this epoch, in partition order.
+    pub partitions: Vec<PartitionBinding>,
+    /// The bounded input ended with this epoch. More epochs follow only in a later run.
+    pub last: bool,
+    /// A checkpoint is taken at the end of this epoch.
+    pub checkpoint: bool,
+}
+
+/// Where a partition stands at the end of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartitionBinding {
+    /// The partition's number within the source.
+    pub partition: u32,
+    /// The partition's name, as people know it.
+    pub name: String,
+    /// The first offset that is not part of the epoch (bytes of a file, records of a topic).
+    pub end: u64,
+    /// Lines or records from the partition's beginning to `end`.
+    pub lines: u64,
+    /// Digest of what was read up to `end`, by which a changed input is recognised.
+    pub digest: String,
+    /// The partition's watermark in milliseconds since 1970; `None` before any event.
+    pub watermark: Option<i64>,
+    /// Whether the partition takes part in W(e).
+    pub status: PartitionStatus,
+    /// The connector's own facts, such as a canonical path.
+    pub detail: serde_json::Value,
+}
+
+/// Whether a partition holds the watermark back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionStatus {
+    /// It does.
+    Active,
+    /// Proven to be at its end for a while; it does not.
+    Idle,
+    /// It ended; it does not.
+    Finished,
+}
+
+/// Every sink holds the epoch; for lake tables this is visibility, across all tables at once.
+///
+/// A commit of the epoch that was committed last exchanges files and carries no new data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The epoch; one more than the one committed before, or the same for an exchange of files.
+    pub epoch: u64,
+    /// W(e) in milliseconds since 1970.
+    pub watermark: Option<i64>,
+    /// Files added and removed, by table.
+    pub tables: Vec<TableChange>,
+    /// Counters from the pipeline's beginning to the end of this epoch.
+    pub counts: BTreeMap<String, u64>,
+    /// The end of time was declared: all windows are closed and nothing can be added.
+    pub drained: bool,
+}
+
+/// The files that a commit adds to and removes from a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableChange {
+    /// The table's name.
+    pub table: String,
+    /// Files that become visible.
+    pub added: Vec<DataFile>,
+    /// Names of files that stop being visible.
+    pub removed: Vec<String>,
+}
+
+/// A file of a lake table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Its name in the store.
+    pub path: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// State as of an epoch is stored, with all that it builds upon (INV-4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointEntry {
+    /// The epoch whose end the state describes.
+    pub epoch: u64,
+    /// The manifest's name in the store.
+    pub manifest: String,
+    /// The manifest's checksum.
+    pub checksum: String,
+}

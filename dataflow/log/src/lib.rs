@@ -1,0 +1,60 @@
+//! The one log that decides everything, its reading side, and the durable local store.
+//!
+//! A pipeline is what its log says (INV-1): which input an epoch holds (`bind`), which output of it can be seen
+//! (`commit`), where recovery may start (`checkpoint`), what may be deleted (`gc`), and who may write (`seal`).
+//! The log knows no dataflow, no connector and no clock; queries use its reading side alone.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`store`] | the few operations that the log asks of a place, and how they fail |
+//! | [`local`] | a local folder that keeps what it confirmed, also through a power cut |
+//! | [`bridge`] | the same operations over any `object_store` |
+//! | [`entry`] | what an entry says |
+//! | [`state`] | what the entries so far mean: a pure fold |
+//! | [`writer`] | the one writer: runs, fencing, snapshots, deletions |
+//! | [`reader`] | one consistent state beside a living writer, without writing anything |
+//! | [`testing`] | a store in memory, and one that stops, acts or fails at a chosen step |
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tidemill_log::{Entry, Log, LogOptions, Seal, FORMAT, reader, testing::MemoryStore};
+//!
+//! let store = Arc::new(MemoryStore::default());
+//! let mut log = Log::start(store.clone(), LogOptions::default())?.log;
+//! log.append(Entry::Seal(Seal {
+//!     run: log.run(),
+//!     format: FORMAT,
+//!     plan: "plan digest".into(),
+//!     build: "build digest".into(),
+//!     workers: 2,
+//!     processes: 1,
+//!     checkpoint: None,
+//! }))?;
+//! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));
+//! # Ok::<(), tidemill_log::LogError>(())
+//! ```
+
+pub mod bridge;
+pub mod entry;
+pub mod error;
+mod frame;
+mod load;
+pub mod local;
+mod paths;
+pub mod reader;
+mod retry;
+pub mod state;
+pub mod store;
+pub mod testing;
+pub mod writer;
+
+pub use bridge::ObjectStoreBridge;
+pub use entry::{
+    Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Seal, TableChange,
+};
+pub use error::{LogError, LogErrorKind};
+pub use local::{DurableLocal, Faults};
+
+pub use state::{LogState, VisibleFile};
+pub use store::{Created, Store, StoreError, StoreErrorKind};
+pub use writer::{Fence, Log, LogOptions, Started};

@@ -1,0 +1,274 @@
+//! What the entries of the log mean so far: a pure fold, without a store or a clock.
+//!
+//! `check` refuses a sequence that no correct run writes (epochs are dense, nothing is committed that is not bound,
+//! nothing is checkpointed that is not committed, INV-1 and INV-4), so that a mistake stops the pipeline before it is
+//! recorded. A snapshot of the fold followed by the remaining entries is equal to folding all of them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Binding, CheckpointEntry, Commit, Entry, PartitionBinding, Seal};
+use crate::error::LogError;
+
+mod check;
+
+/// A file that readers of the last commit see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VisibleFile {
+    /// Rows in it.
+    pub rows: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The commit that added it.
+    pub epoch: u64,
+}
+
+/// Where every partition of the source stands, by partition number.
+pub type Partitions = BTreeMap<u32, PartitionBinding>;
+
+/// The meaning of the log through one entry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogState {
+    number: u64,
+    seal: Option<Seal>,
+    /// Bound epochs after the older of the last two checkpoints.
+    bindings: BTreeMap<u64, Binding>,
+    /// The epoch before the first of `bindings`, once any has been dropped, and where the source stood at its end.
+    dropped_through: Option<u64>,
+    base: Partitions,
+    base_watermark: Option<i64>,
+    /// The last bound epoch, and where the source stands at its end.
+    bound: Option<u64>,
+    bound_partitions: Partitions,
+    bound_watermark: Option<i64>,
+    ended: bool,
+    /// The run that bound the end of the input: only a later one can have found more of it.
+    ended_by: Option<u64>,
+    committed: Option<u64>,
+    watermark: Option<i64>,
+    counts: BTreeMap<String, u64>,
+    drained: bool,
+    /// At most two, the newest last.
+    checkpoints: Vec<CheckpointEntry>,
+    tables: BTreeMap<String, BTreeMap<String, VisibleFile>>,
+    removed: BTreeMap<String, u64>,
+    deleting: Vec<String>,
+}
+
+impl LogState {
+    /// Number of the last entry; 0 before the first.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The run that wrote the last seal.
+    pub fn run(&self) -> Option<u64> {
+        self.seal.as_ref().map(|seal| seal.run)
+    }
+
+    /// The last seal.
+    pub fn seal(&self) -> Option<&Seal> {
+        self.seal.as_ref()
+    }
+
+    /// The last bound epoch.
+    pub fn bound(&self) -> Option<u64> {
+        self.bound
+    }
+
+    /// W at the last bound epoch, in milliseconds since 1970.
+    pub fn bound_watermark(&self) -> Option<i64> {
+        self.bound_watermark
+    }
+
+    /// Where the source stands at the end of the last bound epoch.
+    pub fn bound_partitions(&self) -> &Partitions {
+        &self.bound_partitions
+    }
+
+    /// Whether the last bound epoch ends a bounded input, as far as it was known to that run.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The last committed epoch.
+    pub fn committed(&self) -> Option<u64> {
+        self.committed
+    }
+
+    /// W at the last commit, in milliseconds since 1970: the tables are complete through this time.
+    pub fn watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Counters as of the last commit.
+    pub fn counts(&self) -> &BTreeMap<String, u64> {
+        &self.counts
+    }
+
+    /// Whether the end of time was declared and committed.
+    pub fn drained(&self) -> bool {
+        self.drained
+    }
+
+    /// Where the source stands at the end of the committed epoch: the prefix that the tables answer for.
+    pub fn committed_partitions(&self) -> Partitions {
+        match self.committed {
+            Some(epoch) => self
+                .partitions_as_of(epoch)
+                .expect("bindings are retained from a checkpoint on, which a commit precedes"),
+            None => Partitions::new(),
+        }
+    }
+
+    /// Where the source stood at the end of an epoch; `None` for one that is not bound, or whose binding was dropped.
+    pub fn partitions_as_of(&self, epoch: u64) -> Option<Partitions> {
+        if self.dropped_through == Some(epoch) {
+            return Some(self.base.clone());
+        }
+        self.bindings.contains_key(&epoch).then(|| {
+            let mut partitions = self.base.clone();
+            for binding in self.bindings.range(..=epoch).map(|(_, binding)| binding) {
+                advance(&mut partitions, binding);
+            }
+            partitions
+        })
+    }
+
+    /// W at the end of an epoch; `None` for one that is not bound, or whose binding was dropped.
+    pub fn watermark_as_of(&self, epoch: u64) -> Option<Option<i64>> {
+        if self.dropped_through == Some(epoch) {
+            return Some(self.base_watermark);
+        }
+        self.bindings.get(&epoch).map(|binding| binding.watermark)
+    }
+
+    /// The retained bindings by epoch: all after the older of the last two checkpoints, or all there ever were.
+    pub fn bindings(&self) -> &BTreeMap<u64, Binding> {
+        &self.bindings
+    }
+
+    /// The bindings to replay after restoring the checkpoint of `epoch`, or all for a start without one.
+    pub fn bindings_after(&self, epoch: Option<u64>) -> impl Iterator<Item = &Binding> {
+        let after = epoch.map_or(0, |checkpoint| checkpoint + 1);
+        self.bindings.range(after..).map(|(_, binding)| binding)
+    }
+
+    /// The last two checkpoints, the newest last.
+    pub fn checkpoints(&self) -> &[CheckpointEntry] {
+        &self.checkpoints
+    }
+
+    /// Whether a start without any checkpoint is possible: no binding has been dropped.
+    pub fn replayable_from_start(&self) -> bool {
+        self.dropped_through.is_none()
+    }
+
+    /// The visible files of every table, by name.
+    pub fn tables(&self) -> &BTreeMap<String, BTreeMap<String, VisibleFile>> {
+        &self.tables
+    }
+
+    /// Files that were visible once and are not deleted, with the epoch of the commit that removed them.
+    pub fn removed(&self) -> &BTreeMap<String, u64> {
+        &self.removed
+    }
+
+    /// What the last entries say is being deleted, and perhaps is not yet.
+    pub fn deleting(&self) -> &[String] {
+        &self.deleting
+    }
+
+    /// Takes entry `number` into account; refuses, unchanged, one that cannot follow.
+    ///
+    /// # Errors
+    /// [`LogError::Impossible`] with the reason.
+    pub fn apply(&mut self, number: u64, entry: Entry) -> Result<(), LogError> {
+        self.check(number, &entry)?;
+        self.number = number;
+        match entry {
+            Entry::Seal(seal) => self.apply_seal(seal),
+            Entry::Bind(binding) => self.apply_bind(binding),
+            Entry::Commit(commit) => self.apply_commit(commit),
+            Entry::Checkpoint(checkpoint) => self.apply_checkpoint(checkpoint),
+            Entry::Gc { paths } => {
+                for path in &paths {
+                    self.removed.remove(path);
+                }
+                self.deleting = paths;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the entry can follow, and if not, why.
+    ///
+    /// # Errors
+    /// [`LogError::Impossible`] with the reason.
+    pub fn check(&self, number: u64, entry: &Entry) -> Result<(), LogError> {
+        check::check(self, number, entry).map_err(|reason| LogError::Impossible { number, reason })
+    }
+
+    fn apply_seal(&mut self, seal: Seal) {
+        // Checkpoints newer than the one the run restores were found unusable, and their epochs will be checkpointed
+        // again. Bindings stay: all after the one restored are still here.
+        self.checkpoints.retain(|checkpoint| Some(checkpoint.epoch) <= seal.checkpoint);
+        self.seal = Some(seal);
+    }
+
+    fn apply_bind(&mut self, binding: Binding) {
+        // A run appends nothing while it deletes, so whatever follows a gc, except a seal, says that it was finished.
+        self.deleting.clear();
+        advance(&mut self.bound_partitions, &binding);
+        self.bound = Some(binding.epoch);
+        self.bound_watermark = binding.watermark;
+        self.ended = binding.last;
+        self.ended_by = if binding.last { self.run() } else { None };
+        self.bindings.insert(binding.epoch, binding);
+    }
+
+    fn apply_commit(&mut self, commit: Commit) {
+        self.deleting.clear();
+        let epoch = commit.epoch;
+        for change in commit.tables {
+            let files = self.tables.entry(change.table).or_default();
+            for path in change.removed {
+                files.remove(&path);
+                self.removed.insert(path, epoch);
+            }
+            for file in change.added {
+                files.insert(file.path, VisibleFile { rows: file.rows, bytes: file.bytes, epoch });
+            }
+        }
+        self.committed = Some(epoch);
+        self.watermark = commit.watermark;
+        self.counts = commit.counts;
+        self.drained = commit.drained;
+    }
+
+    fn apply_checkpoint(&mut self, checkpoint: CheckpointEntry) {
+        self.deleting.clear();
+        self.checkpoints.push(checkpoint);
+        if let [.., older, _newest] = &self.checkpoints[..] {
+            let older = older.epoch;
+            self.checkpoints.retain(|kept| kept.epoch >= older);
+            self.drop_bindings_through(older);
+        }
+    }
+
+    fn drop_bindings_through(&mut self, epoch: u64) {
+        let kept = self.bindings.split_off(&(epoch + 1));
+        for binding in std::mem::replace(&mut self.bindings, kept).values() {
+            advance(&mut self.base, binding);
+            self.base_watermark = binding.watermark;
+            self.dropped_through = Some(binding.epoch);
+        }
+    }
+}
+
+fn advance(partitions: &mut Partitions, binding: &Binding) {
+    for partition in &binding.partitions {
+        partitions.insert(partition.partition, partition.clone());
+    }
+}

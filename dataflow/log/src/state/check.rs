@@ -1,0 +1,127 @@
+//! Which entry can follow a state. Every refusal is a sentence.
+
+use std::collections::BTreeSet;
+
+use super::LogState;
+use crate::entry::{Binding, CheckpointEntry, Commit, Entry, FORMAT, Seal};
+
+pub(super) fn check(state: &LogState, number: u64, entry: &Entry) -> Result<(), String> {
+    ensure(number == state.number + 1, || format!("entry {} is the next", state.number + 1))?;
+    if !matches!(entry, Entry::Seal(_)) {
+        ensure(state.seal.is_some(), || "the log begins with a seal".to_owned())?;
+    }
+    match entry {
+        Entry::Seal(seal) => check_seal(state, seal),
+        Entry::Bind(binding) => check_bind(state, binding),
+        Entry::Commit(commit) => check_commit(state, commit),
+        Entry::Checkpoint(checkpoint) => check_checkpoint(state, checkpoint),
+        Entry::Gc { paths } => check_gc(state, paths),
+    }
+}
+
+fn check_seal(state: &LogState, seal: &Seal) -> Result<(), String> {
+    ensure(seal.format == FORMAT, || format!("it seals format {}, and this program writes {FORMAT}", seal.format))?;
+    ensure(Some(seal.run) > state.run(), || {
+        format!("run {} seals after run {}, which is not older", seal.run, state.run().unwrap_or_default())
+    })?;
+    match seal.checkpoint {
+        Some(epoch) => ensure(state.checkpoints.iter().any(|kept| kept.epoch == epoch), || {
+            format!("it restores checkpoint {epoch}, which is not one of the last two")
+        }),
+        None => ensure(state.replayable_from_start(), || {
+            "it restores no checkpoint, and the first epochs can no longer be replayed".to_owned()
+        }),
+    }
+}
+
+fn check_bind(state: &LogState, binding: &Binding) -> Result<(), String> {
+    let epoch = binding.epoch;
+    if let Some(bound) = state.bound {
+        ensure(epoch == bound + 1, || format!("epoch {epoch} is bound after epoch {bound}; epochs are dense"))?;
+    }
+    ensure(!state.drained, || format!("epoch {epoch} is bound after the end of time was declared"))?;
+    ensure(!state.ended || state.run() > state.ended_by, || {
+        format!("epoch {epoch} is bound after the same run bound the end of the input")
+    })?;
+    ensure(binding.watermark >= state.bound_watermark, || format!("the watermark of epoch {epoch} goes back"))?;
+    ensure(binding.partitions.is_sorted_by(|a, b| a.partition < b.partition), || {
+        format!("the partitions of epoch {epoch} are not in partition order")
+    })?;
+    for partition in &binding.partitions {
+        if let Some(before) = state.bound_partitions.get(&partition.partition) {
+            ensure(partition.end >= before.end && partition.lines >= before.lines, || {
+                format!(
+                    "partition {} ({}) goes back from offset {} to {}",
+                    partition.partition, partition.name, before.end, partition.end
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn check_commit(state: &LogState, commit: &Commit) -> Result<(), String> {
+    let epoch = commit.epoch;
+    let next = match state.committed {
+        Some(committed) => Some(committed + 1),
+        None => state.bindings.keys().next().copied(),
+    };
+    ensure(Some(epoch) <= state.bound, || format!("epoch {epoch} is committed and not bound"))?;
+    if state.committed == Some(epoch) {
+        ensure(
+            commit.watermark == state.watermark && commit.counts == state.counts && commit.drained == state.drained,
+            || format!("a second commit of epoch {epoch} only exchanges files; its watermark or counters differ"),
+        )?;
+    } else {
+        ensure(Some(epoch) == next, || {
+            format!("epoch {epoch} is committed and epoch {} is the next", next.unwrap_or_default())
+        })?;
+        ensure(commit.watermark >= state.watermark, || format!("the watermark at commit {epoch} goes back"))?;
+        for (name, count) in &state.counts {
+            ensure(commit.counts.get(name) >= Some(count), || {
+                format!("the counter {name} goes back at commit {epoch}")
+            })?;
+        }
+    }
+    let mut added = BTreeSet::new();
+    let mut removed = BTreeSet::new();
+    for change in &commit.tables {
+        let files = state.tables.get(&change.table);
+        for path in &change.removed {
+            ensure(files.is_some_and(|files| files.contains_key(path)) && removed.insert(path), || {
+                format!("commit {epoch} removes {path}, which table {} does not hold", change.table)
+            })?;
+        }
+        for file in &change.added {
+            let path = &file.path;
+            let known = state.removed.contains_key(path) || state.tables.values().any(|files| files.contains_key(path));
+            ensure(!known && added.insert(path), || format!("commit {epoch} adds {path}, which was added before"))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_checkpoint(state: &LogState, checkpoint: &CheckpointEntry) -> Result<(), String> {
+    let epoch = checkpoint.epoch;
+    ensure(Some(epoch) <= state.committed, || format!("epoch {epoch} is checkpointed and not committed"))?;
+    ensure(state.bindings.contains_key(&epoch), || format!("epoch {epoch} is checkpointed too late"))?;
+    ensure(state.checkpoints.iter().all(|kept| kept.epoch < epoch), || {
+        format!("checkpoint {epoch} does not follow the checkpoints before it")
+    })
+}
+
+fn check_gc(state: &LogState, paths: &[String]) -> Result<(), String> {
+    for path in paths {
+        ensure(state.tables.values().all(|files| !files.contains_key(path)), || {
+            format!("{path} would be deleted, and readers see it")
+        })?;
+        ensure(state.checkpoints.iter().all(|kept| kept.manifest != *path), || {
+            format!("{path} would be deleted, and recovery needs it")
+        })?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(reason()) }
+}

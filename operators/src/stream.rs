@@ -1,0 +1,272 @@
+//! The operators as authors chain them: `dedup` on streams with event times, `window` on keyed ones.
+//!
+//! Only glue: each step wires a pure rule of this crate to the engine's drivers and records itself in the plan.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidemill_dataflow::batch::Batch;
+use tidemill_dataflow::driver::{Combiner, Exceptions};
+use tidemill_dataflow::key::OwnedKey;
+use tidemill_dataflow::keyed::{Chunk, PerKey, keyed};
+use tidemill_dataflow::stream::{KeyFn, KeyedStream, Peers, Stream, TimedStream};
+use tidemill_dataflow::time::{EpochTime, EventTime};
+
+use crate::aggregate::Aggregate;
+use crate::dedup::{DedupLogic, IdRow, Verdict, Verdicts, partition_ids};
+use crate::window::session::{Interval, Session, SessionChange, SessionCombiner, SessionLogic};
+use crate::window::tumbling::{Late, MergeLogic, Tumbling, WindowCombiner, WindowRow};
+
+/// For how long ids are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Horizon(Duration);
+
+impl Horizon {
+    /// Until the watermark is this far past an event.
+    #[must_use]
+    pub fn event_time(span: Duration) -> Self {
+        Horizon(span)
+    }
+}
+
+/// What makes a record the same as another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A 128-bit hash of tenant and id.
+    pub id: u128,
+    /// A hash of the content: records of one id that differ in it (or in time) are conflicting duplicates.
+    pub fingerprint: u32,
+}
+
+/// A deduplicated stream.
+pub struct Deduplicated<'s, D: 'static> {
+    /// Each id once within the horizon.
+    pub unique: TimedStream<'s, D>,
+    /// Records beyond the horizon whose id is not known: they could not be judged (INV-6).
+    pub unverified: TimedStream<'s, D>,
+}
+
+/// Operators on streams with event times.
+pub trait StreamOps<'s, D: 'static> {
+    /// Keeps the first record of each id (earliest epoch, then earliest in the input). Only ids travel between workers.
+    fn dedup(
+        self,
+        id: &'static str,
+        identity: impl Fn(&D) -> Identity + 'static,
+        horizon: Horizon,
+    ) -> Deduplicated<'s, D>;
+}
+
+impl<'s, D: Send + Sync + 'static> StreamOps<'s, D> for TimedStream<'s, D> {
+    fn dedup(
+        self,
+        id: &'static str,
+        identity: impl Fn(&D) -> Identity + 'static,
+        Horizon(horizon): Horizon,
+    ) -> Deduplicated<'s, D> {
+        let node = self.record(id, format!("dedup, horizon {} s of event time", horizon.as_secs()));
+        let time = self.time();
+        let ids = self.route("ids", move |batch: &Batch<D>, peers: Peers| {
+            let mut rows = Vec::with_capacity(batch.len());
+            batch.for_each_row(|row, record| {
+                let Identity { id, fingerprint } = identity(record);
+                rows.push(IdRow::new(id, time(record), fingerprint, row));
+            });
+            partition_ids(batch.order, peers.me, peers.workers, rows)
+        });
+        let logic = if self.exactly_once() { DedupLogic::new(horizon) } else { DedupLogic::without_snapshots(horizon) };
+        let verdicts = keyed(self.flow(), (id, node), ids, logic).map(exceptions);
+        let (unique, unverified) = self.except((id, node), verdicts);
+        Deduplicated { unique, unverified }
+    }
+}
+
+fn exceptions(verdicts: &Verdicts) -> Exceptions {
+    let rows = |keep: fn(Verdict) -> bool| {
+        verdicts.exceptions.iter().filter(move |(_, verdict)| keep(*verdict)).map(|(row, _)| *row).collect()
+    };
+    let (dropped, aside) = (rows(|_| true), rows(|verdict| verdict == Verdict::Unverified));
+    Exceptions { dest: verdicts.dest, order: verdicts.order, dropped, aside }
+}
+
+/// A kind of window that a keyed stream can be cut into.
+pub trait Windows<'s, D: 'static> {
+    /// What is to be aggregated.
+    type Windowed;
+
+    /// Cuts the stream; reports what is wrong with the windows to the plan.
+    fn cut(self, id: &'static str, stream: KeyedStream<'s, D>) -> Self::Windowed;
+}
+
+/// Operators on keyed streams.
+pub trait KeyedStreamOps<'s, D: 'static>: Sized {
+    /// Cuts each key's records into windows; `id` names the operator's state and counters.
+    fn window<W: Windows<'s, D>>(self, id: &'static str, windows: W) -> W::Windowed;
+}
+
+impl<'s, D: 'static> KeyedStreamOps<'s, D> for KeyedStream<'s, D> {
+    fn window<W: Windows<'s, D>>(self, id: &'static str, windows: W) -> W::Windowed {
+        windows.cut(id, self)
+    }
+}
+
+/// A keyed stream in tumbling windows.
+#[must_use = "windows do nothing until they are aggregated"]
+pub struct TumblingWindows<'s, D: 'static> {
+    id: &'static str,
+    stream: KeyedStream<'s, D>,
+    windows: Tumbling,
+}
+
+impl<'s, D: 'static> Windows<'s, D> for Tumbling {
+    type Windowed = TumblingWindows<'s, D>;
+
+    fn cut(self, id: &'static str, stream: KeyedStream<'s, D>) -> TumblingWindows<'s, D> {
+        TumblingWindows { id, stream, windows: self }
+    }
+}
+
+/// A valid stand-in for windows that the plan refuses: the dry build goes on to find what else is wrong.
+const STAND_IN: Duration = Duration::from_secs(60);
+
+impl<'s, D: Send + Sync + 'static> TumblingWindows<'s, D> {
+    /// What each epoch adds to each window; the table folds it. Under [`Late::Side`] late records are left out.
+    pub fn aggregate<A: Aggregate<D>>(self, aggregate: A) -> Stream<'s, WindowRow<A::Partial>> {
+        self.aggregate_and_late(aggregate).0
+    }
+
+    /// The same, and the late records of [`Late::Side`].
+    pub fn aggregate_and_late<A: Aggregate<D>>(
+        self,
+        aggregate: A,
+    ) -> (Stream<'s, WindowRow<A::Partial>>, TimedStream<'s, D>) {
+        let TumblingWindows { id, stream, mut windows } = self;
+        let (timed, key) = stream.into_parts();
+        let policy = windows.late_policy();
+        let node = timed.record(id, format!("window tumbling {} ms, late {policy:?}", windows.width()));
+        if let Err(problem) = windows.validate() {
+            timed.problem(format!("`{id}`: {problem}"));
+            windows = Tumbling::of(STAND_IN);
+        }
+        let aggregate = Rc::new(aggregate);
+        let combiner = Tumble {
+            inner: WindowCombiner::new(&windows, Rc::clone(&aggregate)),
+            windows,
+            key,
+            time: timed.time(),
+            late: 0,
+        };
+        let combined = timed.combine((id, node), combiner);
+        let merge = MergeLogic::new(aggregate);
+        (keyed(timed.flow(), (id, node), combined.chunks, merge), combined.aside)
+    }
+}
+
+struct Tumble<D: 'static, A: Aggregate<D>> {
+    windows: Tumbling,
+    key: KeyFn<D>,
+    time: Rc<dyn Fn(&D) -> EventTime>,
+    inner: WindowCombiner<D, A>,
+    late: u64,
+}
+
+impl<D: Send + Sync + 'static, A: Aggregate<D>> Combiner<D> for Tumble<D, A> {
+    type Row = WindowRow<A::Partial>;
+
+    fn add(&mut self, batch: &Batch<D>, clocks: EpochTime) -> Option<Batch<D>> {
+        let policy = self.windows.late_policy();
+        let mut aside = Vec::new();
+        batch.for_each_row(|row, record| {
+            let time = (self.time)(record);
+            if self.windows.is_late(time, clocks.before) {
+                self.late += 1;
+                match policy {
+                    Late::Correct => {}
+                    Late::Side => return aside.push(row),
+                    Late::Drop => return,
+                }
+            }
+            self.inner.add((self.key)(record), time, record);
+        });
+        (!aside.is_empty()).then(|| batch.only(aside.into()))
+    }
+
+    fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
+        let late = std::mem::take(&mut self.late);
+        let counts = (late > 0).then_some(("late", late));
+        (self.inner.drain(peers.me, peers.workers), counts.into_iter().collect())
+    }
+}
+
+/// A keyed stream in sessions.
+#[must_use = "sessions do nothing until they are aggregated"]
+pub struct Sessions<'s, D: 'static> {
+    id: &'static str,
+    stream: KeyedStream<'s, D>,
+    sessions: Session,
+}
+
+impl<'s, D: 'static> Windows<'s, D> for Session {
+    type Windowed = Sessions<'s, D>;
+
+    fn cut(self, id: &'static str, stream: KeyedStream<'s, D>) -> Sessions<'s, D> {
+        Sessions { id, stream, sessions: self }
+    }
+}
+
+/// First event, last event and number of events of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionSummary;
+
+/// First event, last event and number of events of a session.
+#[must_use]
+pub fn session_summary() -> SessionSummary {
+    SessionSummary
+}
+
+impl<'s, D: Send + Sync + 'static> Sessions<'s, D> {
+    /// The sessions as signed changes: a session that grows, or is bridged with another by a late event, retracts what
+    /// was shown and asserts the new.
+    pub fn aggregate(self, _summary: SessionSummary) -> Stream<'s, SessionChange> {
+        let Sessions { id, stream, mut sessions } = self;
+        let (timed, key) = stream.into_parts();
+        let node = timed.record(id, format!("window session, gap {} ms", sessions.gap()));
+        if let Err(problem) = sessions.validate() {
+            timed.problem(format!("`{id}`: {problem}"));
+            sessions = Session::with_gap(STAND_IN);
+        }
+        let combiner = Visit { inner: SessionCombiner::new(&sessions), sessions, key, time: timed.time(), beyond: 0 };
+        let combined = timed.combine((id, node), combiner);
+        keyed(timed.flow(), (id, node), combined.chunks, PerKey::new(SessionLogic::new(sessions)))
+    }
+}
+
+struct Visit<D: 'static> {
+    inner: SessionCombiner,
+    sessions: Session,
+    key: KeyFn<D>,
+    time: Rc<dyn Fn(&D) -> EventTime>,
+    beyond: u64,
+}
+
+impl<D: Send + Sync + 'static> Combiner<D> for Visit<D> {
+    type Row = (OwnedKey, Interval);
+
+    fn add(&mut self, batch: &Batch<D>, clocks: EpochTime) -> Option<Batch<D>> {
+        batch.for_each(|record| {
+            let time = (self.time)(record);
+            if self.sessions.is_late(time, clocks.before) {
+                self.beyond += 1;
+            }
+            self.inner.add((self.key)(record), time);
+        });
+        None
+    }
+
+    fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
+        let beyond = std::mem::take(&mut self.beyond);
+        let counts = (beyond > 0).then_some(("beyond_correction", beyond));
+        (self.inner.drain(peers.me, peers.workers), counts.into_iter().collect())
+    }
+}

@@ -1,0 +1,55 @@
+//! Durations and byte counts as people write them.
+
+use std::time::Duration;
+
+/// Reads `250ms`, `10s`, `5m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("`{text}` is no duration; write for example 250ms, 10s, 5m or 1h");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let millis = number.checked_mul(scale).filter(|millis| *millis > 0).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(millis))
+}
+
+/// Reads `1048576`, `64KiB`, `32MiB`, `1GiB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("`{text}` is no number of bytes; write for example 8388608, 64KiB, 32MiB or 1GiB");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_read_and_a_wrong_one_gets_an_example() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(bytes("64KiB"), Ok(65_536));
+        assert_eq!(bytes("7"), Ok(7));
+        for wrong in ["", "s", "0s", "1.5s", "10"] {
+            assert!(duration(wrong).unwrap_err().contains("10s"), "{wrong}");
+        }
+        for wrong in ["", "0", "12parsecs", "-1"] {
+            assert!(bytes(wrong).unwrap_err().contains("MiB"), "{wrong}");
+        }
+    }
+}
