@@ -217,7 +217,7 @@ impl Log {
         }
         self.sealed = true;
         let number = self.state.number();
-        let finished = self.delete_all(&self.state.deleting().to_vec());
+        let finished = self.delete_all(self.state.deleting());
         self.remember_stop(finished)?;
         Ok(number)
     }

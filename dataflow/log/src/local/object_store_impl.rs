@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -158,26 +158,26 @@ impl Folder {
         ensure_allowed(from)?;
         ensure_allowed(to)?;
         let (source, target) = (self.locate(from), self.locate(to));
-        match self.copy_file(&source, target, mode).map_err(|error| failed(from, error))? {
+        match self.copy_file(&source, &target, mode).map_err(|error| failed(from, error))? {
             Created::New => Ok(()),
             Created::Exists => Err(taken(to)),
         }
     }
 
-    fn copy_file(self: &Arc<Self>, source: &Path, target: PathBuf, mode: CopyMode) -> Result<Created, LocalError> {
+    fn copy_file(self: &Arc<Self>, source: &Path, target: &Path, mode: CopyMode) -> Result<Created, LocalError> {
         let parent = target.parent().unwrap_or(&self.root);
         self.make_durable(parent)?;
         let outcome = match mode {
-            CopyMode::Create => self.give_name(source, &target, Target::MustBeFree)?,
+            CopyMode::Create => self.give_name(source, target, Target::MustBeFree)?,
             CopyMode::Overwrite => {
                 // A link cannot replace, so the second name is a temporary one first.
                 let path = self.temporary_name(parent);
                 self.files.link(source, &path).step("copy", source, StoreErrorKind::Retryable)?;
-                let temporary = Temporary { folder: Arc::clone(self), path, target: target.clone(), file: None };
-                self.give_name(&temporary.path, &target, Target::MayExist)?
+                let temporary = Temporary { folder: Arc::clone(self), path, target: target.to_owned(), file: None };
+                self.give_name(&temporary.path, target, Target::MayExist)?
             }
         };
-        self.settle(&target)?;
+        self.settle(target)?;
         Ok(outcome)
     }
 }

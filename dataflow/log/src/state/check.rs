@@ -94,7 +94,8 @@ fn check_commit(state: &LogState, commit: &Commit) -> Result<(), String> {
         }
         for file in &change.added {
             let path = &file.path;
-            let known = state.removed.contains_key(path) || state.tables.values().any(|files| files.contains_key(path));
+            let known =
+                state.removed.contains_key(path) || state.tables.values().any(|visible| visible.contains_key(path));
             ensure(!known && added.insert(path), || format!("commit {epoch} adds {path}, which was added before"))?;
         }
     }

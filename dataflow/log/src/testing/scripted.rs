@@ -68,12 +68,12 @@ impl ScriptedStore {
 
     /// A store that does `act` once, before or after the given step, and nothing else.
     pub fn acting_at(inner: Arc<dyn Store>, step: u64, moment: Moment, act: impl FnOnce() + Send + 'static) -> Self {
-        let act = Mutex::new(Some(act));
+        let unused = Mutex::new(Some(act));
         Self::new(inner, move |operation, at| {
             if operation.step == step && at == moment {
-                let once = act.lock().unwrap_or_else(PoisonError::into_inner).take();
-                if let Some(act) = once {
-                    act();
+                let once = unused.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(act_once) = once {
+                    act_once();
                 }
             }
             Reaction::Proceed

@@ -44,7 +44,7 @@ fn start(objects: BTreeMap<String, Bytes>) -> Result<(LogState, Vec<String>), St
 
 /// Replaces one object, and says how the start went: fallen back, or refused.
 fn check(objects: &BTreeMap<String, Bytes>, truth: &LogState, path: &str, damaged: Option<Vec<u8>>, at: &str) -> bool {
-    let newest = objects.keys().rfind(|path| path.contains("/snapshots/")).unwrap().clone();
+    let newest = objects.keys().rfind(|name| name.contains("/snapshots/")).unwrap().clone();
     let mut objects = objects.clone();
     let is_removed = damaged.is_none();
     match damaged {
@@ -94,7 +94,7 @@ fn a_cut_tail_of_any_length_is_survived_or_refused() {
 #[test]
 fn a_damaged_newest_snapshot_falls_back_and_says_so() {
     let (objects, truth) = small_log();
-    let newest = objects.keys().rfind(|path| path.contains("/snapshots/")).unwrap();
+    let newest = objects.keys().rfind(|name| name.contains("/snapshots/")).unwrap();
     assert!(check(&objects, &truth, newest, Some(b"damaged".to_vec()), "damaged"));
     assert!(check(&objects, &truth, newest, None, "removed"));
 }
@@ -131,8 +131,8 @@ fn a_log_whose_format_is_missing_or_newer_is_refused() {
     assert!(sentence.contains("_tidemill/format is damaged: it does not exist"), "{sentence}");
     let newer = String::from_utf8(format.to_vec()).unwrap().replacen(" 1 ", " 2 ", 1);
     objects.insert("_tidemill/format".to_owned(), newer.into());
-    let sentence = start_alone(objects);
-    assert!(sentence.contains("stored format 2, and this program knows format 1"), "{sentence}");
+    let newer_sentence = start_alone(objects);
+    assert!(newer_sentence.contains("stored format 2, and this program knows format 1"), "{newer_sentence}");
 }
 
 fn start_alone(objects: BTreeMap<String, Bytes>) -> String {

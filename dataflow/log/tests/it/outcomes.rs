@@ -65,7 +65,7 @@ fn a_store_that_fails_for_good_stops_the_run_and_the_next_goes_on() {
             let at = format!("{kind:?} {moment:?} from step {first}");
             let error = whole_run(Arc::new(scripted)).expect_err(&at);
             assert_eq!(error.kind(), LogErrorKind::Failed, "{at}: {error}");
-            whole_run(Arc::clone(&inner)).unwrap_or_else(|error| panic!("{at}: {error}"));
+            whole_run(Arc::clone(&inner)).unwrap_or_else(|again| panic!("{at}: {again}"));
             // A roll that was missed is made up for by the next one, so the same rows may lie in other files.
             let reached = Outcome { files: expected.files.clone(), ..outcome(&inner) };
             assert_eq!(reached, expected, "{at}");

@@ -110,8 +110,8 @@ impl Pipeline {
         self.log.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest, checksum: "sum".into() }))?;
         let state = self.log.state();
         let older = state.checkpoints()[0].epoch;
-        let is_kept = |manifest: &String| state.checkpoints().iter().any(|kept| kept.manifest == *manifest);
-        let mut dead: Vec<String> = before.into_iter().filter(|manifest| !is_kept(manifest)).collect();
+        let is_kept = |path: &String| state.checkpoints().iter().any(|kept| kept.manifest == *path);
+        let mut dead: Vec<String> = before.into_iter().filter(|path| !is_kept(path)).collect();
         dead.extend(state.removed().iter().filter(|(_, removed)| **removed <= older).map(|(path, _)| path.clone()));
         self.log.collect(&dead)
     }

@@ -9,12 +9,14 @@ use tidemill_log::{DurableLocal, Faults, ObjectStoreBridge, Store};
 
 use crate::pipeline::{Pipeline, outcome};
 
+type NamedStore = (&'static str, Arc<dyn Store>);
+
 /// All stores, each empty, with what keeps their folders.
-fn all_stores() -> (Vec<(&'static str, Arc<dyn Store>)>, Vec<TempDir>) {
+fn all_stores() -> (Vec<NamedStore>, Vec<TempDir>) {
     let folders: Vec<TempDir> = (0..3).map(|_| TempDir::new().unwrap()).collect();
     let open = |at: usize, faults| DurableLocal::open(&folders[at].path().join("new/root"), faults).unwrap();
     let bridged = Arc::new(open(2, Faults::None));
-    let stores: Vec<(&str, Arc<dyn Store>)> = vec![
+    let stores: Vec<NamedStore> = vec![
         ("memory", Arc::new(MemoryStore::default())),
         ("local", Arc::new(open(0, Faults::None))),
         ("forgetful", Arc::new(open(1, Faults::ForgetUnsynced))),
