@@ -135,9 +135,9 @@ pub struct GenerateConfig {
     pub start: i64,
     /// Event time from the first to the last arrival (3 h), whatever the number of events.
     pub span: Duration,
-    /// Users that are about at one time; twice as many take turns. `None`: one for 150 events, 50 to 20,000.
+    /// Users that are about at one time; twice as many take turns. `None`: one for 150 events, 50 to 12,000.
     pub active_users: Option<u32>,
-    /// Distinct pages (1,200).
+    /// Distinct pages (750).
     pub pages: u32,
     /// Lines of more than 1 MiB, spread evenly (0); they are malformed.
     pub oversized_lines: u32,
@@ -155,7 +155,7 @@ impl GenerateConfig {
             start: 1_772_323_200_000,
             span: Duration::from_secs(3 * 3_600),
             active_users: None,
-            pages: 1_200,
+            pages: 750,
             oversized_lines: 0,
             rates: Rates::default(),
         }
@@ -234,7 +234,7 @@ impl<W: Write> Generator<W> {
     fn new(config: &GenerateConfig, out: W) -> Self {
         let active = config
             .active_users
-            .unwrap_or_else(|| u32::try_from((config.events / 150).clamp(50, 20_000)).expect("clamped to 20,000"));
+            .unwrap_or_else(|| u32::try_from((config.events / 150).clamp(50, 12_000)).expect("clamped to 12,000"));
         Generator {
             config: *config,
             span: u64::try_from(config.span.as_millis()).expect("checked to be at most ten years"),

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// Slots of a sampling table: fine enough that the rarest of 20,000 users still has one.
+/// Slots of a sampling table: fine enough that the rarest of 12,000 users still has one.
 const SLOTS: u64 = 1 << 18;
 /// A user is about for this long and then away for as long, which ends the session.
 const TURN: u64 = 40 * 60_000;

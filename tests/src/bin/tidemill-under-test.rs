@@ -1,6 +1,9 @@
-//! The `tidemill` command as the tests run it: nothing but a call into the library.
+//! The `tidemill` command as the tests run it: nothing but a call into the library, with the command's allocator.
 
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     tidemill::main()

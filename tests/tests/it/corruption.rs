@@ -1,6 +1,6 @@
 //! A flipped bit or a lost tail anywhere under `_tidemill/`: an older checkpoint, or a refusal, never a wrong answer.
 //!
-//! `CORRUPTIONS` in the environment sets how many files are damaged in each way (48), `SEED` which.
+//! `CORRUPTIONS` in the environment sets how many files are damaged in each way (24), `SEED` which.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,7 +57,7 @@ fn check(bring_about: impl Fn(&Run)) {
     bring_about(&job);
     let saved = folder.path().join("saved");
     fs::rename(&out, &saved).unwrap();
-    let wanted = usize::try_from(setting("CORRUPTIONS", 48)).unwrap();
+    let wanted = usize::try_from(setting("CORRUPTIONS", 24)).unwrap();
     let (mut carried_on, mut refused) = (0, 0);
     for damage in [Damage::Bit, Damage::Tail] {
         for file in choose(&saved.join("_tidemill"), wanted, &mut dice) {

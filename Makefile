@@ -1,0 +1,55 @@
+# Everything a developer or continuous integration runs. `make test` installs what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .cache/venv
+ORACLE := $(VENV)/installed
+
+# The schedule of `make chaos-files`.
+SEED ?= 1
+KILLS ?= 60
+# Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
+BENCH ?=
+
+.PHONY: help test venv lint fmt docs checks demo bench chaos-files
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# Lints before tests: they fail sooner. Documentation and clippy share their build, tests have their own.
+test: venv lint docs ## Install the oracle's engine, then lint, build the docs and run every test.
+	cargo test --workspace --locked
+
+venv: $(ORACLE) ## Install the independent engine of the oracle tests under .cache/.
+
+$(ORACLE): tests/oracle/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+lint: checks ## Check formatting, lints and the rules of the repository.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+checks: ## Check file lengths, dependency directions, single copies and licences.
+	$(PYTHON) tests/checks/repository.py
+
+fmt: ## Format all code.
+	cargo fmt --all
+
+docs: ## Build the documentation; warnings are errors.
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+demo: ## Generate a million events, kill the job in the middle, resume, and check that nothing was lost.
+	cargo build --release --locked --package tidemill --bin tidemill
+	$(PYTHON) tests/demo/demo.py target/release/tidemill
+
+bench: ## Measure workload S beside a hand-written loop, rounds interleaved (BENCH="--events N --rounds N").
+	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench
+	target/release/bench $(BENCH)
+
+chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
+	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos:: -- --nocapture

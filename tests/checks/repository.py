@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Rules of the repository that no compiler checks: file lengths, dependency directions, single copies, licences.
+
+Prints every breach with its remedy and exits 1 if there is any. Needs nothing but cargo and the standard library.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 600
+VAGUE = {"util", "utils", "common", "types", "helper", "helpers", "manager", "misc"}
+
+# package -> packages that it must not reach, directly or through others.
+ENGINE = {"timely", "tidemill-dataflow", "tidemill-operators", "tidemill-connectors", "tidemill"}
+FORBIDDEN = {
+    "tidemill-tables": ENGINE | {"tidemill-query"},
+    "tidemill-log": ENGINE | {"tidemill-query"},
+    "tidemill-query": ENGINE,
+    "tidemill-dataflow": {"tidemill-operators", "tidemill-connectors", "tidemill-query", "tidemill", "datafusion"},
+    "tidemill-operators": {"tidemill-connectors", "tidemill-query", "tidemill", "datafusion"},
+    "tidemill-connectors": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion"},
+    "tidemill": {"tidemill-tests", "tidemill-benches"},
+}
+
+# What two versions of would break apart at their borders.
+SINGLE = ["arrow", "parquet", "datafusion", "object_store", "timely"]
+
+
+def metadata():
+    command = ["cargo", "metadata", "--locked", "--format-version", "1"]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def source_files():
+    for path in sorted(ROOT.glob("**/*.rs")):
+        if not {"target", ".cache", ".git"} & set(path.relative_to(ROOT).parts):
+            yield path
+
+
+def lengths():
+    for path in source_files():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > LONGEST:
+            yield f"{path.relative_to(ROOT)} has {lines} lines; split it below {LONGEST}"
+
+
+def names():
+    for path in source_files():
+        name = path.parent.name if path.stem == "mod" else path.stem
+        if name in VAGUE:
+            yield f"{path.relative_to(ROOT)}: `{name}` says nothing; name the module after what it holds"
+
+
+def directions(graph):
+    names_by_id = {package["id"]: package["name"] for package in graph["packages"]}
+    edges = {
+        node["id"]: [
+            dependency["pkg"]
+            for dependency in node["deps"]
+            # What only tests need may point anywhere.
+            if any(kind["kind"] != "dev" for kind in dependency["dep_kinds"])
+        ]
+        for node in graph["resolve"]["nodes"]
+    }
+    for package in graph["workspace_members"]:
+        reached, waiting = {}, [(package, (names_by_id[package],))]
+        while waiting:
+            current, path = waiting.pop()
+            for following in edges[current]:
+                if following not in reached:
+                    reached[following] = path + (names_by_id[following],)
+                    waiting.append((following, reached[following]))
+        for found, path in reached.items():
+            if names_by_id[found] in FORBIDDEN.get(names_by_id[package], ()):
+                yield f"dependency against the direction: {' -> '.join(path)}; remove it from the first's Cargo.toml"
+
+
+def copies(graph):
+    for name in SINGLE:
+        versions = sorted(package["version"] for package in graph["packages"] if package["name"] == name)
+        if len(versions) != 1:
+            yield f"{name} is there as {versions or 'nothing'}; exactly one version may be; see `cargo tree -d`"
+
+
+def allowed_licences():
+    text = Path(__file__).with_name("licences.txt").read_text(encoding="utf-8")
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+
+
+def permitted(expression, allowed):
+    """Whether an SPDX expression can be met with the allowed licences. AND binds closer than OR."""
+    tokens = re.findall(r"\(|\)|[^\s()]+", expression.replace("/", " OR "))
+
+    def alternatives(at):
+        met, at = conjunction(at)
+        while at < len(tokens) and tokens[at] == "OR":
+            other, at = conjunction(at + 1)
+            met = met or other
+        return met, at
+
+    def conjunction(at):
+        met, at = single(at)
+        while at < len(tokens) and tokens[at] == "AND":
+            other, at = single(at + 1)
+            met = met and other
+        return met, at
+
+    def single(at):
+        if tokens[at] == "(":
+            met, at = alternatives(at + 1)
+            return met, at + 1
+        name, at = tokens[at], at + 1
+        if at < len(tokens) and tokens[at] == "WITH":
+            name, at = f"{name} WITH {tokens[at + 1]}", at + 2
+        return name in allowed, at
+
+    return alternatives(0)[0]
+
+
+def licences(graph):
+    allowed = allowed_licences()
+    for package in graph["packages"]:
+        expression = package["license"]
+        if not expression or not permitted(expression, allowed):
+            name = f"{package['name']} {package['version']}"
+            yield f"{name} has the licence {expression!r}; tests/checks/licences.txt does not allow it"
+
+
+def self_test():
+    allowed = {"MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"}
+    for expression, expected in [
+        ("MIT", True),
+        ("GPL-3.0-only", False),
+        ("GPL-3.0-only OR MIT", True),
+        ("MIT/Apache-2.0", True),
+        ("(MIT OR GPL-3.0-only) AND Unicode-3.0", False),
+        ("MIT AND (GPL-3.0-only OR Apache-2.0 WITH LLVM-exception)", True),
+        ("GPL-3.0-only AND MIT OR GPL-3.0-only", False),
+    ]:
+        assert permitted(expression, allowed) == expected, expression
+
+
+def main():
+    self_test()
+    graph = metadata()
+    rules = {
+        "file lengths": lengths(),
+        "module names": names(),
+        "dependency directions": directions(graph),
+        "single copies": copies(graph),
+        "licences": licences(graph),
+    }
+    breaches = 0
+    for rule, found in rules.items():
+        found = list(found)
+        breaches += len(found)
+        print(f"{rule}: {'kept' if not found else f'{len(found)} breaches'}")
+        for breach in found:
+            print(f"  {breach}")
+    sys.exit(1 if breaches else 0)
+
+
+if __name__ == "__main__":
+    main()
