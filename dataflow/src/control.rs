@@ -39,5 +39,5 @@ pub(crate) enum Ack {
     /// A worker's changes of one operator are stored.
     Piece { operator: String, piece: PieceRef },
     /// The source's state as of a checkpoint, as JSON.
-    Source { state: String },
+    Source { state: String, watermark: Watermark },
 }

@@ -50,6 +50,8 @@ pub(crate) struct Book {
     pub(crate) known: BTreeSet<String>,
     /// W and drain flag of epochs bound in this run and not committed yet.
     watermarks: BTreeMap<Epoch, (Watermark, bool)>,
+    /// W at the last checkpoint: what expired by then, no later epoch needs.
+    watermark: Watermark,
     rolled: Vec<TableChange>,
     maintaining: bool,
     removed_at: BTreeMap<String, Instant>,
@@ -95,13 +97,16 @@ impl Coordinator {
                 let _ = wake.activate();
             }
             Request::Commit { epoch, files, counts } => self.commit(epoch, files, counts)?,
-            Request::Checkpoint { epoch, pieces, source } => self.checkpoint(epoch, pieces, source)?,
+            Request::Checkpoint { epoch, pieces, source, watermark } => {
+                self.book.watermark = watermark;
+                self.checkpoint(epoch, pieces, source)?;
+            }
             Request::Folded { operator, piece } => {
                 if let Some(piece) = &piece {
                     self.book.known.insert(piece.path.clone());
                 }
                 self.book.pieces.entry(operator.clone()).or_default().folded(piece);
-                self.fold(&operator, self.journal.state().watermark().map(EventTime));
+                self.fold(&operator);
             }
             Request::Rolled { change } => {
                 self.book.maintaining = false;
@@ -180,7 +185,6 @@ impl Coordinator {
         if !self.journal.durable() {
             return Ok(());
         }
-        let watermark = self.journal.state().watermark().map(EventTime);
         for (operator, piece) in pieces {
             self.book.known.insert(piece.path.clone());
             self.book.pieces.entry(operator).or_default().add(piece);
@@ -188,7 +192,7 @@ impl Coordinator {
         let mut operators = Vec::new();
         for (id, (version, _)) in &self.operators {
             let held = self.book.pieces.entry(id.clone()).or_default();
-            held.expire(watermark);
+            held.expire(self.book.watermark);
             operators.push(OperatorState { id: id.clone(), version: *version, pieces: held.list().to_vec() });
         }
         let run = self.journal.run();
@@ -206,11 +210,12 @@ impl Coordinator {
         }
         self.collect()?;
         let ids: Vec<String> = self.operators.keys().cloned().collect();
-        ids.iter().for_each(|id| self.fold(id, watermark));
+        ids.iter().for_each(|id| self.fold(id));
         Ok(())
     }
 
-    fn fold(&mut self, operator: &str, watermark: Watermark) {
+    fn fold(&mut self, operator: &str) {
+        let watermark = self.book.watermark;
         let (Some(snapshots), Some((_, fold))) = (&self.snapshots, self.operators.get(operator)) else { return };
         let Some(plan) = self.book.pieces.get_mut(operator).and_then(Pieces::plan_fold) else { return };
         let request = SnapshotRequest::Fold { operator: operator.to_owned(), plan, fold: *fold, watermark };

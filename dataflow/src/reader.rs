@@ -11,7 +11,7 @@ use crate::cut::{Candidate, SLIVER, next_shares};
 use crate::queue::BlockQueue;
 use crate::shared::Shared;
 use crate::source::{BlockReader, PartitionInfo, SourceError};
-use crate::time::{Epoch, Watermark};
+use crate::time::{Epoch, EventTime, Watermark};
 
 /// The size that blocks are cut to: small enough to stay in a core's cache while it is decoded.
 const BLOCK: usize = 256 * 1024;
@@ -210,7 +210,8 @@ impl Reader {
         PartitionCut {
             partition: number,
             name: partition.info.name.clone(),
-            detail: json!({ "asked": asked, "source": partition.info.detail }).to_string(),
+            detail: json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail })
+                .to_string(),
             head: partition.head,
             end: position.offset,
             lines: position.lines,
@@ -258,14 +259,20 @@ impl Reader {
 
     fn replay_partition(&mut self, epoch: Epoch, recorded: &PartitionBinding) -> Result<u64, Halt> {
         let number = recorded.partition;
+        if self.partitions[number as usize].new {
+            // What stands at its head by now does not count; what was seen when it was introduced does.
+            self.partitions[number as usize].head = recorded.detail.get("head").and_then(Value::as_i64).map(EventTime);
+        }
         let start = self.reader.position(number).offset;
         let mut left = asked(recorded);
         while self.reader.position(number).offset < recorded.end {
             let limit = usize::try_from(left).unwrap_or(BLOCK).clamp(1, BLOCK);
-            let Some(read) = self.pass_on(epoch, number, limit, Some(recorded.end))? else {
-                return Err(Halt::Failed(changed(recorded, "it is shorter than what was read before")));
-            };
-            left = left.saturating_sub(read);
+            match self.pass_on(epoch, number, limit, Some(recorded.end))? {
+                Some(read) => left = left.saturating_sub(read),
+                // Without a block it may still have moved: over the newline of a line that ended without one before.
+                None if self.reader.position(number).offset >= recorded.end => break,
+                None => return Err(Halt::Failed(changed(recorded, "it is shorter than what was read before"))),
+            }
         }
         // What follows a recorded end is decided anew: the partition may have grown.
         self.partitions[number as usize].finished = false;

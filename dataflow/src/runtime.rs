@@ -572,3 +572,6 @@ impl Drop for Ticker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

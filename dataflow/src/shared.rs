@@ -20,7 +20,7 @@ pub(crate) enum Request {
     /// Every sink has `e`.
     Commit { epoch: Epoch, files: Vec<(String, Vec<DataFile>)>, counts: Vec<(String, BTreeMap<String, u64>)> },
     /// Every stateful operator's changes through `c` are stored.
-    Checkpoint { epoch: Epoch, pieces: Vec<(String, PieceRef)>, source: String },
+    Checkpoint { epoch: Epoch, pieces: Vec<(String, PieceRef)>, source: String, watermark: Watermark },
     /// A fold was stored.
     Folded { operator: String, piece: Option<PieceRef> },
     /// Files were rolled.

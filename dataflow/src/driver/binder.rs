@@ -72,10 +72,10 @@ pub(crate) fn build<'s>(
             while let Some((epoch, mut capabilities, reports)) = pending.take_closed(&[&frontiers[0]]) {
                 let bound = state.bind(epoch, reports, &rule);
                 env.shared.publish_positions(epoch, state.positions());
-                let checkpoint = bound.last || env.shared.take_checkpoint_due();
+                let checkpoint = env.exactly_once && (env.shared.take_checkpoint_due() || bound.last);
                 if checkpoint {
                     let encoded = serde_json::to_string(&state).expect("the source's state is plain data");
-                    let ack = Ack::Source { state: encoded };
+                    let ack = Ack::Source { state: encoded, watermark: bound.after };
                     pieces_out.activate().session(&capabilities[PIECES]).give(ack);
                 }
                 let control = Control { epoch, before: bound.before, after: bound.after, checkpoint };

@@ -69,13 +69,14 @@ fn commit(epoch: Epoch, acks: Vec<Ack>) -> Request {
 fn checkpoint(epoch: Epoch, acks: Vec<Ack>) -> Request {
     let mut pieces: Vec<(String, PieceRef)> = Vec::new();
     let mut source = String::new();
+    let mut watermark = None;
     for ack in acks {
         match ack {
             Ack::Piece { operator, piece } => pieces.push((operator, piece)),
-            Ack::Source { state } => source = state,
+            Ack::Source { state, watermark: reached } => (source, watermark) = (state, reached),
             Ack::Counts { .. } | Ack::Files { .. } => unreachable!("commits have a stream of their own"),
         }
     }
     pieces.sort_by(|a, b| (&a.0, &a.1.path).cmp(&(&b.0, &b.1.path)));
-    Request::Checkpoint { epoch, pieces, source }
+    Request::Checkpoint { epoch, pieces, source, watermark }
 }

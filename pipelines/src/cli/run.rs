@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use clap::{Args, ValueEnum};
 use object_store::local::LocalFileSystem;
 use serde_json::json;
@@ -298,9 +300,13 @@ fn rows(root: &Path) -> Result<BTreeMap<String, u64>, Failure> {
     let lake = Lake::open(root).map_err(|error| Failure::failed(with_causes(&error)))?;
     let mut rows = BTreeMap::new();
     for spec in tidemill_tables::web_analytics::all() {
-        let counted = lake.sql(&format!("SELECT 1 FROM {}", spec.name));
+        let counted = lake.sql(&format!("SELECT count(*) FROM {}", spec.name));
         let counted = counted.map_err(|error| Failure::failed(with_causes(&error)))?;
-        rows.insert(spec.name, counted.rows() as u64);
+        let n = counted
+            .batches
+            .iter()
+            .find_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
+        rows.insert(spec.name, n.unwrap_or(0).cast_unsigned());
     }
     Ok(rows)
 }

@@ -1,0 +1,398 @@
+//! The whole engine in one process, on a scripted source and store: worker counts, crashes at every step, fencing at every
+//! step, stops. The pipeline counts records by key, as signed rows, with state.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use proptest::prelude::*;
+use tidemill_log::testing::{MemoryStore, Moment, Reaction, ScriptedStore};
+use tidemill_log::{DataFile, PartitionBinding, StoreErrorKind, reader};
+
+use super::*;
+use crate::batch::Batch;
+use crate::key::{OwnedKey, key};
+use crate::key_group::{group_of, owner};
+use crate::keyed::{Chunk, Emit, Keep, KeyedLogic, PerKey, keyed};
+use crate::sink::{TableSink, TableWriter};
+use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source};
+use crate::time::{EpochTime, EventTime, minutes};
+use crate::watermark::Watermarks;
+
+/// Partitions of lines `<time> <key>`.
+#[derive(Clone)]
+struct Lines(Arc<Vec<Vec<u8>>>);
+
+struct LineReader {
+    partitions: Arc<Vec<Vec<u8>>>,
+    at: Vec<(usize, u64)>,
+}
+
+#[derive(Clone)]
+struct LineDecoder;
+
+impl Source for Lines {
+    type Decoder = LineDecoder;
+    fn decoder(&self) -> LineDecoder {
+        LineDecoder
+    }
+    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+        let mut at = vec![(0, 0); self.0.len()];
+        for partition in recorded {
+            at[partition.partition as usize] = (usize::try_from(partition.end).unwrap(), partition.lines);
+        }
+        Ok(Box::new(LineReader { partitions: Arc::clone(&self.0), at }))
+    }
+}
+
+impl BlockReader for LineReader {
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        let info = |(n, content): (usize, &Vec<u8>)| PartitionInfo {
+            name: format!("p{n}"),
+            size: content.len() as u64,
+            detail: serde_json::Value::Null,
+        };
+        self.partitions.iter().enumerate().map(info).collect()
+    }
+    fn head(&mut self, partition: u32) -> Result<Option<EventTime>, SourceError> {
+        let text = std::str::from_utf8(&self.partitions[partition as usize]).unwrap();
+        Ok(text.lines().next().and_then(|line| line.split(' ').next()?.parse().ok()).map(EventTime))
+    }
+    fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        let content = &self.partitions[partition as usize];
+        let (start, line) = self.at[partition as usize];
+        let end = until.map_or(content.len(), |end| usize::try_from(end).unwrap());
+        if start >= end {
+            return Ok(None);
+        }
+        let most = end.min(start + limit);
+        let fits = content[start..most].iter().rposition(|b| *b == b'\n').map(|at| start + at + 1);
+        let one = || content[start..].iter().position(|b| *b == b'\n').map_or(content.len(), |at| start + at + 1);
+        let cut = fits.unwrap_or_else(one);
+        let bytes = content[start..cut].to_vec();
+        let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64;
+        self.at[partition as usize] = (cut, line + lines);
+        Ok(Some(Block { partition, offset: start as u64, first_line: line + 1, bytes, skipped: 0 }))
+    }
+    fn position(&self, partition: u32) -> Position {
+        let (offset, lines) = self.at[partition as usize];
+        let content = &self.partitions[partition as usize];
+        let digest = format!("{:x}", crate::hash::hash64(&content[..offset]));
+        Position { offset: offset as u64, lines, digest, finished: offset == content.len() }
+    }
+}
+
+impl Decode for LineDecoder {
+    type Record = (EventTime, String);
+    fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>) {
+        let text = String::from_utf8(block.bytes).unwrap();
+        for (line, number) in text.lines().zip(block.first_line..) {
+            match line.split_once(' ').and_then(|(time, key)| Some((time.parse().ok()?, key))) {
+                Some((time, key)) => out.records.push((EventTime(time), key.to_owned())),
+                None => out.malformed.push(DeadLetter {
+                    partition: block.partition,
+                    line: number,
+                    reason: "no time".into(),
+                    payload: line.as_bytes().to_vec(),
+                    bytes: line.len() as u64,
+                }),
+            }
+        }
+    }
+}
+
+/// The number of records of a key so far: the old one retracted, the new one asserted.
+struct Total;
+
+impl KeyedLogic for Total {
+    type In = i64;
+    type State = i64;
+    type Out = (String, i64, i64);
+    const STATE_VERSION: u32 = 1;
+    fn on_epoch(
+        &self,
+        key: &OwnedKey,
+        state: &mut i64,
+        records: &mut Vec<i64>,
+        _: EpochTime,
+        out: &mut Emit<Self::Out>,
+    ) -> Keep {
+        let name = key.texts().1.into_owned();
+        if *state > 0 {
+            out.give((name.clone(), *state, -1));
+        }
+        *state += records.iter().sum::<i64>();
+        out.give((name, *state, 1));
+        out.count("records", records.len() as u64);
+        Keep::Keep
+    }
+    fn deadline(&self, _: &i64) -> Option<EventTime> {
+        None
+    }
+    fn heap_bytes(&self, _: &i64) -> usize {
+        0
+    }
+}
+
+struct TextFiles(Arc<dyn Store>);
+
+impl TableWriter for TextFiles {
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        let mut lines = Vec::new();
+        for batch in &rows {
+            let column = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+            lines.extend((0..column.len()).map(|row| column.value(row).to_owned()));
+        }
+        lines.sort();
+        if lines.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (path, text) = (format!("tables/totals/{epoch:06}-{shard}"), lines.join("\n"));
+        self.0.put(&path, text.as_bytes())?;
+        Ok(vec![DataFile { path, rows: lines.len() as u64, bytes: text.len() as u64 }])
+    }
+}
+
+fn table(store: &Arc<dyn Store>) -> TableSink<(String, i64, i64)> {
+    let store = Arc::clone(store);
+    let encode = |batch: &Batch<(String, i64, i64)>| {
+        let mut lines = Vec::new();
+        batch.for_each(|(key, total, sign)| lines.push(format!("{key} {total} {sign}")));
+        let schema = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
+        Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(lines))])?)
+    };
+    let writer = move || Box::new(TextFiles(Arc::clone(&store))) as Box<dyn TableWriter>;
+    TableSink { table: "totals".into(), encode: Arc::new(encode), writer: Arc::new(writer) }
+}
+
+fn pipeline(lines: &Lines, store: &Arc<dyn Store>) -> impl Build + use<> {
+    let (lines, store) = (lines.clone(), Arc::clone(store));
+    move |flow: &Flow<'_>| {
+        let stream = flow.source("lines", lines.clone()).event_time(
+            |r: &(EventTime, String)| r.0,
+            |_| None,
+            Watermarks::out_of_order(minutes(2)),
+        );
+        let node = stream.record("totals", "count by key".into());
+        let chunks = stream.route("by_key", |batch, peers| {
+            let mut chunks: Vec<_> = (0..peers.workers)
+                .map(|dest| Chunk { dest, from: peers.me, order: batch.order, rows: Vec::new() })
+                .collect();
+            batch.for_each(|(_, name)| {
+                let key = key("t", name.as_str()).to_owned();
+                chunks[owner(group_of(key.hash()), peers.workers) as usize].rows.push((key, 1));
+            });
+            chunks
+        });
+        keyed(flow, ("totals", node), chunks, PerKey::new(Total)).sink("totals_table", table(&store));
+    }
+}
+
+fn options(workers: u32) -> RunOptions {
+    let every = Duration::from_millis(1);
+    RunOptions { workers, epoch_bytes: 64 * 1024, checkpoint_every: every, ..RunOptions::default() }
+}
+
+fn attempt(lines: &Lines, store: Arc<dyn Store>, workers: u32) -> Result<RunReport, RunError> {
+    let context =
+        RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+    run(pipeline(lines, &store), &options(workers), context, &StopHandle::default())
+}
+
+/// Lines of some epochs: about 400 KiB in three partitions.
+fn sample() -> Lines {
+    let partition = |p: i64| {
+        let line = |n: i64| format!("{} key-{}-{:060}\n", n * 500 + p * 100_000, (n * n + p) % 97, 0);
+        (0..1_600).map(line).collect::<String>().into_bytes()
+    };
+    Lines(Arc::new((0..3).map(partition).collect()))
+}
+
+fn oracle(lines: &Lines) -> BTreeMap<String, i64> {
+    let mut totals = BTreeMap::new();
+    for partition in lines.0.iter() {
+        for line in std::str::from_utf8(partition).unwrap().lines() {
+            *totals.entry(line.split_once(' ').unwrap().1.to_owned()).or_default() += 1;
+        }
+    }
+    totals
+}
+
+/// What readers of the last commit see, folded; panics if a key shows more than one total.
+fn visible(store: &Arc<dyn Store>) -> BTreeMap<String, i64> {
+    let state = reader::read(Arc::clone(store), "_tidemill").unwrap();
+    let mut signs: BTreeMap<(String, i64), i64> = BTreeMap::new();
+    for path in state.tables().get("totals").into_iter().flat_map(|files| files.keys()) {
+        let text = store.get(path).unwrap().expect("a visible file is there");
+        for line in std::str::from_utf8(&text).unwrap().lines() {
+            let mut parts = line.split(' ');
+            let mut next = || parts.next().unwrap();
+            let (key, total, sign) = (next().to_owned(), next().parse().unwrap(), next().parse::<i64>().unwrap());
+            *signs.entry((key, total)).or_default() += sign;
+        }
+    }
+    let mut totals = BTreeMap::new();
+    for ((key, total), sign) in signs {
+        assert!(sign == 0 || sign == 1, "{key} {total} is shown {sign} times");
+        if sign == 1 {
+            assert_eq!(totals.insert(key.clone(), total), None, "{key} has two totals");
+        }
+    }
+    totals
+}
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::default())
+}
+
+#[test]
+fn any_number_of_workers_gives_the_same_table_and_cuts_the_same_epochs() {
+    let lines = sample();
+    let mut first = None;
+    for workers in [1, 2, 4] {
+        let store = memory();
+        let report = attempt(&lines, Arc::clone(&store), workers).unwrap();
+        assert!(report.finished && report.epochs > 3, "{report:?}");
+        assert_eq!(visible(&store), oracle(&lines), "{workers} workers");
+        let bindings: Vec<_> = report.state.bound_partitions().values().cloned().collect();
+        let cut = (report.state.committed(), report.state.watermark(), bindings, report.state.counts().clone());
+        assert_eq!(first.get_or_insert_with(|| cut.clone()), &cut, "{workers} workers");
+    }
+}
+
+#[test]
+fn nothing_new_gives_no_new_epoch_rows_and_counts_stay() {
+    let (lines, store) = (sample(), memory());
+    let first = attempt(&lines, Arc::clone(&store), 2).unwrap();
+    let second = attempt(&lines, Arc::clone(&store), 3).unwrap();
+    assert_eq!(second.resumed_from, first.state.committed());
+    assert_eq!(second.state.counts(), first.state.counts());
+    assert_eq!(visible(&store), oracle(&lines));
+}
+
+/// Fails every operation from `step` on, as a machine does that loses power there.
+fn dying_at(inner: &Arc<dyn Store>, step: u64) -> Arc<dyn Store> {
+    let script = move |operation: &tidemill_log::testing::Operation, moment| match moment {
+        Moment::Before if operation.step >= step => Reaction::Fail(StoreErrorKind::Fatal),
+        _ => Reaction::Proceed,
+    };
+    Arc::new(ScriptedStore::new(Arc::clone(inner), script))
+}
+
+#[test]
+fn a_crash_at_any_step_of_the_protocol_loses_and_doubles_nothing() {
+    let lines = sample();
+    let steps = {
+        let store = Arc::new(ScriptedStore::new(memory(), |_, _| Reaction::Proceed));
+        attempt(&lines, Arc::clone(&store) as Arc<dyn Store>, 1).unwrap();
+        store.operations().len() as u64
+    };
+    for step in (1..=steps).step_by(3) {
+        let store = memory();
+        let crashed = attempt(&lines, dying_at(&store, step), 1 + (step % 3) as u32);
+        if let Ok(report) = crashed {
+            assert!(report.finished, "step {step}");
+        }
+        if reader::is_initialized(Arc::clone(&store), "_tidemill").unwrap() {
+            let seen = visible(&store);
+            let all = oracle(&lines);
+            assert!(seen.iter().all(|(key, total)| all[key] >= *total), "step {step}: more than there is");
+        }
+        attempt(&lines, Arc::clone(&store), 1 + (step / 3 % 3) as u32).unwrap_or_else(|e| panic!("step {step}: {e}"));
+        assert_eq!(visible(&store), oracle(&lines), "crash at step {step}");
+    }
+}
+
+#[test]
+fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
+    let lines = sample();
+    let steps = {
+        let store = Arc::new(ScriptedStore::new(memory(), |_, _| Reaction::Proceed));
+        attempt(&lines, Arc::clone(&store) as Arc<dyn Store>, 1).unwrap();
+        store.operations().len() as u64
+    };
+    for (step, moment) in (1..=steps).step_by(5).flat_map(|s| [(s, Moment::Before), (s, Moment::After)]) {
+        let store = memory();
+        let (later, later_lines) = (Arc::clone(&store), lines.clone());
+        let act = move || {
+            attempt(&later_lines, later, 2).expect("the later run is alone");
+        };
+        let sleeper: Arc<dyn Store> = Arc::new(ScriptedStore::acting_at(Arc::clone(&store), step, moment, act));
+        match attempt(&lines, sleeper, 1) {
+            Err(error) => assert_eq!(error.kind(), RunErrorKind::Fenced, "step {step} {moment:?}: {error}"),
+            // It slept before it had taken its number, or after the last thing that it had to do.
+            Ok(report) => assert!(report.finished, "step {step} {moment:?}"),
+        }
+        assert_eq!(visible(&store), oracle(&lines), "step {step} {moment:?}");
+        attempt(&lines, Arc::clone(&store), 1).unwrap_or_else(|e| panic!("step {step} {moment:?}: {e}"));
+        assert_eq!(visible(&store), oracle(&lines), "step {step} {moment:?}, started again");
+    }
+}
+
+#[test]
+fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
+    let (lines, store) = (sample(), memory());
+    let stop = StopHandle::default();
+    stop.stop();
+    let context =
+        RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+    let report = run(pipeline(&lines, &store), &options(2), context, &stop).unwrap();
+    assert!(!report.finished);
+    assert_eq!(report.checkpoints, 1, "a stop checkpoints");
+    let report = attempt(&lines, Arc::clone(&store), 1).unwrap();
+    assert!(report.finished);
+    assert_eq!(visible(&store), oracle(&lines));
+}
+
+#[test]
+fn appended_lines_and_new_partitions_are_read_from_where_it_stopped() {
+    let (all, store) = (sample(), memory());
+    let half: Vec<u8> = all.0[0].split_inclusive(|b| *b == b'\n').take(700).flatten().copied().collect();
+    attempt(&Lines(Arc::new(vec![half])), Arc::clone(&store), 2).unwrap();
+    let report = attempt(&all, Arc::clone(&store), 2).unwrap();
+    assert!(report.finished);
+    assert_eq!(visible(&store), oracle(&all));
+}
+
+#[test]
+fn malformed_lines_are_counted() {
+    let store = memory();
+    let report = attempt(&Lines(Arc::new(vec![b"1 a\nwhat\n2 a\n".to_vec()])), Arc::clone(&store), 1).unwrap();
+    assert_eq!(report.state.counts()["lines/malformed"], 1);
+    assert_eq!(report.state.counts()["lines/read"], 3);
+    assert_eq!(visible(&store), BTreeMap::from([("a".into(), 2)]));
+}
+
+#[test]
+fn a_wrong_option_gets_a_sentence_with_the_remedy() {
+    let store = memory();
+    let lines = sample();
+    let attempt = |options: RunOptions| {
+        let context =
+            RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+        let error = run(pipeline(&lines, &store), &options, context, &StopHandle::default()).unwrap_err();
+        assert_eq!(error.kind(), RunErrorKind::Usage);
+        error.to_string()
+    };
+    assert!(attempt(RunOptions { workers: 0, ..options(1) }).contains("at least one"));
+    assert!(attempt(RunOptions { memory_budget: 1, ..options(1) }).contains("give at least"));
+    let unknown = BTreeSet::from(["nonsense".to_owned()]);
+    assert!(attempt(RunOptions { disabled_sinks: unknown, ..options(1) }).contains("totals_table"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_chain_of_crashes_ends_with_the_exact_table(
+        deaths in prop::collection::vec((1_u64..160, 1_u32..4), 1..5),
+        last in 1_u32..4,
+    ) {
+        let (lines, store) = (sample(), memory());
+        for (step, workers) in deaths {
+            let _ = attempt(&lines, dying_at(&store, step), workers);
+        }
+        attempt(&lines, Arc::clone(&store), last).unwrap();
+        prop_assert_eq!(visible(&store), oracle(&lines));
+    }
+}
