@@ -1,0 +1,52 @@
+//! The smallest and the largest of an integer.
+
+use super::Aggregate;
+
+/// See [`min`].
+#[derive(Clone, Copy, Debug)]
+pub struct Min<F>(F);
+
+/// The smallest value; `None` over no records.
+pub fn min<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Min<F> {
+    Min(value)
+}
+
+impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Min<F> {
+    type Partial = Option<i64>;
+
+    #[inline]
+    fn add(&self, partial: &mut Option<i64>, record: &D) {
+        let value = (self.0)(record);
+        *partial = Some(partial.map_or(value, |least| least.min(value)));
+    }
+
+    fn merge(&self, into: &mut Option<i64>, from: Option<i64>) {
+        *into = [*into, from].into_iter().flatten().min();
+    }
+
+    fn finish(&self, _partial: &mut Option<i64>) {}
+}
+
+/// See [`max`].
+#[derive(Clone, Copy, Debug)]
+pub struct Max<F>(F);
+
+/// The largest value; `None` over no records.
+pub fn max<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Max<F> {
+    Max(value)
+}
+
+impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Max<F> {
+    type Partial = Option<i64>;
+
+    #[inline]
+    fn add(&self, partial: &mut Option<i64>, record: &D) {
+        *partial = (*partial).max(Some((self.0)(record)));
+    }
+
+    fn merge(&self, into: &mut Option<i64>, from: Option<i64>) {
+        *into = (*into).max(from);
+    }
+
+    fn finish(&self, _partial: &mut Option<i64>) {}
+}

@@ -1,0 +1,54 @@
+//! Sums of integers and decimals. There is no sum of floats: its bits would depend on the order of addition (INV-2).
+
+use super::Aggregate;
+
+/// See [`sum`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sum<F>(F);
+
+/// Adds up an integer of each record; what exceeds 64 bits wraps around, in every order to the same sum.
+pub fn sum<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Sum<F> {
+    Sum(value)
+}
+
+impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Sum<F> {
+    type Partial = i64;
+
+    #[inline]
+    fn add(&self, partial: &mut i64, record: &D) {
+        *partial = partial.wrapping_add((self.0)(record));
+    }
+
+    fn merge(&self, into: &mut i64, from: i64) {
+        *into = into.wrapping_add(from);
+    }
+
+    fn finish(&self, _partial: &mut i64) {}
+}
+
+/// See [`sum_decimal`].
+#[derive(Clone, Copy, Debug)]
+pub struct SumDecimal<F>(F);
+
+/// Adds up a decimal of each record, given in units of its last place: 12.34 with two places is 1234.
+///
+/// The places are those of the table's `Decimal128` column. What exceeds 128 bits wraps around; a sum of more digits
+/// than the column has is refused when its rows are encoded.
+pub fn sum_decimal<D, F: Fn(&D) -> i128 + 'static>(units: F) -> SumDecimal<F> {
+    SumDecimal(units)
+}
+
+impl<D, F: Fn(&D) -> i128 + 'static> Aggregate<D> for SumDecimal<F> {
+    type Partial = i128;
+
+    #[inline]
+    fn add(&self, partial: &mut i128, record: &D) {
+        *partial = partial.wrapping_add((self.0)(record));
+    }
+
+    fn merge(&self, into: &mut i128, from: i128) {
+        *into = into.wrapping_add(from);
+    }
+
+    fn finish(&self, _partial: &mut i128) {}
+}

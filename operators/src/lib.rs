@@ -1,0 +1,22 @@
+//! The rules of Tidemill's operators: deduplication, windows, sessions and aggregates.
+//!
+//! All of them are plain synchronous Rust that sees records, state and two watermarks, and never a capability, a thread,
+//! a clock or storage; `tidemill_dataflow` runs them. What a rule gives for an epoch depends on its state, the epoch's
+//! records and the watermarks only (INV-2), and what it stores names keys, not workers (INV-7).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`dedup`] | the first record of an id within a horizon counts |
+//! | [`aggregate`] | count, sum, min, max, first, last, distinct, and tuples of them |
+//! | [`window`] | tumbling windows and sessions |
+//! | [`stream`] | how authors chain them |
+//! | [`rows`] | their results as Arrow record batches |
+
+pub mod aggregate;
+pub mod dedup;
+pub mod rows;
+pub mod stream;
+pub mod window;
+
+#[cfg(test)]
+mod oracle;

@@ -1,0 +1,104 @@
+//! Encoded rows hold the values, in the schema's types.
+
+use arrow::array::{AsArray, cast::as_list_array};
+use arrow::datatypes::{Int8Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType, UInt64Type};
+use tidemill_dataflow::key::key;
+
+use super::*;
+
+fn time() -> DataType {
+    DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+}
+
+fn schema(columns: &[(&str, DataType, bool)]) -> SchemaRef {
+    Arc::new(Schema::new(
+        columns.iter().map(|(name, data, null)| Field::new(*name, data.clone(), *null)).collect::<Vec<_>>(),
+    ))
+}
+
+fn windowed(values: &[(&str, DataType, bool)]) -> SchemaRef {
+    let keys = [("tenant", DataType::Utf8, false), ("window_start", time(), false), ("page", DataType::Utf8, false)];
+    schema(&[&keys, values].concat())
+}
+
+fn row<P>(name: &str, start: i64, value: P) -> WindowRow<P> {
+    WindowRow { key: key("acme", name).to_owned(), start: EventTime(start), value }
+}
+
+fn users() -> DataType {
+    DataType::List(Arc::new(Field::new("item", DataType::UInt64, false)))
+}
+
+#[test]
+fn a_window_row_is_its_key_then_its_values() {
+    let schema = windowed(&[("views", DataType::Int64, false), ("users", users(), false)]);
+    let rows = [row("/a", 60_000, (2i64, Hashes(vec![1, u64::MAX]))), row("/ö", 0, (1, Hashes(vec![])))];
+    let batch = WindowRows::encode(&rows, Arc::clone(&schema)).unwrap();
+    assert_eq!(batch.schema(), schema);
+    assert_eq!(batch.column(0).as_string::<i32>().value(1), "acme");
+    assert_eq!(batch.column(1).as_primitive::<TimestampMillisecondType>().values(), &[60_000, 0]);
+    assert_eq!(batch.column(2).as_string::<i32>().value(1), "/ö");
+    assert_eq!(batch.column(3).as_primitive::<Int64Type>().values(), &[2, 1]);
+    let users = as_list_array(batch.column(4));
+    assert_eq!(users.value(0).as_primitive::<UInt64Type>().values(), &[1, u64::MAX]);
+    assert_eq!(users.value(1).len(), 0);
+}
+
+#[test]
+fn every_value_finds_its_columns_in_nested_tuples() {
+    let schema = windowed(&[
+        ("amount", DataType::Decimal128(10, 2), false),
+        ("least", DataType::Int64, true),
+        ("first_time", time(), true),
+        ("first", DataType::Utf8, true),
+        ("last_time", time(), true),
+        ("last", DataType::Binary, true),
+    ]);
+    let stamped = |time: i64, text: &str| Some(Stamped { time: EventTime(time), bytes: text.as_bytes().to_vec() });
+    let rows = [row("/a", 0, ((1234i128, None::<i64>), (stamped(5, "x"), stamped(6, "y"))))];
+    let batch = WindowRows::encode(&rows, schema).unwrap();
+    assert_eq!(batch.column(3).as_primitive::<arrow::datatypes::Decimal128Type>().value_as_string(0), "12.34");
+    assert!(batch.column(4).is_null(0));
+    assert_eq!(batch.column(6).as_string::<i32>().value(0), "x");
+    assert_eq!(batch.column(8).as_binary::<i32>().value(0), b"y");
+}
+
+#[test]
+fn a_session_row_carries_its_sign() {
+    let schema = schema(&[
+        ("tenant", DataType::Utf8, false),
+        ("user_id", DataType::Utf8, false),
+        ("first_event", time(), false),
+        ("last_event", time(), false),
+        ("event_count", DataType::Int64, false),
+        ("sign", DataType::Int8, false),
+    ]);
+    let change = |sign| SessionChange {
+        key: key("acme", "u1").to_owned(),
+        first: EventTime(1),
+        last: EventTime(2),
+        count: 3,
+        sign,
+    };
+    let batch = SessionRows::encode(&[change(-1), change(1)], schema).unwrap();
+    assert_eq!(batch.column(4).as_primitive::<Int64Type>().values(), &[3, 3]);
+    assert_eq!(batch.column(5).as_primitive::<Int8Type>().values(), &[-1, 1]);
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_with_the_reason() {
+    let narrow = windowed(&[("views", DataType::Int64, false)]);
+    let error = WindowRows::encode(&[row("/a", 0, (1i64, 2i64))], Arc::clone(&narrow)).unwrap_err();
+    assert!(error.to_string().contains("5 columns") && error.to_string().contains("has 4"), "{error}");
+    assert!(
+        WindowRows::encode(&[row("/a", 0, None::<i64>)], Arc::clone(&narrow)).is_err(),
+        "null in a non-null column"
+    );
+    let other = WindowRows::encode(&[row("/a", 0, 1i128)], narrow).unwrap_err();
+    assert!(other.to_string().contains("views is Int64"), "{other}");
+    let decimal = windowed(&[("amount", DataType::Decimal128(3, 0), false)]);
+    assert!(WindowRows::encode(&[row("/a", 0, 1_000i128)], decimal).is_err(), "more digits than declared");
+    let text = windowed(&[("at", time(), true), ("first", DataType::Utf8, true)]);
+    let broken = Some(Stamped { time: EventTime(0), bytes: vec![0xff] });
+    assert!(WindowRows::encode(&[row("/a", 0, broken)], text).is_err(), "no UTF-8");
+}
