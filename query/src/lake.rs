@@ -1,0 +1,151 @@
+//! The lake of a data folder: asks the log what is visible, runs a query on exactly that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tidemill_log::{DurableLocal, Faults};
+use tidemill_tables::{TableSpec, web_analytics};
+
+use crate::error::{QueryError, chain};
+use crate::session;
+use crate::visible::{LogSource, Visible, VisibleSource};
+
+/// The folder of the log in a data folder.
+const LOG: &str = "_tidemill";
+
+/// How often a query is tried when files are replaced under it.
+const ATTEMPTS: usize = 5;
+
+/// The tables of one data folder.
+#[derive(Debug)]
+pub struct Lake {
+    root: PathBuf,
+    store: Arc<dyn ObjectStore>,
+    specs: Vec<TableSpec>,
+    source: Arc<dyn VisibleSource>,
+}
+
+/// What a query answers.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The rows, in the order that the query gives.
+    pub batches: Vec<RecordBatch>,
+    /// The committed epoch that was read; none before the first commit.
+    pub epoch: Option<u64>,
+    /// The watermark at that commit in milliseconds since 1970: what ends before is changed only by late events.
+    pub complete_through: Option<i64>,
+}
+
+impl Answer {
+    /// The number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+impl Lake {
+    /// The analytics tables in the data folder `root`, as its own log has them.
+    ///
+    /// Reads nothing yet; a folder without a log is reported by the first query.
+    ///
+    /// # Errors
+    /// When the folder does not exist.
+    pub fn open(root: &Path) -> Result<Self, QueryError> {
+        let open = |error: std::io::Error| QueryError::Open { root: root.to_owned(), reason: error.to_string() };
+        let store = DurableLocal::open(root, Faults::None).map_err(open)?;
+        Self::over(root, web_analytics::all(), Arc::new(LogSource::new(Arc::new(store), LOG)))
+    }
+
+    /// The tables `specs` in the folder `root`, visible as `source` says.
+    ///
+    /// # Errors
+    /// When the folder does not exist.
+    pub fn over(root: &Path, specs: Vec<TableSpec>, source: Arc<dyn VisibleSource>) -> Result<Self, QueryError> {
+        let store = LocalFileSystem::new_with_prefix(root)
+            .map_err(|error| QueryError::Open { root: root.to_owned(), reason: error.to_string() })?;
+        Ok(Self { root: root.to_owned(), store: Arc::new(store), specs, source })
+    }
+
+    /// Answers one SQL statement that only reads, at the newest commit. Starts its own threads; from async code use
+    /// [`Lake::query`].
+    ///
+    /// # Errors
+    /// When the log cannot be read, the statement is refused or not understood, or running it fails.
+    pub fn sql(&self, sql: &str) -> Result<Answer, QueryError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(QueryError::Runtime)?;
+        runtime.block_on(self.query(sql))
+    }
+
+    /// Answers one SQL statement that only reads, at the newest commit.
+    ///
+    /// A file that is gone because it was rolled into another after the commit was read is answered by trying again on
+    /// the newest commit, a few times at most.
+    ///
+    /// # Errors
+    /// When the log cannot be read, the statement is refused or not understood, or running it fails.
+    pub async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
+        let mut visible = self.visible().await?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let source = match self.answer(sql, &visible).await {
+                Err(QueryError::Run(source)) => source,
+                done => return done,
+            };
+            if !self.lacks_file(&visible, &source).await {
+                return Err(QueryError::Run(source));
+            }
+            let newer = self.visible().await?;
+            if newer == visible {
+                return Err(QueryError::MissingFile(source));
+            }
+            if attempts == ATTEMPTS {
+                return Err(QueryError::Overtaken { attempts, source });
+            }
+            visible = newer;
+        }
+    }
+
+    async fn answer(&self, sql: &str, visible: &Visible) -> Result<Answer, QueryError> {
+        let run = |error| QueryError::Run(Box::new(error));
+        let context = session::session(&self.store, &self.specs, visible).map_err(run)?;
+        let plan = session::plan(&context, sql).await?;
+        let schema = Arc::clone(plan.schema().inner());
+        let batches = plan.collect().await.map_err(run)?;
+        Ok(Answer { schema, batches, epoch: visible.epoch, complete_through: visible.complete_through })
+    }
+
+    /// Whether the query failed because a visible file is not there.
+    ///
+    /// Some layers below turn errors into text, so the files that the text names are looked for.
+    async fn lacks_file(&self, visible: &Visible, error: &DataFusionError) -> bool {
+        let text = chain(error);
+        for file in visible.tables.values().flatten().filter(|file| text.contains(&file.path)) {
+            let found = self.store.head(&ObjectPath::from(file.path.as_str())).await;
+            if matches!(found, Err(object_store::Error::NotFound { .. })) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Reading the log blocks, so it does not happen on a thread that runs queries.
+    async fn visible(&self) -> Result<Visible, QueryError> {
+        let source = Arc::clone(&self.source);
+        let read = tokio::task::spawn_blocking(move || source.latest()).await;
+        let failed = |reason| QueryError::Open { root: self.root.clone(), reason };
+        read.map_err(|error| failed(error.to_string()))?.map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! SQL over the lake tables of a data folder, each answer at one commit.
+//!
+//! [`Lake`] reads which files a commit made visible, gives exactly those to DataFusion, and shows every table folded
+//! under its own name. Promise: a query sees all tables at the same commit, never a file that is not in it, and the
+//! column types of the table specs (INV-1). [`Format`] prints an answer.
+//!
+//! The stored rows are readable as `stored.<table>`; over them `union_count(users)` counts distinct users of a longer
+//! time than a minute. Nothing here knows the engine.
+
+mod error;
+mod file_table;
+mod format;
+mod lake;
+mod session;
+mod union_count;
+mod visible;
+
+pub use error::QueryError;
+pub use format::{Format, UnknownFormat};
+pub use lake::{Answer, Lake};
+pub use union_count::union_count;
+pub use visible::{LogSource, Visible, VisibleSource};

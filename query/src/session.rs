@@ -1,0 +1,159 @@
+//! One DataFusion session over what one commit makes visible, and the statements it accepts.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array};
+use arrow::datatypes::DataType;
+use datafusion::catalog::view::ViewTable;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::functions_aggregate::expr_fn::sum;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Sql;
+use object_store::ObjectStore;
+use tidemill_tables::{Fold, Role, TableSpec, web_analytics};
+
+use crate::error::QueryError;
+use crate::file_table::FileTable;
+use crate::union_count::union_count;
+use crate::visible::Visible;
+
+const CATALOG: &str = "tidemill";
+/// The schema of the folded tables.
+const FOLDED: &str = "lake";
+/// The schema of the rows as they are stored.
+const STORED: &str = "stored";
+
+/// A session that sees the tables of `specs` as `visible` has them, and nothing else.
+pub(crate) fn session(store: &Arc<dyn ObjectStore>, specs: &[TableSpec], visible: &Visible) -> Result<SessionContext> {
+    let mut config = SessionConfig::new().with_information_schema(true);
+    config = config.with_default_catalog_and_schema(CATALOG, FOLDED);
+    config.options_mut().execution.time_zone = Some("UTC".to_owned());
+    let context = SessionContext::new_with_config(config);
+    let url = ObjectStoreUrl::parse("tidemill://lake")?;
+    context.register_object_store(url.as_ref(), Arc::clone(store));
+    context.register_udaf(union_count());
+    let stored = Arc::new(MemorySchemaProvider::new());
+    for spec in specs {
+        let files = visible.tables.get(&spec.name).cloned().unwrap_or_default();
+        let table = Arc::new(FileTable::new(spec.stored_schema(), url.clone(), files));
+        stored.register_table(spec.name.clone(), Arc::<FileTable>::clone(&table))?;
+        if spec.fold == Fold::Append {
+            context.register_table(&spec.name, table)?;
+        } else {
+            let plan = folded(spec, LogicalPlanBuilder::scan(&spec.name, provider_as_source(table), None)?)?;
+            context.register_table(&spec.name, Arc::new(ViewTable::new(plan, None)))?;
+        }
+    }
+    let progress = progress(visible)?;
+    context.register_table("progress", Arc::new(MemTable::try_new(progress.schema(), vec![vec![progress]])?))?;
+    if let Some(catalog) = context.catalog(CATALOG) {
+        catalog.register_schema(STORED, stored)?;
+    }
+    Ok(context)
+}
+
+/// The table's fold, said to the query planner: what [`tidemill_tables::fold()`] does to batches.
+fn folded(spec: &TableSpec, stored: LogicalPlanBuilder) -> Result<LogicalPlan> {
+    let column = |at: usize| col(format!("{}.\"{}\"", spec.name, spec.columns[at].name));
+    let mut keys = Vec::new();
+    let mut aggregates = Vec::new();
+    let mut shown: Option<Expr> = None;
+    let mut columns = Vec::new();
+    for (at, declared) in spec.columns.iter().enumerate() {
+        let (aggregate, shows) = match declared.role {
+            Role::Key | Role::Value => {
+                keys.push(column(at));
+                columns.push(column(at));
+                continue;
+            }
+            Role::Sum => (sum(column(at)), Expr::not_eq as fn(Expr, Expr) -> Expr),
+            Role::UnionCount => (union_count().call(vec![column(at)]), Expr::not_eq as fn(Expr, Expr) -> Expr),
+            Role::Sign => (sum(column(at)), Expr::gt as fn(Expr, Expr) -> Expr),
+        };
+        let name = format!("folded {}", declared.name);
+        let value = col(datafusion::common::Column::new_unqualified(&name));
+        aggregates.push(aggregate.alias(&name));
+        let one = shows(value.clone(), lit(0_i64));
+        shown = Some(shown.map_or(one.clone(), |others| others.or(one)));
+        if declared.role != Role::Sign {
+            columns.push(value.alias(&declared.name));
+        }
+    }
+    let mut plan = stored.aggregate(keys, aggregates)?;
+    if let Some(shown) = shown {
+        plan = plan.filter(shown)?;
+    }
+    plan.project(columns)?.build()
+}
+
+/// One row for each input file.
+fn progress(visible: &Visible) -> Result<RecordBatch> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let files = if visible.epoch.is_some() { visible.files.as_slice() } else { &[] };
+    let rows = files.len();
+    let through = TimestampMillisecondArray::from(vec![visible.complete_through; rows]).with_timezone("UTC");
+    let columns: Vec<ArrayRef> = vec![
+        new_null_array(&DataType::Utf8, rows),
+        Arc::new(Int64Array::from(vec![visible.epoch.map_or(0, number); rows])),
+        Arc::new(through),
+        Arc::new(StringArray::from_iter_values(files.iter().map(|file| &file.0))),
+        Arc::new(Int64Array::from_iter_values(files.iter().map(|file| number(file.1)))),
+    ];
+    Ok(RecordBatch::try_new(web_analytics::progress_schema(), columns)?)
+}
+
+/// Plans one statement that only reads.
+///
+/// # Errors
+/// When it is not understood, names a table that does not exist, or would change something.
+pub(crate) async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, QueryError> {
+    let not_understood = |error: DataFusionError| QueryError::Sql(Box::new(error));
+    let state = context.state();
+    let dialect = state.config_options().sql_parser.dialect;
+    let statement = state.sql_to_statement(sql, &dialect).map_err(not_understood)?;
+    only_reads(&statement)?;
+    for reference in state.resolve_table_references(&statement).map_err(not_understood)? {
+        if !context.table_exist(reference.clone()).unwrap_or(false) {
+            return Err(QueryError::UnknownTable { name: reference.to_string(), known: known_tables(context) });
+        }
+    }
+    let plan = state.statement_to_plan(statement).await.map_err(not_understood)?;
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    options.verify_plan(&plan).map_err(|_| refused(sql))?;
+    context.execute_logical_plan(plan).await.map_err(not_understood)
+}
+
+fn known_tables(context: &SessionContext) -> Vec<String> {
+    let schema = context.catalog(CATALOG).and_then(|catalog| catalog.schema(FOLDED));
+    let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
+    names.sort();
+    names
+}
+
+fn only_reads(statement: &Statement) -> Result<(), QueryError> {
+    match statement {
+        Statement::Explain(explain) => only_reads(&explain.statement),
+        Statement::Statement(sql) => match sql.as_ref() {
+            Sql::Query(_)
+            | Sql::Explain { .. }
+            | Sql::ExplainTable { .. }
+            | Sql::ShowTables { .. }
+            | Sql::ShowColumns { .. }
+            | Sql::ShowVariable { .. }
+            | Sql::ShowFunctions { .. } => Ok(()),
+            other => Err(refused(&other.to_string())),
+        },
+        other => Err(refused(&other.to_string())),
+    }
+}
+
+/// Names the statement by its first words.
+fn refused(statement: &str) -> QueryError {
+    let words: Vec<&str> = statement.split_whitespace().take(2).collect();
+    QueryError::NotReadOnly { statement: words.join(" ") }
+}

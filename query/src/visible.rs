@@ -1,0 +1,74 @@
+//! What a commit makes visible: the narrow view of the log that queries need.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use tidemill_log::{DataFile, LogState, Store, reader};
+
+use crate::error::chain;
+
+/// Everything that one commit makes visible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Visible {
+    /// The committed epoch; none before the first commit, when nothing is visible.
+    pub epoch: Option<u64>,
+    /// The watermark at the commit in milliseconds since 1970; none while no event moved it.
+    pub complete_through: Option<i64>,
+    /// The files of each table.
+    pub tables: BTreeMap<String, Vec<DataFile>>,
+    /// Each input file with the number of its lines that the commit contains.
+    pub files: Vec<(String, u64)>,
+}
+
+/// Where [`Visible`] comes from; asked anew for each query.
+pub trait VisibleSource: Debug + Send + Sync {
+    /// What the newest commit makes visible; nothing at all before the first one.
+    ///
+    /// # Errors
+    /// A sentence that says why the log cannot be read.
+    fn latest(&self) -> Result<Visible, String>;
+}
+
+/// The log in a store.
+#[derive(Clone, Debug)]
+pub struct LogSource {
+    store: Arc<dyn Store>,
+    prefix: String,
+}
+
+impl LogSource {
+    /// The log under `prefix` in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, prefix: &str) -> Self {
+        Self { store, prefix: prefix.to_owned() }
+    }
+}
+
+impl VisibleSource for LogSource {
+    fn latest(&self) -> Result<Visible, String> {
+        let state = reader::read(Arc::clone(&self.store), &self.prefix).map_err(|error| chain(&error))?;
+        Ok(Visible::from(&state))
+    }
+}
+
+impl From<&LogState> for Visible {
+    /// What the last commit of the log makes visible.
+    fn from(state: &LogState) -> Self {
+        let tables = state.tables().iter().map(|(table, files)| {
+            let file = |(path, file): (&String, &tidemill_log::VisibleFile)| DataFile {
+                path: path.clone(),
+                rows: file.rows,
+                bytes: file.bytes,
+            };
+            (table.clone(), files.iter().map(file).collect())
+        });
+        let partitions = state.committed_partitions();
+        Self {
+            epoch: state.committed(),
+            complete_through: state.watermark(),
+            tables: tables.collect(),
+            files: partitions.into_values().map(|partition| (partition.name, partition.lines)).collect(),
+        }
+    }
+}
