@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidemill_log::testing::MemoryStore;
-use tidemill_log::{Log, LogErrorKind, LogState, Store, reader};
+use tidemill_log::{Entry, Log, LogErrorKind, LogState, Seal, Store, reader};
 
-use crate::pipeline::{PREFIX, Pipeline, options, read};
+use crate::pipeline::{PREFIX, Pipeline, bind, options, read, seal};
 
 /// A log with two snapshots, the entries between them, and a few after.
 fn small_log() -> (BTreeMap<String, Bytes>, LogState) {
@@ -114,6 +114,22 @@ fn objects_that_changed_places_are_refused() {
         Some(objects[snapshots[0]].to_vec()),
         "an older snapshot in its place"
     ));
+}
+
+#[test]
+fn an_entry_of_another_log_with_the_right_number_is_refused() {
+    let log_of = |plan: &str| {
+        let memory = Arc::new(MemoryStore::default());
+        let mut log = Log::start(memory.clone(), options(1000)).unwrap().log;
+        log.append(Entry::Seal(Seal { plan: plan.into(), ..seal(1, None) })).unwrap();
+        log.append(Entry::Bind(bind(1))).unwrap();
+        memory.objects()
+    };
+    let (mut objects, other) = (log_of("this"), log_of("that"));
+    let last = "_tidemill/log/00000000000000000002".to_owned();
+    objects.insert(last.clone(), other[&last].clone());
+    let sentence = start(objects).unwrap_err();
+    assert!(sentence.contains(&last) && sentence.contains("does not follow entry 1"), "{sentence}");
 }
 
 #[test]
