@@ -7,6 +7,7 @@
 //! is that of the fullest hour, not of the range; an append-only table is encoded while it is read.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -53,9 +54,9 @@ pub(super) fn roll_within(
         }
         for (hour, gathered) in hours {
             let path = names::rolled(&spec.name, hour, roll.first_epoch, roll.last_epoch);
-            if let Some((rows, bytes)) = gathered.encode(spec, &path)? {
-                let bytes = write_once(store, &path, &bytes)?;
-                added.push(DataFile { path, rows, bytes });
+            if let Some((count, file)) = gathered.encode(spec, &path)? {
+                let bytes = write_once(store, &path, &file)?;
+                added.push(DataFile { path, rows: count, bytes });
             }
         }
     }
@@ -112,7 +113,7 @@ impl Hour {
         if spec.fold != Fold::Append {
             return Ok(Self::Gathered(Vec::new()));
         }
-        let encoder = Encoder::new(spec.stored_schema(), rolled_properties());
+        let encoder = Encoder::new(spec.stored_schema(), rolled_properties(), 0);
         Ok(Self::Encoded(Box::new(encoder.map_err(|error| LakeError::parquet(path, error))?), 0))
     }
 
@@ -134,7 +135,7 @@ impl Hour {
             Self::Encoded(encoder, count) => (*encoder, count),
             Self::Gathered(batches) => {
                 let rows = fold(spec, &batches)?;
-                let mut encoder = Encoder::new(spec.stored_schema(), rolled_properties()).map_err(failed)?;
+                let mut encoder = Encoder::new(spec.stored_schema(), rolled_properties(), 0).map_err(failed)?;
                 encoder.write(&rows).map_err(failed)?;
                 (encoder, rows.num_rows() as u64)
             }
@@ -169,12 +170,11 @@ fn gather(
             } else {
                 take_record_batch(&batch, &UInt32Array::from(rows)).map_err(|error| LakeError::parquet(path, error))?
             };
-            if !hours.contains_key(&hour) {
-                hours.insert(hour, Hour::new(spec, path)?);
-            }
-            if let Some(into) = hours.get_mut(&hour) {
-                into.add(part, path)?;
-            }
+            let into = match hours.entry(hour) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(Hour::new(spec, path)?),
+            };
+            into.add(part, path)?;
         }
     }
     Ok(())

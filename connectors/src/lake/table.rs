@@ -98,7 +98,7 @@ pub(super) fn encode_epoch(
     for start in (0..rows.num_rows()).step_by(chunk_rows) {
         let path = names::recent(&spec.name, epoch, shard, chunks.len());
         let part = rows.slice(start, chunk_rows.min(rows.num_rows() - start));
-        let bytes = Encoder::new(Arc::clone(&schema), recent_properties(spec))
+        let bytes = Encoder::new(Arc::clone(&schema), recent_properties(spec), part.get_array_memory_size())
             .and_then(|mut encoder| {
                 encoder.write(&part)?;
                 encoder.finish()

@@ -72,8 +72,8 @@ fn an_epoch_without_rows_writes_no_file() {
     assert_eq!(table.write_epoch(1, 0, vec![batch(&spec, &[])], RowOrder::AsGiven).unwrap(), []);
     let cancelling = [(TEN, "u".to_owned(), 1, vec![]), (TEN, "u".to_owned(), -1, vec![])];
     let sessions = web_analytics::sessions();
-    let (_, table) = lake(&sessions);
-    assert_eq!(table.write_epoch(1, 0, vec![batch(&sessions, &cancelling)], RowOrder::ByKeys).unwrap(), []);
+    let (_, signed) = lake(&sessions);
+    assert_eq!(signed.write_epoch(1, 0, vec![batch(&sessions, &cancelling)], RowOrder::ByKeys).unwrap(), []);
     assert_eq!(store.list("").unwrap(), Vec::<String>::new());
 }
 
@@ -149,8 +149,8 @@ fn missing_and_damaged_files_are_named() {
     let error = roll(&spec, &store, &one).unwrap_err();
     assert!(matches!(&error, LakeError::Missing { path } if *path == file.path), "{error}");
     store.put(&file.path, b"torn").unwrap();
-    let error = roll(&spec, &store, &one).unwrap_err();
-    assert!(error.to_string().starts_with(&file.path), "{error}");
+    let damaged = roll(&spec, &store, &one).unwrap_err();
+    assert!(damaged.to_string().starts_with(&file.path), "{damaged}");
 }
 
 fn any_rows() -> impl Strategy<Value = Vec<Row>> {
