@@ -244,7 +244,7 @@ fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
     let unknown: Vec<&String> = options.disabled_sinks.iter().filter(|id| !known.contains(id.as_str())).collect();
     let names = known.iter().copied().collect::<Vec<_>>().join(", ");
     for id in unknown {
-        plan.problem(format!("there is no sink `{id}` to disable; there are {names}"));
+        plan.problem(format!("--disable-sink {id}: there is no such sink; there are {names}"));
     }
     (plan, registry)
 }
@@ -260,6 +260,16 @@ pub fn plan(build: &impl Build, options: &RunOptions) -> Result<Plan, RunError> 
 
 fn checked(plan: &Plan) -> Result<(), RunError> {
     if plan.problems().is_empty() { Ok(()) } else { Err(RunError::Usage(plan.problems().join("; "))) }
+}
+
+/// Whether a folder with this log may be gone on with under these options; reads and writes nothing.
+///
+/// # Errors
+/// [`RunError::Usage`] for a wrong plan or option, [`RunError::State`] where the folder was begun with other settings.
+pub fn check(build: &impl Build, options: &RunOptions, state: &LogState) -> Result<(), RunError> {
+    check_options(options)?;
+    let plan = plan(build, options)?;
+    check_settings(state, &sealed_plan(&plan, options))
 }
 
 /// What `seal` records of the plan: a start with another one is refused where bound epochs wait to be replayed.
@@ -287,7 +297,7 @@ pub fn run(
     let state = journal.state().clone();
     let resumed_from = restored.manifest.as_ref().map(|m| m.epoch);
 
-    let shared = Arc::new(Shared::new(state.committed().unwrap_or(0), Arc::clone(&context.gauges)));
+    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges)));
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
     let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state));
@@ -418,6 +428,18 @@ fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) 
     Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
 }
 
+/// What decides what the tables mean (disabled sinks, settings) is fixed when the folder is begun.
+fn check_settings(state: &LogState, sealed: &str) -> Result<(), RunError> {
+    let settings = |plan: &str| plan.split_once(' ').map(|(_, settings)| settings.to_owned()).unwrap_or_default();
+    let Some(begun) = state.seal().map(|seal| settings(&seal.plan)) else { return Ok(()) };
+    let now = settings(sealed);
+    if begun == now {
+        return Ok(());
+    }
+    let remedy = "start with those, or in a new folder";
+    Err(RunError::State(format!("this folder was begun with other settings ({begun}; now {now}): {remedy}")))
+}
+
 /// A changed plan may start only where no bound epoch waits to be replayed by it.
 fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(), RunError> {
     let Some(seal) = state.seal() else { return Ok(()) };
@@ -426,14 +448,7 @@ fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(),
             "the tables were drained: everything is closed and nothing can be added; start a new folder".into(),
         ));
     }
-    let settings = |plan: &str| plan.split_once(' ').map(|(_, settings)| settings.to_owned());
-    if settings(&seal.plan) != settings(sealed) {
-        return Err(RunError::State(format!(
-            "this folder was begun with other settings ({}); start with those, or in a new folder (these are {})",
-            settings(&seal.plan).unwrap_or_default(),
-            settings(sealed).unwrap_or_default()
-        )));
-    }
+    check_settings(state, sealed)?;
     let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
     let waiting = state.bindings_after(checkpoint).count();
     if seal.plan != sealed && waiting > 0 {

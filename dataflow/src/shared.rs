@@ -32,6 +32,7 @@ pub(crate) enum Request {
 /// What the source's reader waits for.
 #[derive(Debug, Default)]
 struct Board {
+    /// The last epoch that went all the way through, in this run or, before the checkpoint, in earlier ones.
     committed: Epoch,
     positions: BTreeMap<Epoch, Vec<Watermark>>,
 }

@@ -112,6 +112,9 @@ struct Job {
 pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let clock = Stopwatch::start();
     let job = resolve(arguments)?;
+    let io = AnalyticsIo::new(job.files.clone(), Arc::clone(&job.store));
+    let declared = io.clone();
+    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
     let before = existing(&job)?;
     if let Some(state) = &before {
         if !job.options.exactly_once {
@@ -120,13 +123,13 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
                 job.root.display()
             )));
         }
+        runtime::check(&pipeline, &job.options, state)?;
         if nothing_to_do(&job, state)? {
             eprintln!("finished before: all input was read and committed; nothing was changed");
             let report = finished_before(state);
             return print(&job, &report, &Usage::of(clock, 0));
         }
     }
-    let io = AnalyticsIo::new(job.files.clone(), Arc::clone(&job.store));
     let gauges = Arc::new(Gauges::default());
     let stop = StopHandle::default();
     on_signals(&stop)?;
@@ -137,7 +140,6 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         warn: Box::new(|warning| eprintln!("warning: {warning}")),
     };
     let progress = Progress::start(Arc::clone(&gauges));
-    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &io);
     let ended = runtime::run(pipeline, &job.options, context, &stop);
     drop(progress);
     let report = ended?;
