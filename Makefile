@@ -14,7 +14,7 @@ KILLS ?= 60
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench chaos-files
+.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ demo: ## Generate a million events, kill the job in the middle, resume, and chec
 bench: ## Measure workload S beside a hand-written loop, rounds interleaved (BENCH="--events N --rounds N").
 	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench
 	target/release/bench $(BENCH)
+
+bench-rules: ## Measure the hot rules one by one.
+	cargo bench --locked --package tidemill-benches --bench rules
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos:: -- --nocapture

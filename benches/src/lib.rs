@@ -6,4 +6,5 @@
 pub mod hand_loop;
 pub mod report;
 pub mod rounds;
+pub mod state;
 pub mod usage;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use tidemill_benches::rounds::{BenchError, Contestant, Measured, Places};
-use tidemill_benches::{hand_loop, report, rounds, usage};
+use tidemill_benches::{hand_loop, report, rounds, state, usage};
 use tidemill_connectors::generate::{GenerateConfig, Rates, generate};
 
 #[global_allocator]
@@ -94,6 +94,9 @@ fn compare(options: &Options) -> Result<(), BenchError> {
     }
     let mut text = String::new();
     report::write(&contestants, &measured, &mut text).expect("a String takes all that is written");
+    let (ids, sessions) = state::costs(&places.input)?;
+    ids.write("dedup ids", &mut text).expect("a String takes all that is written");
+    sessions.write("sessions", &mut text).expect("a String takes all that is written");
     print(&text)
 }
 

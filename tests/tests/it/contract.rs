@@ -56,7 +56,7 @@ fn a_wrong_command_line_exits_with_2_and_a_sentence() {
         &["--workers", "many"],
         &["--epoch-bytes", "0"],
         &["--checkpoint-every", "soon"],
-        &["--memory-budget", "-1"],
+        &["--memory-budget", "plenty"],
         &["--disable-sink", "no_such_table"],
         &["--exactly-once", "perhaps"],
         &["--format", "xml"],
@@ -64,10 +64,10 @@ fn a_wrong_command_line_exits_with_2_and_a_sentence() {
     ];
     for options in wrong {
         let outcome = tidemill().command(&[&run, options].concat());
-        outcome.assert_refused(2, &[options[0]]);
+        outcome.assert_refused(&[2], &[options[0]]);
     }
     for arguments in [&["run", "web_analytics", "--out", out][..], &run[..4], &["run", "no_such_job"], &["walk"]] {
-        tidemill().command(arguments).assert_refused(2, &[]);
+        tidemill().command(arguments).assert_refused(&[2], &[]);
     }
     assert!(!folder.path().join("out").exists(), "a wrong command line creates nothing");
 }
@@ -76,7 +76,7 @@ fn a_wrong_command_line_exits_with_2_and_a_sentence() {
 fn an_input_that_is_not_there_is_named() {
     let folder = TempDir::new().unwrap();
     let job = tidemill().job(&[folder.path().join("absent.ndjson")], &folder.path().join("out"));
-    job.outcome().assert_refused(3, &["absent.ndjson"]);
+    job.outcome().assert_refused(&[2, 3], &["absent.ndjson"]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_disabled_sink_is_fixed_when_the_folder_is_created() {
         false => tidemill().query(&out, sql),
     });
     expected.without_raw_events().assert_equal(&found, "without the raw archive");
-    job.outcome().assert_refused(3, &["raw_events"]);
+    job.outcome().assert_refused(&[3], &["raw_events"]);
 }
 
 #[test]
@@ -114,9 +114,7 @@ fn without_exactly_once_the_tables_are_the_same_and_the_folder_must_be_new() {
     let bytes = std::fs::read(&input[0]).unwrap();
     let (expected, _) = Oracle::of([bytes.as_slice()]).answer();
     expected.assert_equal(&tidemill().tables(&out), "exactly-once off");
-    let outcome = job.outcome();
-    assert!(matches!(outcome.code, Some(2 | 3)), "{outcome:?}");
-    assert!(outcome.stderr.contains("exactly-once"), "{}", outcome.stderr);
+    job.outcome().assert_refused(&[2, 3], &["exactly-once"]);
 }
 
 #[test]
@@ -165,12 +163,11 @@ fn a_query_that_cannot_be_answered_fails_with_a_sentence() {
     let data = out.to_string_lossy();
     for sql in ["SELECT nothing FROM sessions", "SELEC 1", "SELECT * FROM no_such_table"] {
         let outcome = tidemill().command(&["query", "--data", &data, sql]);
-        assert!(matches!(outcome.code, Some(1 | 2)), "{sql}: {outcome:?}");
-        assert!(!outcome.stderr.trim().is_empty(), "{sql} failed without a word");
+        outcome.assert_refused(&[1, 2], &[]);
     }
     let nowhere = folder.path().join("nowhere");
     let outcome = tidemill().command(&["query", "--data", &nowhere.to_string_lossy(), "SELECT 1"]);
-    outcome.assert_refused(3, &["nowhere"]);
+    outcome.assert_refused(&[1, 3], &["nowhere"]);
 }
 
 #[test]
