@@ -11,6 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from oracle import Oracle, canonical_json, order, prefixes_of
@@ -29,30 +30,25 @@ def query(options, sql):
 
 
 def actual(options, table):
+    """The rows of a table of the job, as tuples in the order of the oracle's columns."""
     columns = COLUMNS[table]
-    rows = query(options, f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns[:3])}")
+    rows = query(options, f"SELECT {', '.join(columns)} FROM {table}")
     for row in rows:
         if "properties" in row:
             row["properties"] = canonical_json(row["properties"])
-    return sorted(([row[column] for column in columns] for row in rows), key=order)
+    return [tuple(row[column] for column in columns) for row in rows]
 
 
 def without(rows, table, skipped):
-    """The rows without the columns that the caller leaves out, sorted again."""
+    """The rows without the columns that the caller leaves out."""
     keep = [at for at, column in enumerate(COLUMNS[table]) if f"{table}.{column}" not in skipped]
-    return sorted(([row[at] for at in keep] for row in rows), key=order)
+    return rows if len(keep) == len(COLUMNS[table]) else [tuple(row[at] for at in keep) for row in rows]
 
 
 def differences(expected, found):
-    """(expected only, found only), as multisets of rows."""
-    key = lambda row: json.dumps(row, ensure_ascii=False)
-    left, right = {}, {}
-    for rows, counts in ((expected, left), (found, right)):
-        for row in rows:
-            counts[key(row)] = counts.get(key(row), 0) + 1
-    less = [row for row, n in left.items() for _ in range(n - right.get(row, 0))]
-    more = [row for row, n in right.items() for _ in range(n - left.get(row, 0))]
-    return less, more
+    """(expected only, found only), as multisets of rows, sorted."""
+    left, right = Counter(expected), Counter(found)
+    return sorted((left - right).elements(), key=order), sorted((right - left).elements(), key=order)
 
 
 def report(name, expected, found):
@@ -63,19 +59,19 @@ def report(name, expected, found):
         return True
     print(f"{name}: {len(less)} rows of the oracle are missing, {len(more)} rows are in none of its answers")
     for sign, rows in (("-", less), ("+", more)):
-        for row in sorted(rows)[:SHOWN]:
+        for row in rows[:SHOWN]:
             print(f"  {sign} {row}")
     return False
 
 
 def dead_letters(options):
-    """(file name, line) of every dead letter, sorted."""
+    """(file name, line) of every dead letter."""
     found = []
     for path in sorted(Path(options.data, "dead_letters").glob("**/*.ndjson")):
         for line in path.read_text(encoding="utf-8").splitlines():
             letter = json.loads(line)
-            found.append([Path(letter["file"]).name, letter["line"]])
-    return sorted(found)
+            found.append((Path(letter["file"]).name, letter["line"]))
+    return found
 
 
 def main():
@@ -118,7 +114,7 @@ def main():
             print(f"raw_events: {ids[0]['twice']} rows have the id of another row")
             good = False
     if options.books:
-        good &= report("dead_letters", [list(pair) for pair in oracle.malformed()], dead_letters(options))
+        good &= report("dead_letters", oracle.malformed(), dead_letters(options))
         line = json.loads(options.books)
         for name, expected in oracle.books().items():
             if line.get(name) != expected:
