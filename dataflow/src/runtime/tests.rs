@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use proptest::prelude::*;
-use tidemill_log::testing::{MemoryStore, Moment, Reaction, ScriptedStore};
+use tidemill_log::testing::{MemoryStore, Moment, Operation, OperationKind, Reaction, ScriptedStore};
 use tidemill_log::{DataFile, PartitionBinding, StoreErrorKind, reader};
 
 use super::*;
@@ -272,7 +272,7 @@ fn nothing_new_gives_no_new_epoch_rows_and_counts_stay() {
 
 /// Fails every operation from `step` on, as a machine does that loses power there.
 fn dying_at(inner: &Arc<dyn Store>, step: u64) -> Arc<dyn Store> {
-    let script = move |operation: &tidemill_log::testing::Operation, moment| match moment {
+    let script = move |operation: &Operation, moment| match moment {
         Moment::Before if operation.step >= step => Reaction::Fail(StoreErrorKind::Fatal),
         _ => Reaction::Proceed,
     };
@@ -317,9 +317,19 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
         let act = move || {
             attempt(&later_lines, later, 2).expect("the later run is alone");
         };
-        let sleeper: Arc<dyn Store> = Arc::new(ScriptedStore::acting_at(Arc::clone(&store), step, moment, act));
-        match attempt(&lines, sleeper, 1) {
-            Err(error) => assert_eq!(error.kind(), RunErrorKind::Fenced, "step {step} {moment:?}: {error}"),
+        let sleeper = Arc::new(ScriptedStore::acting_at(Arc::clone(&store), step, moment, act));
+        let slept = attempt(&lines, Arc::clone(&sleeper) as Arc<dyn Store>, 1);
+        let numbered = |operation: &Operation| operation.path.starts_with("_tidemill/runs/");
+        let began = sleeper.operations().iter().take_while(|o| o.step <= step).any(numbered);
+        if slept.is_err() {
+            let woken = sleeper.operations().into_iter().filter(|o| o.step > step);
+            let deleted: Vec<_> = woken.filter(|o| o.kind == OperationKind::Delete).collect();
+            assert!(deleted.is_empty(), "step {step} {moment:?}: after it woke it deleted {deleted:?}");
+        }
+        match slept {
+            Err(error) if began => assert_eq!(error.kind(), RunErrorKind::Fenced, "step {step} {moment:?}: {error}"),
+            // It had read half of a first start when it fell asleep: it refuses that, and has written nothing.
+            Err(error) => assert_eq!(error.kind(), RunErrorKind::Refused, "step {step} {moment:?}: {error}"),
             // It slept before it had taken its number, or after the last thing that it had to do.
             Ok(report) => assert!(report.finished, "step {step} {moment:?}"),
         }
