@@ -22,7 +22,7 @@ use crate::rounds::BenchError;
 use crate::usage;
 
 const EPOCH: usize = 32 << 20;
-const EPOCHS_A_SNAPSHOT: u64 = 8;
+const EPOCHS_A_SNAPSHOT: u64 = 2;
 
 /// What one operator's state cost.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +33,10 @@ pub struct Cost {
     pub bytes: u64,
     /// Encoded bytes of all snapshots.
     pub stored_bytes: u64,
-    /// Entries that were new or changed, summed over the snapshots.
+    /// Entries that were new or changed in an epoch, summed over those that a snapshot stored.
     pub changed: u64,
+    /// The same for the epochs since the last snapshot.
+    waiting: u64,
     /// Seconds in which the worker stood still for a snapshot, each.
     pub stalls: Vec<f64>,
 }
@@ -45,8 +47,9 @@ impl Cost {
         if size.entries > self.entries {
             (self.entries, self.bytes) = (size.entries, size.bytes);
         }
-        self.changed += changed;
+        self.waiting += changed;
         if epoch.is_multiple_of(EPOCHS_A_SNAPSHOT) {
+            self.changed += std::mem::take(&mut self.waiting);
             let start = usage::now();
             let changes = logic.changes();
             self.stalls.push(start.elapsed().as_secs_f64());
