@@ -136,10 +136,8 @@ impl<D> Batch<D> {
     pub fn for_each_row(&self, mut f: impl FnMut(u32, &D)) {
         if matches!(self.selection, Selection::All) {
             // The usual case, without a call per row number.
-            let mut row = 0;
-            for record in self.rows.iter() {
+            for (row, record) in (0_u32..).zip(self.rows.iter()) {
                 f(row, record);
-                row += 1;
             }
         } else {
             self.counted().for_each(|row| f(row, &self.rows[row as usize]));

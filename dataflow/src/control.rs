@@ -10,21 +10,21 @@ use crate::time::{Epoch, EpochTime, Watermark};
 
 /// Broadcast once an epoch, in-band, when the binder has gathered what the epoch contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Control {
+pub(crate) struct Control {
     /// The epoch.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// `W(e-1)`.
-    pub before: Watermark,
+    pub(crate) before: Watermark,
     /// `W(e)`.
-    pub after: Watermark,
+    pub(crate) after: Watermark,
     /// Stateful operators snapshot when they have closed this epoch.
-    pub checkpoint: bool,
+    pub(crate) checkpoint: bool,
 }
 
 impl Control {
     /// The clocks of the epoch.
     #[must_use]
-    pub fn time(&self) -> EpochTime {
+    pub(crate) fn time(&self) -> EpochTime {
         EpochTime { epoch: self.epoch, before: self.before, after: self.after }
     }
 }

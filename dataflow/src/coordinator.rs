@@ -123,8 +123,8 @@ impl Coordinator {
         files: Vec<(String, Vec<DataFile>)>,
         counts: Vec<(String, BTreeMap<String, u64>)>,
     ) -> Result<(), RunError> {
-        for (operator, counts) in counts {
-            for (name, n) in counts {
+        for (operator, added) in counts {
+            for (name, n) in added {
                 *self.book.counts.entry(format!("{operator}/{name}")).or_default() += n;
             }
         }
@@ -136,11 +136,17 @@ impl Coordinator {
             .map(|(table, added)| TableChange { table, added, removed: Vec::new() })
             .collect();
         self.add_rolled(&mut tables);
-        let counts = self.book.counts.clone();
+        let totals = self.book.counts.clone();
         let gauges = Arc::clone(&self.shared.gauges);
-        let read = counts.iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum();
+        let read = totals.iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum();
         let watermark_ms = watermark.map(|w| w.0);
-        self.journal.append(Entry::Commit(Commit { epoch, watermark: watermark_ms, tables, counts, drained }))?;
+        self.journal.append(Entry::Commit(Commit {
+            epoch,
+            watermark: watermark_ms,
+            tables,
+            counts: totals,
+            drained,
+        }))?;
         self.journal.maybe_snapshot()?;
         gauges.events_committed.store(read, Ordering::Relaxed);
         gauges.epoch.store(epoch, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::time::Watermark;
 
 /// A remaining share smaller than this is left to the next epoch: cutting slivers costs more than it levels.
-pub const SLIVER: u64 = 64 * 1024;
+pub(crate) const SLIVER: u64 = 64 * 1024;
 
 /// Partitions whose positions are this close are read side by side.
 const LEVEL: Duration = Duration::from_secs(600);
@@ -19,18 +19,18 @@ const ABREAST: usize = 64;
 
 /// An unfinished partition that the epoch has not touched yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its number.
-    pub partition: u32,
+    pub(crate) partition: u32,
     /// How far it had come two epochs before (its head, if it was never read); `None`: unknown, read it first.
-    pub behind: Watermark,
+    pub(crate) behind: Watermark,
 }
 
 /// The next partitions to read and the bytes that each may take, out of `budget` bytes left in the epoch.
 ///
 /// Called again with the partitions that remain when some ended before their share was used up.
 #[must_use]
-pub fn next_shares(candidates: &mut [Candidate], budget: u64) -> Vec<(u32, u64)> {
+pub(crate) fn next_shares(candidates: &mut [Candidate], budget: u64) -> Vec<(u32, u64)> {
     if budget < SLIVER {
         return Vec::new();
     }

@@ -38,10 +38,10 @@ impl Faults {
                 continue;
             }
             let rest = part.strip_prefix("hang_sink:").ok_or_else(unknown)?;
-            let (table, rest) = rest.split_once('@').ok_or_else(unknown)?;
-            let (epoch, span) = rest.split_once('=').ok_or_else(unknown)?;
+            let (table, when) = rest.split_once('@').ok_or_else(unknown)?;
+            let (epoch, length) = when.split_once('=').ok_or_else(unknown)?;
             let epoch = epoch.parse().map_err(|_| unknown())?;
-            let seconds = span.strip_suffix('s').unwrap_or(span).parse().map_err(|_| unknown())?;
+            let seconds = length.strip_suffix('s').unwrap_or(length).parse().map_err(|_| unknown())?;
             let span = Duration::from_secs(seconds);
             faults.hang_sink = Some(HangSink { table: table.to_owned(), epoch, span });
         }

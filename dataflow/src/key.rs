@@ -59,6 +59,7 @@ pub struct KeyRef<'a> {
 
 /// The key `(tenant, name)`.
 #[inline]
+#[expect(clippy::needless_pass_by_value, reason = "parts are small copies of borrows, and closures read better so")]
 pub fn key<'a>(tenant: impl KeyPart<'a>, name: impl KeyPart<'a>) -> KeyRef<'a> {
     KeyRef { tenant: tenant.bytes(), name: name.bytes(), hash: mix(tenant.hash64(), name.hash64()) }
 }

@@ -3,19 +3,19 @@
 //! A start is: build dry (report everything that is wrong), take a run number, choose the newest intact checkpoint, seal,
 //! replay the bound epochs after it, go on live (INV-5). All threads of the process end with it.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use thiserror::Error;
-use tidemill_log::{Log, LogError, LogErrorKind, LogOptions, LogState, Seal, Store, StoreError};
+use tidemill_log::{Log, LogOptions, LogState, Seal, Store};
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
 
-use crate::checkpoint::restore::{self, RestoreError, Restored, check_plan, load_manifest};
+use crate::checkpoint::restore::{self, Restored, check_plan, load_manifest};
 use crate::checkpoint::writer;
 use crate::coordinator::{Book, Coordinator, reachable};
 use crate::driver::committer;
@@ -27,79 +27,9 @@ use crate::queue::BlockQueue;
 use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
 pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::{Maintenance, SinkError};
-use crate::source::SourceError;
+use crate::sink::Maintenance;
 use crate::time::{Epoch, Watermark};
-
-/// Why a run ended before it was done.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The log failed, refused or was taken over.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The source failed or is not what was read before.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// No state can be started from.
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    /// Stored state is damaged or does not fit.
-    #[error("{0}")]
-    State(String),
-    /// What was asked for is not possible.
-    #[error("{0}")]
-    Usage(String),
-    /// A sink could not write.
-    #[error("cannot write {table}: {error}")]
-    Sink {
-        /// The table.
-        table: String,
-        /// What the connector said.
-        error: SinkError,
-    },
-    /// The system refused something.
-    #[error("{0}: {1}")]
-    Io(String, io::Error),
-    /// A thread panicked: a broken invariant.
-    #[error("{0} panicked; this is a bug, and nothing that was committed is affected")]
-    Panicked(String),
-}
-
-/// What the person at the keyboard can do about a [`RunError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunErrorKind {
-    /// Something failed; starting again goes on where the log ends.
-    Failed,
-    /// The options are wrong.
-    Usage,
-    /// State or input is not what it was; it must be put back, or a new folder begun.
-    Refused,
-    /// A later run owns the pipeline.
-    Fenced,
-}
-
-impl RunError {
-    /// What can be done about it.
-    #[must_use]
-    pub fn kind(&self) -> RunErrorKind {
-        match self {
-            RunError::Log(error) => match error.kind() {
-                LogErrorKind::Fenced => RunErrorKind::Fenced,
-                LogErrorKind::Refused => RunErrorKind::Refused,
-                LogErrorKind::Failed => RunErrorKind::Failed,
-            },
-            RunError::Source(SourceError::Changed { .. }) | RunError::Restore(_) | RunError::State(_) => {
-                RunErrorKind::Refused
-            }
-            RunError::Usage(_) | RunError::Source(SourceError::Usage(_)) => RunErrorKind::Usage,
-            _ => RunErrorKind::Failed,
-        }
-    }
-}
+pub use error::{RunError, RunErrorKind};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -323,10 +253,10 @@ pub fn run(
     let failing = Arc::clone(&shared);
     let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
-    let (failing, abandoned) = (Arc::clone(&shared), Arc::clone(&env.queue));
+    let (source_shared, queue) = (Arc::clone(&shared), Arc::clone(&env.queue));
     let reader_thread = spawn("reader", move || {
         if let Err(error) = reader.run(&recorded) {
-            failing.fail(RunError::Source(error));
+            source_shared.fail(RunError::Source(error));
         }
     })?;
     let ticker = durable.then(|| Ticker::start(&shared, options.checkpoint_every)).transpose()?;
@@ -335,7 +265,7 @@ pub fn run(
     if let Err(error) = outcome {
         shared.fail(error);
     }
-    abandoned.abandon_if(shared.failed());
+    queue.abandon_if(shared.failed());
     join("the reader", reader_thread, &shared);
     drop(ticker);
     env.snapshots.lock().expect("no panic while it is held").take();
@@ -346,9 +276,9 @@ pub fn run(
     if let Some(error) = shared.take_failure() {
         return Err(error);
     }
-    let (journal, checkpoints) = ended.ok_or_else(|| RunError::Panicked("the log's thread".into()))?;
-    journal.publish(context.store, log_options())?;
-    let end = journal.state();
+    let (written, checkpoints) = ended.ok_or_else(|| RunError::Panicked("the log's thread".into()))?;
+    written.publish(context.store, log_options())?;
+    let end = written.state();
     Ok(RunReport {
         finished: end.ended() && end.committed() == end.bound(),
         resumed_from,
@@ -516,19 +446,19 @@ fn book(context: &RunContext, state: &LogState, restored: &Restored) -> Result<B
 fn run_workers(build: impl Build, workers: u32, env: &Arc<Env>) -> Result<(), RunError> {
     let config = timely::Config::process(workers as usize);
     let building = Arc::new(std::sync::atomic::AtomicU32::new(workers));
-    let worker_env = Arc::clone(env);
+    let shared_env = Arc::clone(env);
     let guards = timely::execute(config, move |worker| {
-        let env = Arc::clone(&worker_env);
-        env.shared.register_worker(thread::current());
+        let of_worker = Arc::clone(&shared_env);
+        of_worker.shared.register_worker(thread::current());
         worker.dataflow::<Epoch, _, _>(|scope| {
-            let flow = Flow::new(scope, Arc::clone(&env));
+            let flow = Flow::new(scope, Arc::clone(&of_worker));
             build(&flow);
             committer::build(&flow);
         });
         if building.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
-            env.restored.release();
+            of_worker.restored.release();
         }
-        while worker.has_dataflows() && !env.shared.failed() {
+        while worker.has_dataflows() && !of_worker.shared.failed() {
             worker.step_or_park(Some(Duration::from_millis(100)));
         }
         for dataflow in worker.installed_dataflows() {

@@ -63,13 +63,13 @@ impl<'s, S: Source> SourceStream<'s, S> {
         let SourceStream { flow, id, source: connector, malformed } = self;
         let bound = rule.out_of_orderness.as_secs();
         let node = flow.record(Some(id), format!("source, watermark {bound} s behind"), &[], None);
-        let time = Rc::new(time);
-        let timestamp = Rc::clone(&time);
+        let time_of = Rc::new(time);
+        let timestamp = Rc::clone(&time_of);
         let (records, rejected) = source::build(&flow, id, connector, move |r| (timestamp(r), server_time(r)), rule);
-        if let Some((id, table)) = malformed {
-            Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(id, table);
+        if let Some((sink_id, table)) = malformed {
+            Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(sink_id, table);
         }
-        TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time }
+        TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time: time_of }
     }
 }
 

@@ -70,8 +70,8 @@ impl<'s, D: Send + Sync + 'static> StreamOps<'s, D> for TimedStream<'s, D> {
         let ids = self.route("ids", move |batch: &Batch<D>, peers: Peers| {
             let mut rows = Vec::with_capacity(batch.len());
             batch.for_each_row(|row, record| {
-                let Identity { id, fingerprint } = identity(record);
-                rows.push(IdRow::new(id, time(record), fingerprint, row));
+                let who = identity(record);
+                rows.push(IdRow::new(who.id, time(record), who.fingerprint, row));
             });
             partition_ids(batch.order, peers.me, peers.workers, rows)
         });

@@ -75,7 +75,7 @@ impl Stat {
 /// An open file.
 pub(super) enum Stream {
     Plain(File),
-    Gzip(MultiGzDecoder<BufReader<File>>),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
     Zstd(zstd::Decoder<'static, BufReader<File>>),
 }
 
@@ -89,7 +89,7 @@ impl Stream {
         let stat = Stat::of(&file.metadata()?);
         let stream = match packing {
             Packing::Plain => Stream::Plain(file),
-            Packing::Gzip => Stream::Gzip(MultiGzDecoder::new(BufReader::with_capacity(PACKED_BUFFER, file))),
+            Packing::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(PACKED_BUFFER, file)))),
             Packing::Zstd => Stream::Zstd(zstd::Decoder::with_buffer(BufReader::with_capacity(PACKED_BUFFER, file))?),
         };
         Ok((stream, stat))
@@ -121,7 +121,7 @@ impl Stream {
         let limit = count as u64;
         match self {
             Stream::Plain(file) => file.take(limit).read_to_end(buffer)?,
-            Stream::Gzip(decoder) => packed("gzip", decoder.take(limit).read_to_end(buffer))?,
+            Stream::Gzip(decoder) => packed("gzip", decoder.as_mut().take(limit).read_to_end(buffer))?,
             Stream::Zstd(decoder) => packed("zstd", decoder.take(limit).read_to_end(buffer))?,
         };
         Ok(())

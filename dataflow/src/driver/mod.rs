@@ -2,6 +2,7 @@
 //!
 //! Each drains its inputs, works off closed epochs in order, and drops the epoch's capabilities. All rules are elsewhere,
 //! in plain Rust.
+#![expect(clippy::shadow_unrelated, reason = "a port and the stream behind it carry one name")]
 
 pub(crate) mod binder;
 pub(crate) mod combine;

@@ -14,8 +14,8 @@ use crate::batch::Batch;
 use crate::key::{OwnedKey, key};
 use crate::key_group::{group_of, owner};
 use crate::keyed::{Chunk, Emit, Keep, KeyedLogic, PerKey, keyed};
-use crate::sink::{TableSink, TableWriter};
-use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source};
+use crate::sink::{SinkError, TableSink, TableWriter};
+use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
@@ -193,6 +193,7 @@ fn options(workers: u32) -> RunOptions {
     RunOptions { workers, epoch_bytes: 64 * 1024, checkpoint_every: every, ..RunOptions::default() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]
 fn attempt(lines: &Lines, store: Arc<dyn Store>, workers: u32) -> Result<RunReport, RunError> {
     let context =
         RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
@@ -349,8 +350,8 @@ fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
     let report = run(pipeline(&lines, &store), &options(2), context, &stop).unwrap();
     assert!(!report.finished);
     assert_eq!(report.checkpoints, 1, "a stop checkpoints");
-    let report = attempt(&lines, Arc::clone(&store), 1).unwrap();
-    assert!(report.finished);
+    let resumed = attempt(&lines, Arc::clone(&store), 1).unwrap();
+    assert!(resumed.finished);
     assert_eq!(visible(&store), oracle(&lines));
 }
 

@@ -1,0 +1,80 @@
+//! Why a run ended before it was done, and what the person at the keyboard can do about it.
+
+use std::io;
+
+use thiserror::Error;
+use tidemill_log::{LogError, LogErrorKind, StoreError};
+
+use crate::checkpoint::RestoreError;
+use crate::sink::SinkError;
+use crate::source::SourceError;
+
+/// Why a run ended before it was done.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The log failed, refused or was taken over.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source failed or is not what was read before.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No state can be started from.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Stored state is damaged or does not fit.
+    #[error("{0}")]
+    State(String),
+    /// What was asked for is not possible.
+    #[error("{0}")]
+    Usage(String),
+    /// A sink could not write.
+    #[error("cannot write {table}: {error}")]
+    Sink {
+        /// The table.
+        table: String,
+        /// What the connector said.
+        error: SinkError,
+    },
+    /// The system refused something.
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+    /// A thread panicked: a broken invariant.
+    #[error("{0} panicked; this is a bug, and nothing that was committed is affected")]
+    Panicked(String),
+}
+
+/// What the person at the keyboard can do about a [`RunError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunErrorKind {
+    /// Something failed; starting again goes on where the log ends.
+    Failed,
+    /// The options are wrong.
+    Usage,
+    /// State or input is not what it was; it must be put back, or a new folder begun.
+    Refused,
+    /// A later run owns the pipeline.
+    Fenced,
+}
+
+impl RunError {
+    /// What can be done about it.
+    #[must_use]
+    pub fn kind(&self) -> RunErrorKind {
+        match self {
+            RunError::Log(error) => match error.kind() {
+                LogErrorKind::Fenced => RunErrorKind::Fenced,
+                LogErrorKind::Refused => RunErrorKind::Refused,
+                LogErrorKind::Failed => RunErrorKind::Failed,
+            },
+            RunError::Source(SourceError::Changed { .. }) | RunError::Restore(_) | RunError::State(_) => {
+                RunErrorKind::Refused
+            }
+            RunError::Usage(_) | RunError::Source(SourceError::Usage(_)) => RunErrorKind::Usage,
+            _ => RunErrorKind::Failed,
+        }
+    }
+}
