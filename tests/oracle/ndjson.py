@@ -45,7 +45,7 @@ COLUMNS = f"""
     {text('geo', 'city')} AS city,
     {text('properties', 'page')} AS page,
     if(JSONType({path('properties')}) = 'Object', JSONExtractRaw({path('properties')}), NULL) AS properties,
-    ifNull({text('tenant')}, 'default') AS tenant,
+    ifNull(nullIf({text('tenant')}, ''), 'default') AS tenant,
     {text('properties', 'currency')} AS currency,
     JSONExtractInt({path('properties', 'amount_cents')}) AS amount,
     cityHash64(arrayStringConcat(arraySort(arrayMap(pair -> concat(pair.1, char(0), pair.2), arrayFilter(

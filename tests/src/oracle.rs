@@ -120,7 +120,7 @@ fn event(line: &[u8]) -> Option<Event> {
     let time = |key: &str| object.get(key).and_then(Value::as_i64).filter(|t| (0..=LAST_TIME).contains(t)).map(Time);
     let properties = object.get("properties").filter(|value| value.is_object());
     let row = RawEvent {
-        tenant: text("tenant").unwrap_or_else(|| "default".to_owned()),
+        tenant: text("tenant").filter(|tenant| !tenant.is_empty()).unwrap_or_else(|| "default".to_owned()),
         event_id: required("event_id").filter(short)?,
         event_type: required("event_type")?,
         user_id: required("user_id").filter(short)?,

@@ -28,11 +28,11 @@ pub(super) fn from_line(line: &str) -> Option<String> {
     for (key, raw) in members {
         let kind = what(raw);
         match &*key {
-            "event_id" | "event_type" | "user_id" | "timestamp" | "tenant" => {}
+            "event_id" | "event_type" | "user_id" | "timestamp" => {}
             "server_time" if is_time(raw.get()) => {}
             "properties" if kind == What::Object => {}
-            "session_id" if is_text(kind) => {}
-            "server_time" | "properties" | "session_id" | "context" | "geo" if kind == What::Null => {}
+            "session_id" | "tenant" if is_text(kind) => {}
+            "server_time" | "properties" | "session_id" | "tenant" | "context" | "geo" if kind == What::Null => {}
             "context" if kind == What::Object => {
                 object.add_inside(&key, raw, &["app_version", "os", "screen_resolution", "locale"]);
             }

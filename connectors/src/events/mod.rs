@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `event_id`, `event_type`, `user_id` | text, required, not empty; ids of at most 200 bytes | malformed |
 //! | `timestamp` | integer, required: milliseconds since 1970, years 1970 to 9999 | malformed |
-//! | `tenant` | text, not empty; absent or null: `default` | malformed |
+//! | `tenant` | text; absent, null or empty: `default` | `default`, the value goes to `extra` |
 //! | `properties.page` | text; required of a `page_view` | malformed there, else no column |
 //! | `properties.amount_cents`, `.currency` | 64-bit integer, text; required of a `purchase` | malformed there, else no column |
 //! | `session_id`, `context.*`, `geo.*`, `server_time` | text; milliseconds | no column, the value goes to `extra` |

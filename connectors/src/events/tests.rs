@@ -87,8 +87,15 @@ fn required_members_must_be_there_and_be_texts() {
             malformed(with(&format!(r#""{name}":{other}"#)), &format!("{name} is not a text"));
         }
     }
-    malformed(line(r#""tenant":"""#), "tenant is empty");
-    malformed(line(r#""tenant":3"#), "tenant is not a text");
+}
+
+#[test]
+fn an_event_that_names_no_tenant_belongs_to_the_default_one() {
+    for (tenant, extra) in [("\"\"", None), ("null", None), ("3", Some("{\"tenant\":3}"))] {
+        let event = event(&line(&format!("\"tenant\":{tenant}")));
+        assert_eq!((event.tenant().text, event.extra().as_deref()), ("default", extra), "{tenant}");
+        assert_eq!(event.tenant().hash, hash64(b"default"));
+    }
 }
 
 #[test]

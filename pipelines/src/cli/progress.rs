@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tidemill_dataflow::runtime::Gauges;
+use tidemill_tables::calendar::Instant;
 
 use super::measure::Stopwatch;
 
@@ -68,7 +69,7 @@ fn describe(gauges: &Gauges, elapsed: Duration) -> String {
     let read = gauges.bytes_read.load(Ordering::Relaxed) >> 20;
     let watermark = match gauges.watermark.load(Ordering::Relaxed).cast_signed() {
         i64::MIN | 0 => "unknown".to_owned(),
-        millis => format!("{millis} ms"),
+        millis => Instant(millis).to_string(),
     };
     let checkpoints = gauges.checkpoints.load(Ordering::Relaxed);
     format!(
