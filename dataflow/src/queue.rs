@@ -22,6 +22,8 @@ pub(crate) enum Item {
 
 pub(crate) enum Popped {
     Item(Item),
+    /// The run failed: no epoch may be taken for complete any more.
+    Halted,
     /// Nothing waits; everything through this epoch was taken. The flag says that nothing will follow.
     Empty {
         taken_through: Epoch,
@@ -105,6 +107,9 @@ impl BlockQueue {
 
     pub(crate) fn pop(&self) -> Popped {
         let mut inner = self.held();
+        if inner.abandoned {
+            return Popped::Halted;
+        }
         match inner.items.pop_front() {
             Some(item) => {
                 if let Item::Block(_, block) = &item {

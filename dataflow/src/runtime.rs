@@ -1,7 +1,7 @@
 //! Running a pipeline: dry build, seal, restore, workers, log, and an orderly end.
 //!
 //! A start is: build dry (report everything that is wrong), take a run number, choose the newest intact checkpoint, seal,
-//! replay the bound epochs after it, go on live (INV-5). All threads of the process end with it.
+//! replay the bound epochs after it, go on live (INV-5). After a failure a sink's thread may still hang in its last write.
 
 mod error;
 

@@ -301,6 +301,7 @@ impl Fields {
             || inside(self.geo.what)
             || !(server_time_fits || matches!(self.server_time.what, What::Absent | What::Null))
             || self.session_id.misfits_text()
+            || self.tenant.misfits_text()
             || self.app_version.misfits_text()
             || self.os.misfits_text()
             || self.screen_resolution.misfits_text()

@@ -62,6 +62,8 @@ pub(crate) fn build<'s, S: Source>(
                     capabilities.downgrade(epoch + 1);
                     again.activate();
                 }
+                // The capability stays: what was read in part must not look complete to anyone.
+                Popped::Halted => {}
                 Popped::Empty { ended: true, .. } => held = None,
                 Popped::Empty { taken_through, .. } => capabilities.downgrade(taken_through + 1),
             }

@@ -315,11 +315,18 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
     for (step, moment) in (1..=steps).step_by(5).flat_map(|s| [(s, Moment::Before), (s, Moment::After)]) {
         let store = memory();
         let (later, later_lines) = (Arc::clone(&store), lines.clone());
+        let (done, finished) = std::sync::mpsc::channel::<()>();
         let act = move || {
             attempt(&later_lines, later, 2).expect("the later run is alone");
+            drop(done);
         };
         let sleeper = Arc::new(ScriptedStore::acting_at(Arc::clone(&store), step, moment, act));
         let slept = attempt(&lines, Arc::clone(&sleeper) as Arc<dyn Store>, 1);
+        // One thread of the sleeper slept; the others may have found out before the later run was done.
+        if sleeper.operations().iter().any(|o| o.step >= step) {
+            // It ends when the later run is done and lets go of its sender.
+            let _ = finished.recv();
+        }
         let numbered = |operation: &Operation| operation.path.starts_with("_tidemill/runs/");
         let began = sleeper.operations().iter().take_while(|o| o.step <= step).any(numbered);
         if slept.is_err() {
