@@ -74,6 +74,8 @@ struct Partition {
 pub(crate) struct BindState {
     partitions: Vec<Partition>,
     watermark: Watermark,
+    /// Positions one epoch before: what the next epoch is cut by.
+    positions_before: Vec<Watermark>,
 }
 
 /// What follows from an epoch's reports.
@@ -102,6 +104,11 @@ impl BindState {
         self.partitions.iter().map(|p| p.clock.reached.or(p.head)).collect()
     }
 
+    /// The same one epoch earlier.
+    pub(crate) fn positions_before(&self) -> Vec<Watermark> {
+        self.positions_before.clone()
+    }
+
     /// Folds the reports of one epoch.
     ///
     /// # Panics
@@ -118,9 +125,8 @@ impl BindState {
         let cut = cut.expect("every epoch has the cut that the reader ended it with");
         blocks.sort_unstable_by_key(|block| block.order);
 
-        // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last
-        // windows are known to be complete.
-        let counted: Vec<bool> = self.partitions.iter().map(|p| !p.finished).collect();
+        self.positions_before = self.positions();
+        let old: Vec<(bool, u64)> = self.partitions.iter().map(|p| (p.finished, p.end)).collect();
         for moved in &cut.partitions {
             self.apply_cut(moved);
         }
@@ -132,13 +138,18 @@ impl BindState {
             malformed.extend(block.malformed.into_iter().map(|letter| (partition.name.clone(), letter)));
         }
         let before = self.watermark;
+        // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last windows
+        // are known to be complete. One that is found to be still at its end has left long ago.
         let watermarks = self.partitions.iter().enumerate().filter(|(index, p)| {
-            let moved = || cut.partitions.iter().any(|m| m.partition as usize == *index);
-            let ended_now = || counted.get(*index).copied().unwrap_or(true) || moved();
+            let ended_now = || old.get(*index).is_none_or(|(finished, end)| !finished || p.end > *end);
             !p.finished || (p.clock.reached.is_some() && ended_now())
         });
         let held = |p: &Partition| p.clock.reached.or(p.head).map(|time| time.minus(rule.out_of_orderness));
-        self.watermark = merge(before, watermarks.map(|(_, p)| held(p)).collect::<Vec<_>>());
+        let merged = merge(before, watermarks.map(|(_, p)| held(p)).collect::<Vec<_>>());
+        // An epoch that took nothing (a stop) says nothing about time: a stopped run goes on like one that was not.
+        if !cut.partitions.is_empty() {
+            self.watermark = merged;
+        }
         if cut.drained {
             self.watermark = Some(EventTime::MAX);
         }
@@ -248,6 +259,38 @@ mod tests {
         assert_eq!(state.bind(2, second, &rule).after, Some(EventTime(58 * MINUTE)));
         let nothing = vec![cut(3, &[])];
         assert_eq!(state.bind(3, nothing, &rule).after, Some(EventTime(58 * MINUTE)));
+    }
+
+    #[test]
+    fn a_finished_partition_looked_at_again_after_a_restart_does_not_hold_the_watermark_back() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        state.bind(1, vec![block(0, &[10 * MINUTE], &rule), ended(1, 0)], &rule);
+        let (mut again, same_end) = (ended(2, 0), 100);
+        if let Report::Cut(cut) = &mut again {
+            cut.partitions[0].end = same_end;
+            let second = PartitionCut { partition: 1, finished: false, end: 7, ..cut.partitions[0].clone() };
+            cut.partitions.push(second);
+        }
+        let bound = state.bind(2, vec![block(1, &[70 * MINUTE], &rule), again], &rule);
+        assert_eq!(bound.after, Some(EventTime(68 * MINUTE)));
+    }
+
+    fn ended(epoch: Epoch, partition: u32) -> Report {
+        cut(epoch, &[(partition, None, true)])
+    }
+
+    #[test]
+    fn an_epoch_that_took_nothing_leaves_the_watermark() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let reports = vec![
+            block(0, &[10 * MINUTE], &rule),
+            block(1, &[50 * MINUTE], &rule),
+            cut(1, &[(0, None, true), (1, None, false)]),
+        ];
+        state.bind(1, reports, &rule);
+        assert_eq!(state.bind(2, vec![cut(2, &[])], &rule).after, Some(EventTime(8 * MINUTE)));
     }
 
     #[test]

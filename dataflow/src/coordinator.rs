@@ -64,7 +64,17 @@ impl Book {
         let pieces = restored.iter().map(|o| (o.id.clone(), Pieces::restored(o.pieces.clone()))).collect();
         let bindings = state.bindings().values();
         let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX))));
-        Book { pieces, counts: state.counts().clone(), reachable, watermarks: watermarks.collect(), ..Book::default() }
+        #[expect(clippy::disallowed_methods, reason = "when a file may be deleted reaches no result")]
+        let now = Instant::now();
+        let removed_at = state.removed().keys().map(|path| (path.clone(), now)).collect();
+        Book {
+            pieces,
+            counts: state.counts().clone(),
+            reachable,
+            watermarks: watermarks.collect(),
+            removed_at,
+            ..Book::default()
+        }
     }
 }
 
@@ -100,6 +110,7 @@ impl Coordinator {
             Request::Checkpoint { epoch, pieces, source, watermark } => {
                 self.book.watermark = watermark;
                 self.checkpoint(epoch, pieces, source)?;
+                self.shared.checkpointed();
             }
             Request::Folded { operator, piece } => {
                 if let Some(piece) = &piece {

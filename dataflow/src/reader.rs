@@ -42,8 +42,8 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
     queue: Arc<BlockQueue>,
     partitions: Vec<Partition>,
-    /// Positions as of the checkpoint, for the first two epochs.
-    start_positions: Vec<Watermark>,
+    /// Positions one epoch before the checkpoint, and as of it, for the first two epochs.
+    start_positions: [Vec<Watermark>; 2],
     resume: Epoch,
     /// Bytes of each epoch in flight, oldest first.
     in_flight: Vec<(Epoch, u64)>,
@@ -71,7 +71,7 @@ impl Reader {
         mut reader: Box<dyn BlockReader>,
         config: ReaderConfig,
         (shared, queue): (Arc<Shared>, Arc<BlockQueue>),
-        (resume, known, start_positions): (Epoch, usize, Vec<Watermark>),
+        (resume, known, start_positions): (Epoch, usize, [Vec<Watermark>; 2]),
     ) -> Result<Self, SourceError> {
         let mut partitions = Vec::new();
         for (number, info) in reader.partitions().into_iter().enumerate() {
@@ -107,6 +107,10 @@ impl Reader {
         for binding in recorded {
             epoch += 1;
             self.replay(binding)?;
+            if binding.watermark == Some(i64::MAX) {
+                // The end of time was declared: nothing follows.
+                return Ok(());
+            }
         }
         loop {
             epoch += 1;
@@ -146,7 +150,7 @@ impl Reader {
     fn positions_for(&self, epoch: Epoch) -> Result<Vec<Watermark>, Halt> {
         // One partition left: there is nothing to choose, so nothing to wait for.
         let base = if epoch <= self.resume + 2 || self.partitions.iter().filter(|p| !p.finished).count() <= 1 {
-            self.start_positions.clone()
+            self.start_positions[usize::from(epoch == self.resume + 2)].clone()
         } else {
             self.shared.wait_positions(epoch - 2).ok_or(Halt::Abandoned)?
         };
@@ -237,7 +241,7 @@ impl Reader {
         let mut cut = EpochCut {
             epoch: binding.epoch,
             partitions: Vec::new(),
-            last: false,
+            last: binding.watermark == Some(i64::MAX),
             ended: binding.last,
             drained: binding.watermark == Some(i64::MAX),
         };

@@ -205,7 +205,10 @@ pub fn check(build: &impl Build, options: &RunOptions, state: &LogState) -> Resu
 /// What `seal` records of the plan: a start with another one is refused where bound epochs wait to be replayed.
 fn sealed_plan(plan: &Plan, options: &RunOptions) -> String {
     let disabled: Vec<&str> = options.disabled_sinks.iter().map(String::as_str).collect();
-    format!("{} disabled=[{}] {}", plan.fingerprint(), disabled.join(","), options.settings)
+    let mode = if options.exactly_once { "exactly-once on" } else { "exactly-once off" };
+    format!("{} disabled=[{}] {mode} {}", plan.fingerprint(), disabled.join(","), options.settings)
+        .trim_end()
+        .to_owned()
 }
 
 /// Runs a pipeline until its input ends, `stop` is called, or something fails.
@@ -288,6 +291,9 @@ pub fn run(
     })
 }
 
+/// The columns of an epoch have 32-bit offsets.
+const MAX_EPOCH_BYTES: u64 = 1 << 30;
+
 fn check_options(options: &RunOptions) -> Result<(), RunError> {
     if options.workers == 0 {
         return Err(RunError::Usage("--workers 0: there must be at least one worker".into()));
@@ -297,6 +303,12 @@ fn check_options(options: &RunOptions) -> Result<(), RunError> {
         return Err(RunError::Usage(format!(
             "--memory-budget {} is too small for epochs of {} bytes: give at least {needed}, or a smaller --epoch-bytes",
             options.memory_budget, options.epoch_bytes
+        )));
+    }
+    if options.epoch_bytes > MAX_EPOCH_BYTES {
+        return Err(RunError::Usage(format!(
+            "--epoch-bytes {} is too large: give at most {MAX_EPOCH_BYTES}",
+            options.epoch_bytes
         )));
     }
     if options.epoch_bytes < crate::cut::SLIVER {
@@ -418,7 +430,7 @@ fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOp
         max_epochs_in_flight: 3,
         drain: options.drain,
     };
-    let start: Vec<Watermark> = source.positions();
+    let start: [Vec<Watermark>; 2] = [source.positions_before(), source.positions()];
     let reader = Reader::new(
         reader,
         config,

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     failed: AtomicBool,
     stop: AtomicBool,
     checkpoint_due: AtomicBool,
+    /// A checkpoint was begun and is not recorded yet.
+    checkpointing: AtomicBool,
     workers: Mutex<Vec<Thread>>,
     /// Shown by the progress display; never read by the engine.
     pub(crate) gauges: Arc<Gauges>,
@@ -82,6 +84,7 @@ impl Shared {
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             checkpoint_due: AtomicBool::new(false),
+            checkpointing: AtomicBool::new(false),
             workers: Mutex::new(Vec::new()),
             gauges,
         }
@@ -116,8 +119,19 @@ impl Shared {
         self.checkpoint_due.store(true, Ordering::Release);
     }
 
-    pub(crate) fn take_checkpoint_due(&self) -> bool {
-        self.checkpoint_due.swap(false, Ordering::AcqRel)
+    /// Whether to begin a checkpoint now: it is due (or `anyway`), and no other is under way, so that what waits to be
+    /// stored is the changes of one (INV-8).
+    pub(crate) fn begin_checkpoint(&self, anyway: bool) -> bool {
+        let under_way = self.checkpointing.load(Ordering::Acquire);
+        let begin = anyway || (!under_way && self.checkpoint_due.swap(false, Ordering::AcqRel));
+        if begin {
+            self.checkpointing.store(true, Ordering::Release);
+        }
+        begin
+    }
+
+    pub(crate) fn checkpointed(&self) {
+        self.checkpointing.store(false, Ordering::Release);
     }
 
     pub(crate) fn register_worker(&self, thread: Thread) {

@@ -1,8 +1,8 @@
 //! Which pieces make up an operator's state, in the order in which they were written, and when some are folded.
 //!
 //! Every checkpoint adds what changed since the last one. To keep restores short the youngest pieces are folded together
-//! as soon as they weigh as much as the one before them, so every byte is rewritten a logarithmic number of times and
-//! there are never more than a few dozen pieces. A piece whose records have all expired is dropped whole.
+//! as soon as there are [`FOLDED_AT_ONCE`] of about one weight, so every byte is rewritten a logarithmic number of times
+//! and there are never more than a few dozen pieces. A piece whose records have all expired is dropped whole.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub struct PieceRef {
     /// Once the watermark is here, nothing in it matters.
     pub expires: Option<EventTime>,
 }
+
+/// How many pieces of about one weight are left side by side; one more, and they are folded.
+const FOLDED_AT_ONCE: usize = 4;
 
 /// Pieces lighter than this are folded with their neighbours whatever those weigh.
 const LIGHT: u64 = 256 * 1024;
@@ -67,7 +70,7 @@ impl Pieces {
 
     /// Hands out the pieces to fold next, if it is time.
     pub(crate) fn plan_fold(&mut self) -> Option<FoldPlan> {
-        if self.folding.is_some() || self.pieces.len() < 2 {
+        if self.folding.is_some() || self.pieces.len() < FOLDED_AT_ONCE {
             return None;
         }
         let mut from = self.pieces.len() - 1;
@@ -79,7 +82,7 @@ impl Pieces {
             from -= 1;
             weight += self.pieces[from].bytes;
         }
-        if self.pieces.len() - from < 2 {
+        if self.pieces.len() - from < FOLDED_AT_ONCE {
             return None;
         }
         self.folding = Some((from, self.pieces.len()));
@@ -112,7 +115,7 @@ mod tests {
                 rewritten += bytes;
                 pieces.folded(Some(piece(epoch, bytes)));
             }
-            assert!(pieces.list().len() <= 16, "{} pieces at {epoch}", pieces.list().len());
+            assert!(pieces.list().len() <= 36, "{} pieces at {epoch}", pieces.list().len());
         }
         assert!(rewritten < 4_096 * ADDED * 14, "rewritten {} times", rewritten / (4_096 * ADDED));
     }

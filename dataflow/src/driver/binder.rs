@@ -72,7 +72,7 @@ pub(crate) fn build<'s>(
             while let Some((epoch, mut capabilities, reports)) = pending.take_closed(&[&frontiers[0]]) {
                 let bound = state.bind(epoch, reports, &rule);
                 env.shared.publish_positions(epoch, state.positions());
-                let checkpoint = env.exactly_once && (env.shared.take_checkpoint_due() || bound.last);
+                let checkpoint = env.exactly_once && env.shared.begin_checkpoint(bound.last);
                 if checkpoint {
                     let encoded = serde_json::to_string(&state).expect("the source's state is plain data");
                     let ack = Ack::Source { state: encoded, watermark: bound.after };

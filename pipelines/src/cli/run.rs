@@ -15,7 +15,7 @@ use tidemill_connectors::events::{Format, HashKey};
 use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunOptions, RunReport, StopHandle};
+use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::source::{PartitionBinding, Source};
 use tidemill_log::{DurableLocal, LogError, LogState, ObjectStoreBridge, Store, reader};
 use tidemill_query::Lake;
@@ -130,6 +130,11 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
             return print(&job, &report, &Usage::of(clock, 0));
         }
     }
+    if before.as_ref().is_none_or(|state| !state.ended()) {
+        // A mistyped or changed input is refused before this run takes the folder over from one that may be alive.
+        let recorded = before.iter().flat_map(|state| state.committed_partitions().into_values()).map(connectors_own);
+        io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
+    }
     let gauges = Arc::new(Gauges::default());
     let stop = StopHandle::default();
     on_signals(&stop)?;
@@ -182,8 +187,17 @@ fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
 fn existing(job: &Job) -> Result<Option<LogState>, Failure> {
     match reader::read(Arc::clone(&job.store), "_tidemill") {
         Ok(state) => Ok(Some(state)),
-        Err(LogError::NotInitialized { .. }) => Ok(None),
-        Err(error) => Err(Failure::refused(with_causes(&error))),
+        Err(LogError::NotInitialized { .. }) => {
+            let left = ["tables", "dead_letters"].into_iter().find(|folder| job.root.join(folder).exists());
+            match left {
+                None => Ok(None),
+                Some(folder) => Err(Failure::refused(format!(
+                    "{} holds {folder}/ but no log (a run with --exactly-once off that did not finish?); name a new folder",
+                    job.root.display()
+                ))),
+            }
+        }
+        Err(error) => Err(Failure::from(RunError::Log(error))),
     }
 }
 
@@ -191,20 +205,20 @@ fn existing(job: &Job) -> Result<Option<LogState>, Failure> {
 fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     let complete = state.ended()
         && state.committed() == state.bound()
-        && state.checkpoints().last().map(|checkpoint| checkpoint.epoch) == state.committed()
+        && (state.drained() || state.checkpoints().last().map(|checkpoint| checkpoint.epoch) == state.committed())
         && (!job.options.drain || state.drained());
     if !complete {
         return Ok(false);
     }
     let recorded: Vec<PartitionBinding> = state.committed_partitions().into_values().map(connectors_own).collect();
     let source = AnalyticsIo::new(job.files.clone(), Arc::clone(&job.store)).events();
-    let mut reader = source.open(&recorded).map_err(|error| Failure::from(runtime::RunError::Source(error)))?;
+    let mut reader = source.open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     if reader.partitions().len() > recorded.len() {
         return Ok(false);
     }
     for partition in &recorded {
         let next = reader.read(partition.partition, 1, None);
-        if next.map_err(|error| Failure::from(runtime::RunError::Source(error)))?.is_some() {
+        if next.map_err(|error| Failure::from(RunError::Source(error)))?.is_some() {
             return Ok(false);
         }
     }
