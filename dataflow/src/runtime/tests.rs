@@ -353,6 +353,33 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
 }
 
 #[test]
+fn a_drain_that_crashes_at_any_step_is_drained_in_the_end() {
+    let lines = Lines(Arc::new(vec![sample().0[0][..40_000].to_vec()]));
+    let drain = |store: Arc<dyn Store>| {
+        let context =
+            RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+        let options = RunOptions { drain: true, ..options(2) };
+        run(pipeline(&lines, &store), &options, context, &StopHandle::default())
+    };
+    let steps = {
+        let store = Arc::new(ScriptedStore::new(memory(), |_, _| Reaction::Proceed));
+        assert!(drain(Arc::clone(&store) as Arc<dyn Store>).unwrap().state.drained());
+        store.operations().len() as u64
+    };
+    for step in 1..=steps {
+        let store = memory();
+        let _ = drain(dying_at(&store, step));
+        match drain(Arc::clone(&store)) {
+            Ok(report) => assert!(report.finished && report.state.drained(), "step {step}"),
+            // It was drained and committed already; only its last checkpoint is missing.
+            Err(error) => assert!(error.to_string().contains("drained"), "step {step}: {error}"),
+        }
+        let state = reader::read(Arc::clone(&store), "_tidemill").unwrap();
+        assert!(state.drained() && state.committed() == state.bound(), "step {step}");
+    }
+}
+
+#[test]
 fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
     let (lines, store) = (sample(), memory());
     let stop = StopHandle::default();
