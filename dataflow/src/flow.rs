@@ -30,7 +30,6 @@ pub(crate) struct Registry {
     pub(crate) open: Option<OpenFn>,
     pub(crate) rule: Option<Watermarks>,
     pub(crate) folds: BTreeMap<String, FoldFn>,
-    pub(crate) tables: BTreeMap<&'static str, String>,
 }
 
 /// What all workers of a process share while they build and run.

@@ -28,6 +28,7 @@ use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
 pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::Maintenance;
+use crate::source::as_the_connector_left_it;
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
 
@@ -421,8 +422,8 @@ fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOp
             Some(then) => *partition = then.clone(),
             None => (partition.end, partition.lines, partition.digest) = (0, 0, String::new()),
         }
-        partition.detail = partition.detail.get("source").cloned().unwrap_or_default();
     }
+    let recorded: Vec<_> = recorded.into_iter().map(as_the_connector_left_it).collect();
     let reader = open(&recorded)?;
     let config = ReaderConfig {
         epoch_bytes: options.epoch_bytes,

@@ -59,8 +59,6 @@ pub struct Gauges {
     pub bytes_read: AtomicU64,
     /// Bytes to read as far as known (bytes on disk).
     pub bytes_total: AtomicU64,
-    /// Share of `bytes_total` that has been read, in bytes on disk, as far as known.
-    pub lines_read: AtomicU64,
     /// Records and malformed lines in committed epochs, cumulative.
     pub events_committed: AtomicU64,
     /// The last committed epoch.

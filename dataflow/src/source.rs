@@ -76,6 +76,13 @@ pub struct Position {
     pub finished: bool,
 }
 
+/// A recorded binding as [`Source::open`] takes it: with the connector's own detail, without what the engine keeps beside it.
+#[must_use]
+pub fn as_the_connector_left_it(mut recorded: PartitionBinding) -> PartitionBinding {
+    recorded.detail = recorded.detail.get("source").cloned().unwrap_or_default();
+    recorded
+}
+
 /// Hands out blocks; lives on the reader thread.
 pub trait BlockReader: Send {
     /// All partitions; their order is the order in which records of one epoch win over each other.

@@ -152,10 +152,9 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 
     /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
-        let node = self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
-        self.flow.env.registry.lock().expect("no panic while it is held").tables.insert(id, table.table.clone());
+        self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
         if !self.flow.env.disabled_sinks.contains(id) {
-            sink::build(&self, id, node, table);
+            sink::build(&self, id, table);
         }
     }
 

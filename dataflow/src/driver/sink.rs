@@ -37,12 +37,7 @@ struct Written {
     files: Vec<DataFile>,
 }
 
-pub(crate) fn build<D: Send + Sync + 'static>(
-    stream: &Stream<'_, D>,
-    id: &'static str,
-    _node: usize,
-    table: TableSink<D>,
-) {
+pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'static str, table: TableSink<D>) {
     let flow = stream.flow.clone();
     let TableSink { table, encode, writer } = table;
     let owner = u32::try_from(hash64(id.as_bytes()) % u64::from(flow.workers())).expect("a worker index is small");

@@ -16,7 +16,7 @@ use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunOptions, RunReport, StopHandle};
-use tidemill_dataflow::source::{PartitionBinding, Source};
+use tidemill_dataflow::source::{PartitionBinding, Source, as_the_connector_left_it};
 use tidemill_log::{DurableLocal, LogError, LogState, ObjectStoreBridge, Store, reader};
 use tidemill_query::Lake;
 
@@ -132,7 +132,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     }
     if before.as_ref().is_none_or(|state| !state.ended()) {
         // A mistyped or changed input is refused before this run takes the folder over from one that may be alive.
-        let recorded = before.iter().flat_map(|state| state.committed_partitions().into_values()).map(connectors_own);
+        let recorded =
+            before.iter().flat_map(|state| state.committed_partitions().into_values()).map(as_the_connector_left_it);
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let gauges = Arc::new(Gauges::default());
@@ -210,7 +211,8 @@ fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     if !complete {
         return Ok(false);
     }
-    let recorded: Vec<PartitionBinding> = state.committed_partitions().into_values().map(connectors_own).collect();
+    let recorded: Vec<PartitionBinding> =
+        state.committed_partitions().into_values().map(as_the_connector_left_it).collect();
     let source = AnalyticsIo::new(job.files.clone(), Arc::clone(&job.store)).events();
     let mut reader = source.open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     if reader.partitions().len() > recorded.len() {
@@ -223,11 +225,6 @@ fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
         }
     }
     Ok(true)
-}
-
-fn connectors_own(mut partition: PartitionBinding) -> PartitionBinding {
-    partition.detail = partition.detail.get("source").cloned().unwrap_or_default();
-    partition
 }
 
 fn finished_before(state: &LogState) -> RunReport {
