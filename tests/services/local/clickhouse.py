@@ -1,0 +1,64 @@
+"""ClickHouse: the code of the real server, from the library that npm's chdb package carries.
+
+The library holds the `clickhouse-local` program, which since 26.7 can listen as the server does: HTTP and native
+protocol, MergeTree and its deduplication, views. Not in it: Keeper and so Replicated tables, `system.query_log`.
+"""
+
+import platform
+import sys
+import tarfile
+from pathlib import Path
+
+from . import installation
+from .failure import Failure
+from .loopback import HOST, Request, expect_ok
+from .processes import Launch
+from .service import DATABASE, Place, Service
+
+LAUNCHER = Path(__file__).with_name("clickhouse_launcher.py")
+# Starts to listen; the last query only keeps the program from ending.
+QUERY = ("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; "
+         "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(1)) "
+         "SETTINGS max_block_size=1, function_sleep_max_microseconds_per_block=0")
+
+
+class ClickHouse(Service):
+    """One server; databases, tables and the log of deduplication survive `kill -9`."""
+
+    name = "clickhouse"
+    version = "26.7.3-stable.1"
+    ports = ("http", "native")
+    variable = "CLICKHOUSE_URL"
+
+    def install(self, folder: Path, log: Path) -> None:
+        if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            raise Failure("its package is for Linux on x86_64 only; start one by tests/services/docker-compose.yml "
+                          f"and set {self.variable}")
+        package = f"@chdb/lib-linux-x64-gnu@{self.version}"
+        installation.run([installation.tool("npm"), "pack", package], log, folder)
+        [archive] = folder.glob("*.tgz")
+        with tarfile.open(archive) as content:
+            library = content.getmember("package/libchdb.so")
+            library.name = "libchdb.so"
+            content.extract(library, folder)
+        archive.unlink()
+
+    def prepare(self, place: Place) -> Launch:
+        place.data.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(LAUNCHER), f"{place.installed}/libchdb.so", "--multiquery",
+                   f"--path={place.data}", f"--listen_host={HOST}", f"--http_port={place.ports['http']}",
+                   f"--tcp_port={place.ports['native']}", "--logger.console", "--log-level=warning", f"--query={QUERY}"]
+        return Launch(command, {}, str(place.data))
+
+    def address(self, port: int) -> str:
+        return f"http://{HOST}:{port}"
+
+    def check(self, address: str) -> None:
+        expect_ok(Request(f"{address}/ping"))
+
+    def furnish(self, address: str) -> None:
+        # The database `default` of clickhouse-local is no plain one: it overlays files.
+        expect_ok(Request(address, f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE=Atomic".encode()))
+
+    def exports(self, address: str) -> dict[str, str]:
+        return {"CLICKHOUSE_URL": address}
