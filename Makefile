@@ -8,13 +8,15 @@ PYTHON ?= python3
 VENV := .cache/venv
 ORACLE := $(VENV)/installed
 
+SERVICES := $(PYTHON) tests/services/services.py
+
 # The schedule of `make chaos-files`.
 SEED ?= 1
 KILLS ?= 60
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files
+.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,3 +58,14 @@ bench-rules: ## Measure the hot rules one by one.
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos:: -- --nocapture
+
+services: ## Start Kafka, ClickHouse, a schema registry, S3 and toxiproxy on this machine.
+	$(SERVICES) start
+	@$(SERVICES) env
+	@echo "# Into a shell: eval \"\$$($(SERVICES) env)\"; logs: .cache/services/run/logs; stop: make services-stop"
+
+services-stop: ## Stop the services; their data and ports stay for the next start.
+	$(SERVICES) stop
+
+services-wipe: ## Stop the services and delete their data and logs.
+	$(SERVICES) wipe

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,6 @@ class Check:
         """A call of services.py; none of the caller's own services is used, only those given as variables."""
         own = {service.variable for service in SERVICES.values()}
         kept = {name: value for name, value in os.environ.items() if name not in own}
-        # Not by a context manager or a pipe that children could hold open: services outlive this.
         self.last = subprocess.run([sys.executable, str(PROGRAM), *arguments, "--dir", str(self.folder)],
                                    env=kept | variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         return self.last.stdout.splitlines()
@@ -138,27 +137,39 @@ class Check:
             assert other.last.returncode == 1 and "S3_ENDPOINT names" in line, line
 
     def foreground(self) -> None:
-        """Services in the foreground end with the standard input of the command."""
+        """Services in the foreground end with the standard input of the command, and at a signal."""
+        for ends in (lambda shell: shell.stdin.close(), lambda shell: shell.terminate()):
+            self._foreground_until(ends)
+
+    @staticmethod
+    def _foreground_until(ends: Callable[[Any], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(PROGRAM), "start", "--foreground", "toxiproxy", "--dir", folder]
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+                assert shell.stdin and shell.stdout
                 shell.stdout.readline()
                 assert shell.stdout.readline() == "ready\n"
                 record = RunFolder(Path(folder)).records()["toxiproxy"]
-                assert record.alive
-                shell.stdin.close()
+                at_first = record.state
+                assert at_first is State.RUNNING
+                ends(shell)
                 assert shell.wait(20) == 0
-            assert not record.alive, "left running by --foreground"
+            assert record.state is State.GONE, "left running by --foreground"
 
     def only_loopback(self) -> None:
-        """No service listens on any other interface."""
+        """The services listen on their recorded ports and on no other, and on no other interface."""
         inodes = {os.readlink(entry) for pid in self.pids().values() for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        listening = []
         for table in ("tcp", "tcp6"):
             for line in Path("/proc/net", table).read_text(encoding="utf-8").splitlines()[1:]:
                 fields = line.split()
-                listens = fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes
-                # 127.0.0.1, and the same as an IPv6 address: the last word, in the machine's byte order.
-                assert not listens or fields[1].split(":")[0].endswith("0100007F"), f"listens beyond loopback: {line}"
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                    interface, _, port = fields[1].partition(":")
+                    # 127.0.0.1, and the same as an IPv6 address: the last word, in the machine's byte order.
+                    assert interface.endswith("0100007F"), f"listens beyond loopback: {line}"
+                    listening.append(int(port, 16))
+        recorded = [port for record in self.run.records().values() for port in record.ports.values()]
+        assert sorted(listening) == sorted(recorded), (listening, recorded)
 
 
 def wrong_process_is_safe(folder: Path) -> None:
@@ -221,20 +232,19 @@ def exercise(check: Check) -> None:
             check.find()
     with step("a service of somebody else is used and left alone"):
         check.external()
-    with step("foreground ends with its input"):
+    with step("foreground ends with its input and at a signal"):
         check.foreground()
-    records = check.run.records().values()
     with step("stop leaves nothing running, and data for the next start"):
-        processes_before = [record.process for record in records]
+        records = check.run.records().values()
         check.must("stop")
-        assert all(processes.state(process) is State.GONE for process in processes_before), "left running"
+        assert all(record.state is State.GONE for record in records), "left running"
         assert all(pid is None for pid in check.pids().values())
         check.must("start")
         check.find()
     with step("wipe ends them and deletes all data"):
-        processes_before = [record.process for record in check.run.records().values()]
+        records = check.run.records().values()
         check.must("wipe")
-        assert all(processes.state(process) is State.GONE for process in processes_before), "left running"
+        assert all(record.state is State.GONE for record in records), "left running"
         assert not list(check.folder.glob("data/*")), "data is left"
         assert not check.must("env"), "variables of stopped services are left"
 

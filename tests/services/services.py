@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The services that Tidemill's tests and developers use, on this machine, without containers.
+"""The services that Tidemill's tests and developers use, on this machine (Linux), without containers.
 
     services.py start [NAME...] [--foreground]   start all or some, reuse what runs, print where they are
     services.py status | stop | wipe | restart | install [NAME...]
@@ -9,11 +9,12 @@
 Every command takes --dir DIR: where data, logs, `env` and `services.json` are (.cache/services/run). Any number of
 folders can run at once. Everything listens on loopback only, on ports that were free.
 
-If KAFKA_BROKERS, CLICKHOUSE_URL, S3_ENDPOINT or SCHEMA_REGISTRY_URL is set, the service it names is used and left
-alone; it is to have the database or bucket `tidemill`.
+If KAFKA_BROKERS, CLICKHOUSE_URL, SCHEMA_REGISTRY_URL, S3_ENDPOINT or TOXIPROXY_URL is set, the service it names is
+used and left alone; it is to have the database or bucket `tidemill`.
 
-Services outlive the command that starts them, until `stop`. With --foreground the command stays, and stops what it has
-started at SIGINT, SIGTERM, or when its standard input ends, as it does when the program that holds it dies.
+Services outlive the command that starts them, until `stop`. With --foreground the command says `ready` once all
+answer, stays, and stops what it has started at SIGINT, SIGTERM, or when its standard input ends, as it does when the
+program that holds it dies; if one fails to start, it stops the others and ends.
 
 Exits 1 if one of the services failed, after one line per service; the others are started all the same.
 """
@@ -68,11 +69,18 @@ class Commands:
         return f"{record.address}  ({how})"
 
     def foreground(self) -> bool:
-        """Starts, and stops what it started when it is told to, or when nobody is there any more to tell."""
+        """Starts, and stops what was not there before when it is told to, or when nobody is left to tell."""
         over = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: over.set())
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), over.set()), daemon=True).start()
+
+        def until_input_ends() -> None:
+            # Not through sys.stdin, whose lock this thread would still hold when the program ends by a signal.
+            while os.read(0, 65_536):
+                pass
+            over.set()
+
+        threading.Thread(target=until_input_ends, daemon=True).start()
         before = {name for name, life in self._lives.items() if life.state() in ("running", "paused", "external")}
         well = self.start()
         if well and not over.is_set():
@@ -95,13 +103,13 @@ class Commands:
         return self._each(lambda _, life: str(life.install()))
 
     def kill(self) -> bool:
-        return self._each(lambda _, life: life.kill() or "killed")
+        return self._fault(Lifecycle.kill, "killed")
 
     def pause(self) -> bool:
-        return self._each(lambda _, life: life.pause() or "paused")
+        return self._fault(Lifecycle.pause, "paused")
 
     def resume(self) -> bool:
-        return self._each(lambda _, life: life.resume() or "resumed")
+        return self._fault(Lifecycle.resume, "resumed")
 
     def status(self) -> bool:
         """One line each; true if all answer to signals or are somebody else's."""
@@ -117,6 +125,13 @@ class Commands:
         if self._run.environment.exists():
             sys.stdout.write(self._run.environment.read_text(encoding="utf-8"))
         return True
+
+    def _fault(self, act: Callable[[Lifecycle], None], done: str) -> bool:
+        def one(_: str, life: Lifecycle) -> str:
+            act(life)
+            return done
+
+        return self._each(one)
 
     def _each(self, act: Callable[[str, Lifecycle], str | None]) -> bool:
         """Does one thing with all services side by side and prints a line for each; false if one failed."""

@@ -43,12 +43,12 @@ class Lifecycle:
         """Makes the service answer; also tells whether this call started it, rather than found it."""
         with self._run.changing(self._name):
             record = self._run.record(self._name)
-            named = os.environ.get(self._service.variable or "")
+            named = os.environ.get(self._service.variable)
             # The variable may come from our own export lines.
             if named and not (record and not record.external and record.address == named):
                 return self._use(named, record), False
-            if record and record.alive:
-                if processes.state(record.process) is State.PAUSED:
+            if record and record.process and record.state is not State.GONE:
+                if record.state is State.PAUSED:
                     processes.resume(record.process)
                 self._await(record)
                 return record, False
@@ -73,9 +73,9 @@ class Lifecycle:
             if record.external:
                 self._run.keep(self._name, None)
                 return False
-            alive = record.alive
+            before = record.state
             self._end(record)
-            return alive
+            return before is not State.GONE
 
     def wipe(self) -> bool:
         """Ends the service and deletes its data and its logs; False if it did not run."""
@@ -88,10 +88,9 @@ class Lifecycle:
 
     def kill(self) -> None:
         """Ends the service as a crash would."""
-        record = self._ours()
-        if not record.alive:
+        if self._ours().state is State.GONE:
             raise Failure("is not running")
-        processes.kill(record.process)
+        processes.kill(self._running())
 
     def pause(self) -> None:
         """Lets the service hang: connections stay open, nothing is answered."""
@@ -110,7 +109,7 @@ class Lifecycle:
             return "external"
         if record.process is None:
             return "stopped"
-        return processes.state(record.process).value
+        return record.state.value
 
     def _ours(self) -> Record:
         record = self._run.record(self._name)
@@ -177,7 +176,7 @@ class Lifecycle:
             self._service.check(record.address)
             self._service.furnish(record.address)
 
-        wait_for(ready, lambda: record.alive, self._service.start_patience)
+        wait_for(ready, lambda: record.state is not State.GONE, self._service.start_patience)
 
     def _end(self, record: Record) -> None:
         if record.process:

@@ -48,9 +48,9 @@ class Record:
         return None if self.pid is None else Process(self.pid, self.started, self.command)
 
     @property
-    def alive(self) -> bool:
-        """Whether it is ours and has a process, running or paused."""
-        return self.process is not None and state(self.process) is not State.GONE
+    def state(self) -> State:
+        """What its process does; one that is external or stopped has none."""
+        return State.GONE if self.process is None else state(self.process)
 
     def started_as(self, process: Process, plan: Launch) -> "Record":
         """This record with the process that now is the service."""
@@ -102,7 +102,7 @@ class RunFolder:
             ordered = dict(sorted(records.items()))
             text = json.dumps({other: asdict(kept) for other, kept in ordered.items()}, indent=2)
             _replace(self._records, text + "\n")
-            exports = {}
+            exports: dict[str, str] = {}
             for kept in ordered.values():
                 if kept.external or kept.pid is not None:
                     exports |= kept.exports

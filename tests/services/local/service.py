@@ -28,8 +28,8 @@ class Service(ABC):
     version: str
     # The ports by name; the first is the one in the address.
     ports: tuple[str, ...]
-    # The variable that names a service which runs already and is to be used instead; None if there is no such thing.
-    variable: str | None
+    # The variable that names a service which runs already and is to be used instead.
+    variable: str
     # How long it may take to answer, and to end when asked to, in seconds.
     start_patience: float = 60
     stop_patience: float = 10

@@ -14,7 +14,7 @@ class Toxiproxy(Service):
     name = "toxiproxy"
     version = "2.12.0"
     ports = ("http",)
-    variable = None
+    variable = "TOXIPROXY_URL"
 
     def install(self, folder: Path, log: Path) -> None:
         module = f"github.com/Shopify/toxiproxy/v2/cmd/server@v{self.version}"
