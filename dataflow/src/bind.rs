@@ -3,6 +3,8 @@
 //! [`BindState`] is the pure half of the binder: it folds the reports of an epoch, in input order, into the clocks of the
 //! partitions and says what to record. Replaying the same epochs gives the same bindings; the driver compares.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidemill_log::{Binding, PartitionBinding, PartitionStatus};
@@ -34,20 +36,35 @@ pub(crate) struct PartitionCut {
     pub(crate) lines: u64,
     pub(crate) digest: String,
     pub(crate) finished: bool,
+    /// Live, caught up and silent for so long that it does not hold the watermark back.
+    pub(crate) idle: bool,
 }
 
 /// How the reader cut an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EpochCut {
     pub(crate) epoch: Epoch,
-    /// The partitions that are new or moved.
+    /// The partitions that are new or moved, or became idle or active.
     pub(crate) partitions: Vec<PartitionCut>,
+    /// How long all partitions have been idle, in milliseconds, when they are: time goes on without events.
+    pub(crate) silent_for: Option<u64>,
+    /// In the replay of an epoch that a live source was cut into: the partitions' watermarks as they were recorded. They
+    /// depended on how the records came, block by block.
+    pub(crate) recorded: Vec<(u32, Watermark)>,
     /// No epoch follows in this run.
     pub(crate) last: bool,
     /// All partitions are at their end.
     pub(crate) ended: bool,
     /// The end of time was declared.
     pub(crate) drained: bool,
+}
+
+impl EpochCut {
+    /// An epoch that contains nothing yet.
+    pub(crate) fn new(epoch: Epoch) -> Self {
+        let (partitions, recorded) = (Vec::new(), Vec::new());
+        EpochCut { epoch, partitions, silent_for: None, recorded, last: false, ended: false, drained: false }
+    }
 }
 
 /// A worker's or the reader's part of what an epoch contains.
@@ -67,6 +84,9 @@ struct Partition {
     lines: u64,
     digest: String,
     finished: bool,
+    /// Missing in checkpoints that are older than the field.
+    #[serde(default)]
+    idle: bool,
 }
 
 /// The source's state: what a checkpoint keeps of it.
@@ -137,15 +157,26 @@ impl BindState {
             read += block.records + block.malformed.len() as u64;
             malformed.extend(block.malformed.into_iter().map(|letter| (partition.name.clone(), letter)));
         }
+        for (number, watermark) in &cut.recorded {
+            self.partitions[*number as usize].clock.reached = watermark.map(|time| time.plus(rule.out_of_orderness));
+        }
         let before = self.watermark;
         // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last windows
         // are known to be complete. One that is found to be still at its end has left long ago.
         let watermarks = self.partitions.iter().enumerate().filter(|(index, p)| {
             let ended_now = || old.get(*index).is_none_or(|(finished, end)| !finished || p.end > *end);
-            !p.finished || (p.clock.reached.is_some() && ended_now())
+            !p.idle && (!p.finished || (p.clock.reached.is_some() && ended_now()))
         });
         let held = |p: &Partition| p.clock.reached.or(p.head).map(|time| time.minus(rule.out_of_orderness));
         let merged = merge(before, watermarks.map(|(_, p)| held(p)).collect::<Vec<_>>());
+        // Without events anywhere time goes on by the clock from where the events left it: at its pace, not to its hour, so
+        // that a backfill of last year's events may pause without all that follows being late.
+        let silent = cut.silent_for.map(Duration::from_millis);
+        let furthest = self.partitions.iter().filter_map(|p| p.clock.watermark(rule)).max();
+        let merged = match (silent, furthest) {
+            (Some(silent), Some(furthest)) => merge(before, [Some(furthest.plus(silent))]),
+            _ => merged,
+        };
         // An epoch that took nothing (a stop) says nothing about time: a stopped run goes on like one that was not.
         if !cut.partitions.is_empty() {
             self.watermark = merged;
@@ -172,7 +203,8 @@ impl BindState {
         if index == self.partitions.len() {
             let (name, head) = (cut.name.clone(), cut.head);
             let (clock, detail, digest) = (PartitionClock::default(), String::new(), String::new());
-            self.partitions.push(Partition { name, detail, clock, head, end: 0, lines: 0, digest, finished: false });
+            let (end, lines, finished, idle) = (0, 0, false, false);
+            self.partitions.push(Partition { name, detail, clock, head, end, lines, digest, finished, idle });
         }
         let partition = &mut self.partitions[index];
         partition.detail.clone_from(&cut.detail);
@@ -180,6 +212,7 @@ impl BindState {
         partition.lines = cut.lines;
         partition.digest.clone_from(&cut.digest);
         partition.finished = cut.finished;
+        partition.idle = cut.idle;
     }
 
     fn recorded(&self, number: u32, rule: &Watermarks) -> PartitionBinding {
@@ -191,7 +224,11 @@ impl BindState {
             lines: partition.lines,
             digest: partition.digest.clone(),
             watermark: partition.clock.watermark(rule).map(|t| t.0),
-            status: if partition.finished { PartitionStatus::Finished } else { PartitionStatus::Active },
+            status: match (partition.finished, partition.idle) {
+                (true, _) => PartitionStatus::Finished,
+                (false, true) => PartitionStatus::Idle,
+                (false, false) => PartitionStatus::Active,
+            },
             detail: serde_json::from_str(&partition.detail).unwrap_or(Value::Null),
         }
     }
@@ -225,9 +262,10 @@ mod tests {
             lines: epoch,
             digest: String::new(),
             finished: *finished,
+            idle: false,
         };
         let partitions = partitions.iter().map(moved).collect();
-        Report::Cut(EpochCut { epoch, partitions, last: false, ended: false, drained: false })
+        Report::Cut(EpochCut { partitions, ..EpochCut::new(epoch) })
     }
 
     const MINUTE: i64 = 60_000;
@@ -278,6 +316,43 @@ mod tests {
 
     fn ended(epoch: Epoch, partition: u32) -> Report {
         cut(epoch, &[(partition, None, true)])
+    }
+
+    fn silent(epoch: Epoch, idle: [bool; 2], silent_for: Option<u64>) -> Report {
+        let mut report = cut(epoch, &[(0, None, false), (1, None, false)]);
+        if let Report::Cut(cut) = &mut report {
+            cut.partitions.iter_mut().zip(idle).for_each(|(partition, idle)| partition.idle = idle);
+            cut.silent_for = silent_for;
+        }
+        report
+    }
+
+    #[test]
+    fn an_idle_partition_does_not_hold_the_watermark_back_until_it_speaks_again() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let first = vec![block(0, &[10 * MINUTE], &rule), block(1, &[50 * MINUTE], &rule)];
+        let both = |reports: Vec<Report>, cut| reports.into_iter().chain([cut]).collect::<Vec<_>>();
+        assert_eq!(state.bind(1, both(first, silent(1, [false; 2], None)), &rule).after, Some(EventTime(8 * MINUTE)));
+        let idle = state.bind(2, vec![silent(2, [true, false], None)], &rule);
+        assert_eq!(idle.after, Some(EventTime(48 * MINUTE)));
+        assert_eq!(idle.binding.partitions[0].status, PartitionStatus::Idle);
+        let again = both(vec![block(0, &[11 * MINUTE], &rule)], silent(3, [false; 2], None));
+        assert_eq!(state.bind(3, again, &rule).after, Some(EventTime(48 * MINUTE)), "it never goes back");
+    }
+
+    #[test]
+    fn when_all_are_idle_time_goes_on_from_where_the_events_left_it() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let first = vec![
+            block(0, &[10 * MINUTE], &rule),
+            block(1, &[50 * MINUTE], &rule),
+            cut(1, &[(0, None, false), (1, None, false)]),
+        ];
+        state.bind(1, first, &rule);
+        let silent = vec![silent(2, [true; 2], Some(90_000))];
+        assert_eq!(state.bind(2, silent, &rule).after, Some(EventTime(48 * MINUTE + 90_000)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
 use crate::journal::Journal;
 use crate::runtime::RunError;
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::Maintenance;
+use crate::sink::{Committed, Maintenance};
 use crate::time::{Epoch, EventTime, Watermark};
 
 /// How long a removed data file stays for queries that began before it was removed.
@@ -33,6 +33,8 @@ pub(crate) struct Coordinator {
     pub(crate) requests: Requests,
     pub(crate) snapshots: Option<Sender<SnapshotRequest>>,
     pub(crate) maintenance: Option<Box<dyn Maintenance>>,
+    /// Those who follow the commits.
+    pub(crate) observers: Option<Sender<Committed>>,
     /// State version and fold of every stateful operator.
     pub(crate) operators: BTreeMap<String, (u32, FoldFn)>,
     pub(crate) book: Book,
@@ -163,6 +165,10 @@ impl Coordinator {
         gauges.epoch.store(epoch, Ordering::Relaxed);
         gauges.watermark.store(watermark_ms.unwrap_or(i64::MIN).cast_unsigned(), Ordering::Relaxed);
         self.shared.committed(epoch);
+        if let Some(observers) = &self.observers {
+            // The receiver is gone only after a failure.
+            let _ = observers.send(Committed::of(self.journal.state()));
+        }
         self.maintain()
     }
 

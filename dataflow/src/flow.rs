@@ -16,6 +16,7 @@ use crate::faults::Faults;
 use crate::plan::{Operator, Plan};
 use crate::queue::BlockQueue;
 use crate::shared::{Requests, Shared};
+use crate::sink::SinkStart;
 use crate::source::{BlockReader, Source, SourceError};
 use crate::stream::SourceStream;
 use crate::time::Epoch;
@@ -41,6 +42,8 @@ pub(crate) struct Env {
     pub(crate) restored: Restored,
     /// The last epoch committed by earlier runs: sinks write nothing at or below it.
     pub(crate) committed: Epoch,
+    /// What sinks are told before they write; `None` in a dry build.
+    pub(crate) sink_start: Option<SinkStart>,
     /// The last epoch bound by earlier runs: the binder only compares up to it.
     pub(crate) bound: BTreeMap<Epoch, Option<i64>>,
     pub(crate) disabled_sinks: BTreeSet<String>,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tidemill_log::{Binding, Commit, DataFile, Entry, Log, LogError, LogOptions, LogState, Seal, Store, TableChange};
 
+use crate::sink::SinkError;
+
 /// The log as the coordinator uses it.
 pub(crate) enum Journal {
     /// Every entry is durable before it counts.
@@ -22,6 +24,17 @@ impl Journal {
 
     pub(crate) fn durable(&self) -> bool {
         matches!(self, Journal::Durable(_))
+    }
+
+    /// Fails once a later run has begun.
+    pub(crate) fn fence(&self) -> Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync> {
+        match self {
+            Journal::Durable(log) => {
+                let fence = log.fence();
+                Arc::new(move || fence.check().map_err(SinkError::from))
+            }
+            Journal::Memory { .. } => Arc::new(|| Ok(())),
+        }
     }
 
     pub(crate) fn run(&self) -> u64 {

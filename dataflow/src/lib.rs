@@ -27,6 +27,7 @@ mod journal;
 pub mod key;
 pub mod key_group;
 pub mod keyed;
+mod observers;
 mod pending;
 pub mod plan;
 mod queue;

@@ -1,10 +1,15 @@
-//! The reader thread: cuts epochs of a bounded source, in recorded cuts first, then its own (INV-2, INV-5, INV-8).
+//! The reader thread: cuts epochs, in recorded cuts first, then its own (INV-2, INV-5, INV-8).
+//!
+//! A bounded source is cut by content alone; [`live`] cuts one that never ends by the clock.
+
+mod live;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill_log::{Binding, PartitionBinding};
+use tidemill_log::{Binding, PartitionBinding, PartitionStatus};
 
 use crate::bind::{EpochCut, PartitionCut};
 use crate::cut::{Candidate, SLIVER, next_shares};
@@ -26,7 +31,14 @@ pub(crate) struct ReaderConfig {
     pub(crate) memory_budget: u64,
     pub(crate) max_epochs_in_flight: u64,
     pub(crate) drain: bool,
+    /// The length of a live epoch, unless it is full before.
+    pub(crate) epoch_every: Duration,
+    /// See [`Watermarks::idle_after`](crate::watermark::Watermarks::idle_after).
+    pub(crate) idle_after: Duration,
 }
+
+/// How long the source is waited for before it is asked whether the run goes on at all.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 struct Partition {
     info: PartitionInfo,
@@ -34,6 +46,7 @@ struct Partition {
     finished: bool,
     /// Not bound yet in any run: the next cut introduces it.
     new: bool,
+    idle: bool,
 }
 
 pub(crate) struct Reader {
@@ -54,6 +67,16 @@ enum Halt {
     Failed(SourceError),
     /// Somebody else failed.
     Abandoned,
+}
+
+/// How a read ended.
+enum Step {
+    /// A block of so many bytes was passed on.
+    Read(u64),
+    /// The partition is at its end, or at the recorded one.
+    End,
+    /// The run was asked to stop while nothing came.
+    Stopped,
 }
 
 impl From<SourceError> for Halt {
@@ -79,7 +102,7 @@ impl Reader {
             let new = number >= known;
             let number = u32::try_from(number).map_err(|_| SourceError::Usage("too many partitions".into()))?;
             let head = if new { reader.head(number)? } else { None };
-            partitions.push(Partition { info, head, finished: false, new });
+            partitions.push(Partition { info, head, finished: false, new, idle: false });
         }
         Ok(Reader { reader, config, shared, queue, partitions, start_positions, resume, in_flight: Vec::new() })
     }
@@ -112,11 +135,16 @@ impl Reader {
                 return Ok(());
             }
         }
+        if self.reader.bounded() { self.read_bounded(epoch) } else { self.read_live(epoch) }
+    }
+
+    /// Reads on from `epoch` by content alone, until the end or a stop.
+    fn read_bounded(&mut self, mut epoch: Epoch) -> Result<(), Halt> {
         loop {
             epoch += 1;
             self.wait_for_room(epoch)?;
             let stopping = self.shared.stopping();
-            let mut cut = EpochCut { epoch, partitions: Vec::new(), last: false, ended: false, drained: false };
+            let mut cut = EpochCut::new(epoch);
             if !stopping {
                 self.read_epoch(epoch, &mut cut)?;
             }
@@ -184,24 +212,53 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads about `share` bytes of one partition; fewer only at its end.
+    /// Reads about `share` bytes of one partition; fewer only at its end, or when the run is asked to stop.
     fn read_share(&mut self, epoch: Epoch, partition: u32, share: u64) -> Result<u64, Halt> {
         let mut left = share;
         while left >= SLIVER || left == share {
             let limit = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
-            let Some(read) = self.pass_on(epoch, partition, limit, None)? else {
-                self.partitions[partition as usize].finished = true;
-                break;
-            };
-            left = left.saturating_sub(read);
+            match self.pass_on(epoch, partition, limit, None)? {
+                Step::Read(read) => left = left.saturating_sub(read),
+                Step::End => {
+                    self.partitions[partition as usize].finished = true;
+                    break;
+                }
+                Step::Stopped => break,
+            }
         }
         Ok(share - left)
     }
 
-    /// Reads a block and hands it to the workers; returns how far the partition moved.
-    fn pass_on(&mut self, epoch: Epoch, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<u64>, Halt> {
+    /// Reads a block, waiting for it, and hands it to the workers.
+    fn pass_on(&mut self, epoch: Epoch, partition: u32, limit: usize, until: Option<u64>) -> Result<Step, Halt> {
+        loop {
+            if let Some(read) = self.try_pass_on(epoch, partition, limit, until)? {
+                return Ok(Step::Read(read));
+            }
+            let position = self.reader.position(partition);
+            if position.finished || until.is_some_and(|until| position.offset >= until) {
+                return Ok(Step::End);
+            }
+            if self.shared.failed() {
+                return Err(Halt::Abandoned);
+            }
+            if self.shared.stopping() {
+                return Ok(Step::Stopped);
+            }
+            self.reader.wait(PATIENCE)?;
+        }
+    }
+
+    /// Hands over a block if one is there; gives its length.
+    fn try_pass_on(
+        &mut self,
+        epoch: Epoch,
+        partition: u32,
+        limit: usize,
+        until: Option<u64>,
+    ) -> Result<Option<u64>, Halt> {
         let Some(block) = self.reader.read(partition, limit, until)? else { return Ok(None) };
-        let read = self.reader.position(partition).offset - block.offset;
+        let read = block.bytes.len() as u64 + block.skipped;
         self.shared.gauges.bytes_read.fetch_add(read, Ordering::Relaxed);
         if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }
@@ -211,16 +268,17 @@ impl Reader {
         let partition = &mut self.partitions[number as usize];
         partition.finished |= position.finished;
         partition.new = false;
+        let detail = json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail });
         PartitionCut {
             partition: number,
             name: partition.info.name.clone(),
-            detail: json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail })
-                .to_string(),
+            detail: detail.to_string(),
             head: partition.head,
             end: position.offset,
             lines: position.lines,
             digest: position.digest,
             finished: partition.finished,
+            idle: partition.idle,
         }
     }
 
@@ -238,21 +296,26 @@ impl Reader {
     /// Reads an epoch in its recorded cut and compares what was read with what was recorded.
     fn replay(&mut self, binding: &Binding) -> Result<(), Halt> {
         self.wait_for_room(binding.epoch)?;
-        let mut cut = EpochCut {
-            epoch: binding.epoch,
-            partitions: Vec::new(),
-            last: binding.watermark == Some(i64::MAX),
-            ended: binding.last,
-            drained: binding.watermark == Some(i64::MAX),
-        };
+        let mut cut = EpochCut::new(binding.epoch);
+        cut.ended = binding.last;
+        cut.last = binding.watermark == Some(i64::MAX);
+        cut.drained = cut.last;
         let mut bytes = 0;
         for recorded in &binding.partitions {
             bytes += self.replay_partition(binding.epoch, recorded)?;
+            let live = recorded.detail.get("live").is_some();
+            let partition = &mut self.partitions[recorded.partition as usize];
+            partition.idle = recorded.status == PartitionStatus::Idle;
             let mut again = self.cut_of(recorded.partition, asked(recorded));
             // It was at its end then; whether more has been appended since is for the epochs after the replay.
-            again.finished = recorded.status == tidemill_log::PartitionStatus::Finished;
+            again.finished = recorded.status == PartitionStatus::Finished;
             if again.digest != recorded.digest || again.lines != recorded.lines {
                 return Err(Halt::Failed(changed(recorded, "its content is not what was read before")));
+            }
+            if live {
+                cut.recorded.push((recorded.partition, recorded.watermark.map(EventTime)));
+                cut.silent_for = cut.silent_for.or(live::silent_for(recorded));
+                again.detail = live::detail(&again.detail, live::silent_for(recorded));
             }
             cut.partitions.push(again);
         }
@@ -261,26 +324,29 @@ impl Reader {
         Ok(())
     }
 
+    /// Gives how many bytes the epoch took from the partition.
     fn replay_partition(&mut self, epoch: Epoch, recorded: &PartitionBinding) -> Result<u64, Halt> {
         let number = recorded.partition;
         if self.partitions[number as usize].new {
             // What stands at its head by now does not count; what was seen when it was introduced does.
             self.partitions[number as usize].head = recorded.detail.get("head").and_then(Value::as_i64).map(EventTime);
         }
-        let start = self.reader.position(number).offset;
-        let mut left = asked(recorded);
+        let (mut left, mut bytes) = (asked(recorded), 0);
         while self.reader.position(number).offset < recorded.end {
             let limit = usize::try_from(left).unwrap_or(BLOCK).clamp(1, BLOCK);
             match self.pass_on(epoch, number, limit, Some(recorded.end))? {
-                Some(read) => left = left.saturating_sub(read),
+                Step::Read(read) => (left, bytes) = (left.saturating_sub(read), bytes + read),
                 // Without a block it may still have moved: over the newline of a line that ended without one before.
-                None if self.reader.position(number).offset >= recorded.end => break,
-                None => return Err(Halt::Failed(changed(recorded, "it is shorter than what was read before"))),
+                Step::End if self.reader.position(number).offset >= recorded.end => break,
+                Step::End => return Err(Halt::Failed(changed(recorded, "it is shorter than what was read before"))),
+                Step::Stopped => {
+                    return Err(Halt::Failed(SourceError::Interrupted { partition: recorded.name.clone() }));
+                }
             }
         }
         // What follows a recorded end is decided anew: the partition may have grown.
         self.partitions[number as usize].finished = false;
-        Ok(recorded.end - start)
+        Ok(bytes)
     }
 }
 

@@ -22,12 +22,13 @@ use crate::driver::committer;
 use crate::faults::Faults;
 use crate::flow::{Env, Flow, Registry};
 use crate::journal::Journal;
+use crate::observers::Observers;
 use crate::plan::Plan;
 use crate::queue::BlockQueue;
 use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
 pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::Maintenance;
+use crate::sink::{CommitObserver, Maintenance, SinkStart};
 use crate::source::as_the_connector_left_it;
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
@@ -39,6 +40,8 @@ pub struct RunOptions {
     pub workers: u32,
     /// Bytes of input an epoch takes.
     pub epoch_bytes: u64,
+    /// The length of an epoch of a live source, unless it is full before.
+    pub epoch_every: Duration,
     /// Time between two checkpoints.
     pub checkpoint_every: Duration,
     /// Bytes of memory for what is read and not yet committed.
@@ -56,11 +59,12 @@ pub struct RunOptions {
 }
 
 impl Default for RunOptions {
-    /// One worker, epochs of 32 MiB, a checkpoint every ten seconds, 256 MiB in flight, exactly once.
+    /// One worker, epochs of 32 MiB or a second, a checkpoint every ten seconds, 256 MiB in flight, exactly once.
     fn default() -> Self {
         RunOptions {
             workers: 1,
             epoch_bytes: 32 << 20,
+            epoch_every: Duration::from_secs(1),
             checkpoint_every: Duration::from_secs(10),
             memory_budget: 256 << 20,
             disabled_sinks: BTreeSet::new(),
@@ -78,6 +82,8 @@ pub struct RunContext {
     pub store: Arc<dyn Store>,
     /// Housekeeping of the tables.
     pub maintenance: Option<Box<dyn Maintenance>>,
+    /// Those who follow the commits.
+    pub observers: Vec<Box<dyn CommitObserver>>,
     /// Figures for a progress display.
     pub gauges: Arc<Gauges>,
     /// Called with sentences that the operator should see (a damaged checkpoint that was passed over).
@@ -138,7 +144,13 @@ pub struct RunReport {
 pub trait Build: Fn(&Flow<'_>) + Send + Sync + 'static {}
 impl<F: Fn(&Flow<'_>) + Send + Sync + 'static> Build for F {}
 
-fn env(shared: Arc<Shared>, requests: Requests, options: &RunOptions, restored: Restored, state: &LogState) -> Env {
+fn env(
+    shared: Arc<Shared>,
+    requests: Requests,
+    options: &RunOptions,
+    restored: Restored,
+    (state, sink_start): (&LogState, Option<SinkStart>),
+) -> Env {
     let bound = state.bindings().values().map(|b| (b.epoch, b.watermark)).collect();
     Env {
         queue: Arc::new(BlockQueue::new(restored.epoch)),
@@ -147,6 +159,7 @@ fn env(shared: Arc<Shared>, requests: Requests, options: &RunOptions, restored: 
         snapshots: Mutex::new(None),
         restored,
         committed: state.committed().unwrap_or(0),
+        sink_start,
         bound,
         disabled_sinks: options.disabled_sinks.clone(),
         faults: options.faults.clone(),
@@ -158,7 +171,7 @@ fn env(shared: Arc<Shared>, requests: Requests, options: &RunOptions, restored: 
 fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
     let shared = Arc::new(Shared::new(0, Arc::default()));
     let (requests, _receiver) = Requests::new(Arc::clone(&shared));
-    let env = Arc::new(env(shared, requests, options, Restored::default(), &LogState::default()));
+    let env = Arc::new(env(shared, requests, options, Restored::default(), (&LogState::default(), None)));
     let allocator = Allocator::Thread(timely::communication::allocator::Thread::default());
     let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
     let dry = Arc::clone(&env);
@@ -234,7 +247,8 @@ pub fn run(
     let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges)));
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
-    let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state));
+    let env =
+        Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, (&state, Some(sink_start(&journal)))));
 
     let reader = open_reader(&registry, &env, &state, options)?;
     let (snapshots, snapshot_thread) = writer::start(Arc::clone(&context.store), journal.run(), requests.clone())
@@ -251,10 +265,13 @@ pub fn run(
         requests: requests.clone(),
         snapshots: durable.then_some(snapshots),
         maintenance: context.maintenance,
+        observers: None,
         operators,
         book,
     };
     let failing = Arc::clone(&shared);
+    let observers = Observers::start(context.observers, &state, &shared)?;
+    let coordinator = Coordinator { observers: observers.as_ref().map(Observers::sender), ..coordinator };
     let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
     let (source_shared, queue) = (Arc::clone(&shared), Arc::clone(&env.queue));
@@ -276,6 +293,7 @@ pub fn run(
     requests.send(Request::Finish);
     let ended = join("the log's thread", log_thread, &shared).flatten();
     drop((requests, env));
+    drop(observers);
     join("the checkpoint thread", snapshot_thread, &shared);
     if let Some(error) = shared.take_failure() {
         return Err(error);
@@ -333,7 +351,13 @@ struct Begun {
     restored: Restored,
 }
 
-fn seal_of(run: u64, plan: &str, options: &RunOptions, checkpoint: Option<Epoch>) -> Seal {
+#[expect(clippy::disallowed_methods, reason = "it names writes to other systems and reaches no result")]
+fn new_instance() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+fn seal_of(run: u64, plan: &str, options: &RunOptions, checkpoint: Option<Epoch>, before: Option<&Seal>) -> Seal {
+    let known = before.map(|seal| seal.instance.clone()).filter(|instance| !instance.is_empty());
     Seal {
         run,
         format: tidemill_log::FORMAT,
@@ -341,13 +365,14 @@ fn seal_of(run: u64, plan: &str, options: &RunOptions, checkpoint: Option<Epoch>
         build: env!("CARGO_PKG_VERSION").to_owned(),
         workers: options.workers,
         processes: 1,
+        instance: known.unwrap_or_else(new_instance),
         checkpoint,
     }
 }
 
 fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<Begun, RunError> {
     if !options.exactly_once {
-        let journal = Journal::memory(seal_of(1, sealed, options, None))?;
+        let journal = Journal::memory(seal_of(1, sealed, options, None, None))?;
         return Ok(Begun { journal, restored: Restored::default() });
     }
     let started = Log::start(Arc::clone(&context.store), log_options())?;
@@ -365,7 +390,7 @@ fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) 
         warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
         chosen = Some(restored);
-        Ok::<_, RunError>(seal_of(run, sealed, options, checkpoint))
+        Ok::<_, RunError>(seal_of(run, sealed, options, checkpoint, state.seal()))
     })?;
     let restored = chosen.expect("a seal was decided");
     Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
@@ -408,6 +433,18 @@ fn operators(plan: &Plan, registry: &Registry) -> BTreeMap<String, (u32, writer:
     registry.folds.iter().map(|(id, fold)| (id.clone(), (version(id), *fold))).collect()
 }
 
+/// What sinks are told before they write.
+fn sink_start(journal: &Journal) -> SinkStart {
+    let state = journal.state();
+    SinkStart {
+        instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
+        run: journal.run(),
+        committed: state.committed().unwrap_or(0),
+        bound: state.bound().unwrap_or(0),
+        fence: journal.fence(),
+    }
+}
+
 fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOptions) -> Result<Reader, RunError> {
     let (Some(open), Some(rule)) = (&registry.open, registry.rule) else {
         return Err(RunError::Usage("the pipeline reads no source".into()));
@@ -430,6 +467,8 @@ fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOp
         memory_budget: options.memory_budget,
         max_epochs_in_flight: 3,
         drain: options.drain,
+        epoch_every: options.epoch_every,
+        idle_after: rule.idle_after,
     };
     let start: [Vec<Watermark>; 2] = [source.positions_before(), source.positions()];
     let reader = Reader::new(

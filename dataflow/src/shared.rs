@@ -156,6 +156,11 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    /// The partitions' positions as of the last epoch bound so far.
+    pub(crate) fn latest_positions(&self) -> Vec<Watermark> {
+        held(&self.board).positions.last_key_value().map(|(_, positions)| positions.clone()).unwrap_or_default()
+    }
+
     /// Waits until `ready` answers, given the committed epoch; `None` when the run failed.
     pub(crate) fn wait_committed<R>(&self, mut ready: impl FnMut(Epoch) -> Option<R>) -> Option<R> {
         let mut board = held(&self.board);

@@ -4,12 +4,22 @@
 //! epoch e:  rows encoded on any worker -> gathered at the shard's owner -> [e closed and bind(e) durable]
 //!           -> write_epoch(e, shard, all rows of it) -> files acknowledged -> commit(e) makes them visible
 //! ```
+//!
+//! ```text
+//!            open(start) ------------------> ready --- write_epoch(e) ---> writing --- Ok(files) ---> held
+//!   (fences earlier runs, learns what the       ^                             |                         |
+//!    sink holds; nothing is written)            |                             | Err: the run ends       | commit(e) in the log:
+//!                                               |                             v                         v readers may count on it
+//!                                               '-- next run: open(start) <- in flight: written      committed: never
+//!                                                                             again, same name        written again
+//! ```
 //! - Before `bind(e)` is durable nothing of e is written (INV-1).
 //! - `write_epoch` gets all rows of (epoch, shard) at once. What it writes is named by (sink, epoch, shard, chunk) and has
 //!   the same content each time, so a repeated write has the effect of one.
 //! - After a restart nothing at or below the last `commit` is written again; an epoch that was in flight may be.
 //! - A slow or hanging write stops the source when the memory budget is used up (INV-8); nothing is dropped.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -18,10 +28,10 @@ use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-pub use tidemill_log::{DataFile, LogState, TableChange};
+pub use tidemill_log::{DataFile, LogState, Partitions, TableChange};
 
 use crate::batch::{Batch, Order};
-use crate::time::Epoch;
+use crate::time::{Epoch, EventTime, Watermark};
 
 /// Whatever a connector's failure is.
 pub type SinkError = Box<dyn Error + Send + Sync>;
@@ -63,8 +73,33 @@ impl<'de> Deserialize<'de> for Columns {
     }
 }
 
+/// What a sink is told before it writes.
+#[derive(Clone)]
+pub struct SinkStart {
+    /// Identifies the pipeline's log for as long as it lives: names of writes and transactions begin with it, so that two
+    /// pipelines, or one begun anew, never take each other's writes for their own.
+    pub instance: String,
+    /// The run, counted from 1: later runs fence earlier ones.
+    pub run: u64,
+    /// Every sink holds all epochs through this one, by the log; 0 before the first.
+    pub committed: Epoch,
+    /// The last epoch that an earlier run bound: those after `committed` through this one may be there in part.
+    pub bound: Epoch,
+    /// Fails once a later run has begun; asked before every write that the other side could not refuse by itself.
+    pub fence: Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync>,
+}
+
 /// Writes the rows of a sink; lives on the sink's own thread.
 pub trait TableWriter: Send {
+    /// Connects, fences earlier runs where the sink knows fencing, checks that what it finds fits. Called once, first.
+    ///
+    /// # Errors
+    /// What the operator must mend, in one sentence that says how; it ends the run.
+    fn open(&mut self, start: &SinkStart) -> Result<(), SinkError> {
+        let _ = start;
+        Ok(())
+    }
+
     /// Writes all rows of (epoch, shard), given in input order, durably, under names derived from epoch, shard and chunk.
     ///
     /// # Errors
@@ -83,6 +118,40 @@ pub struct TableSink<D> {
     pub encode: EncodeFn<D>,
     /// Makes the writer, on the process that owns the shard.
     pub writer: Arc<dyn Fn() -> Box<dyn TableWriter> + Send + Sync>,
+}
+
+/// What stands in the log after a commit, for those who follow it: a progress table, offsets mirrored for lag tools.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// W(e): windows that end by then are complete but for records still late or pending.
+    pub watermark: Watermark,
+    /// Where the source's partitions stood at the end of the epoch, by number.
+    pub partitions: Partitions,
+    /// Counters from the pipeline's beginning.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Committed {
+    pub(crate) fn of(state: &LogState) -> Self {
+        Committed {
+            epoch: state.committed().unwrap_or(0),
+            watermark: state.watermark().map(EventTime),
+            partitions: state.committed_partitions(),
+            counts: state.counts().clone(),
+        }
+    }
+}
+
+/// Is told of commits, after the fact, on a thread of its own; may miss some when it is slow, never the last one.
+pub trait CommitObserver: Send {
+    /// Called once, first, with what the log said when the run began, then after commits. Calls may repeat an epoch
+    /// after a restart.
+    ///
+    /// # Errors
+    /// Only what retrying inside could not mend; it ends the run.
+    fn committed(&mut self, commit: &Committed) -> Result<(), SinkError>;
 }
 
 /// Work to be done beside the run, away from the workers.

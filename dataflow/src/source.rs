@@ -4,8 +4,18 @@
 //! partition on request, and a [`Decode`], cloned to every worker, that turns a block into records without I/O.
 //! The engine decides what to read next (epoch cuts, drift), so that cuts are a function of inputs and options alone.
 //!
+//! A *bounded* reader's partitions end: epochs take fixed numbers of bytes from them. A *live* reader's partitions do not:
+//! epochs are cut by the clock, and what was cut is recorded, so that a replay reads it in the same cuts.
+//!
+//! ```text
+//! open(recorded) -> [ discover -> read* -> position ] for each epoch -> bind(e) durable -> ... -> commit(e) -> observers
+//!        ^                                                                                          |
+//!        '------------- restart: open(positions of the checkpoint), replay with `until`, go on -----'
+//! ```
 //! The contract of a reader: a block depends only on the partition's content, the offset and the two limits it was asked
 //! with; reading the same recorded range again gives the same bytes, or an error that names the partition (INV-5).
+
+use std::time::Duration;
 
 use thiserror::Error;
 pub use tidemill_log::PartitionBinding;
@@ -32,6 +42,12 @@ pub enum SourceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The run was asked to stop while the source did not answer, before what is bound could be read again.
+    #[error("stopped while waiting for {partition}; nothing is lost, and the same command goes on from there")]
+    Interrupted {
+        /// The partition that was waited for.
+        partition: String,
+    },
     /// The source's settings are wrong. Exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -53,11 +69,12 @@ pub struct PartitionInfo {
 pub struct Block {
     /// The partition's number, dense from 0 in the order of the source.
     pub partition: u32,
-    /// Offset of the first byte in the partition's (unpacked) content.
+    /// Offset of the first byte in the partition's (unpacked) content; of the first record of a topic's partition.
     pub offset: u64,
     /// Number of the first line, from 1.
     pub first_line: u64,
-    /// Whole lines; the last one may lack its newline at the end of the partition.
+    /// Whole lines (the last one may lack its newline at the end of the partition), or whatever framing the source and
+    /// its decoder agree on.
     pub bytes: Vec<u8>,
     /// Bytes left out at the end of an over-long line, which is then alone in its block (its terminator not counted).
     pub skipped: u64,
@@ -66,14 +83,17 @@ pub struct Block {
 /// Where a partition stands after a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Offset of the next byte to read.
+    /// Offset of the next byte (of a topic: record) to read.
     pub offset: u64,
-    /// Lines handed out so far.
+    /// Lines (records) handed out so far.
     pub lines: u64,
-    /// The connector's digest of everything before `offset`.
+    /// The connector's digest of what it handed out before `offset`; a replay that gives another one is refused.
     pub digest: String,
-    /// No more data at present: the partition is at its end.
+    /// The partition is at its end: nothing will follow in this run.
     pub finished: bool,
+    /// A live partition was seen to hold nothing beyond `offset` (an answered fetch at the high-water mark). One whose
+    /// server does not answer is not caught up: an outage is not idleness.
+    pub caught_up: bool,
 }
 
 /// A recorded binding as [`Source::open`] takes it: with the connector's own detail, without what the engine keeps beside it.
@@ -83,10 +103,34 @@ pub fn as_the_connector_left_it(mut recorded: PartitionBinding) -> PartitionBind
     recorded
 }
 
-/// Hands out blocks; lives on the reader thread.
+/// Hands out blocks; lives on the reader thread. No call may wait for data: [`wait`](BlockReader::wait) does.
 pub trait BlockReader: Send {
-    /// All partitions; their order is the order in which records of one epoch win over each other.
+    /// All partitions; their order is the order in which records of one epoch win over each other. Partitions found
+    /// later are numbered after those known.
     fn partitions(&self) -> Vec<PartitionInfo>;
+
+    /// Whether partitions end by themselves, so that the input is a fact and not a clock's doing.
+    fn bounded(&self) -> bool {
+        true
+    }
+
+    /// Looks for new partitions, if it is time to; called before each epoch of a live source.
+    ///
+    /// # Errors
+    /// If a partition vanished. A server that does not answer is no error: it is waited for.
+    fn discover(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Waits until something may have arrived, at most this long. Called when `read` had nothing and the partition is
+    /// not finished.
+    ///
+    /// # Errors
+    /// If waiting is in vain: the source is gone for good.
+    fn wait(&mut self, at_most: Duration) -> Result<(), SourceError> {
+        std::thread::park_timeout(at_most);
+        Ok(())
+    }
 
     /// An estimate of the earliest event time at the partition's current position, from the content alone
     /// (for files: the smallest time among the first lines). `None` if none can be told.
@@ -96,7 +140,11 @@ pub trait BlockReader: Send {
     fn head(&mut self, partition: u32) -> Result<Option<EventTime>, SourceError>;
 
     /// The next block: as many whole lines as fit in `limit` bytes, but at least one; nothing at or beyond `until`
-    /// (a recorded end) is touched, and there a line ends even without a newline. `None` at the end.
+    /// (a recorded end) is touched, and there a line ends even without a newline. `None`: nothing is there now; whether
+    /// that is the end, [`Position::finished`] says.
+    ///
+    /// A bounded reader, and one that is given `until`, gives a block only when it is full or ends at `until` or at the
+    /// partition's end: how epochs are cut must not depend on how fast data came. A live one gives what is there.
     ///
     /// # Errors
     /// If the partition cannot be read, or ends before `until`.
@@ -151,7 +199,7 @@ impl<D> Default for Decoded<D> {
 pub struct DeadLetter {
     /// The partition's number.
     pub partition: u32,
-    /// The line's number in the partition, from 1.
+    /// The line's number in the partition, from 1; the offset of a record of a topic.
     pub line: u64,
     /// What is wrong, as a sentence fragment (`"event_id is missing"`).
     pub reason: String,

@@ -18,13 +18,23 @@ pub struct Watermarks {
     pub out_of_orderness: Duration,
     /// How far ahead of the server's clock (or of its neighbours, without one) an event time may lie and still move it.
     pub max_future_skew: Duration,
+    /// How long a live partition must be caught up, without data, before it holds the watermark back no longer.
+    pub idle_after: Duration,
 }
 
 impl Watermarks {
-    /// A watermark `bound` behind the largest event time; future times are clamped at one hour of skew.
+    /// A watermark `bound` behind the largest event time; future times are clamped at one hour of skew, a live partition
+    /// is idle after 30 seconds.
     #[must_use]
     pub fn out_of_order(bound: Duration) -> Self {
-        Watermarks { out_of_orderness: bound, max_future_skew: Duration::from_secs(3_600) }
+        let (max_future_skew, idle_after) = (Duration::from_secs(3_600), Duration::from_secs(30));
+        Watermarks { out_of_orderness: bound, max_future_skew, idle_after }
+    }
+
+    /// Another time until a live partition counts as idle.
+    #[must_use]
+    pub fn idle_after(self, span: Duration) -> Self {
+        Watermarks { idle_after: span, ..self }
     }
 
     /// Another bound on future times.

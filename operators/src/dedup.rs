@@ -22,7 +22,7 @@ mod section;
 mod table;
 
 pub use table::DedupTable;
-use table::Seen;
+use table::{Expiry, Seen};
 
 /// What deduplication must know of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl DedupLogic {
     #[must_use]
     pub fn waiting_bytes(&self) -> u64 {
         let blocks = self.fresh.iter().flat_map(|fresh| &fresh.blocks);
-        blocks.map(|block| (block.capacity() * size_of::<Seen>()) as u64).sum()
+        blocks.map(|block| (block.ids.capacity() * size_of::<Seen>()) as u64).sum()
     }
 }
 
@@ -150,16 +150,17 @@ impl ShardLogic for DedupLogic {
         out.count("duplicates", duplicates);
         out.count("conflicting_duplicates", conflicting);
         out.count("unverified", unverified);
+        if let (Some(fresh), Some(floor)) = (&mut self.fresh, self.table.expiry().floor(time.after)) {
+            fresh.forget(self.table.expiry(), floor);
+        }
     }
 
     fn changes(&mut self) -> Option<Changes> {
-        let Fresh { blocks, latest } = std::mem::take(self.fresh.as_mut()?);
-        if blocks.is_empty() {
-            return None;
-        }
+        let Fresh { blocks, floor, .. } = std::mem::take(self.fresh.as_mut()?);
+        let latest = blocks.iter().map(|block| block.latest).max()?;
         let expiry = self.table.expiry();
         let expires = expiry.end(latest);
-        Some(Changes { encode: Box::new(move || section::encode(expiry, &blocks)), expires })
+        Some(Changes { encode: Box::new(move || section::encode(expiry, floor, &blocks)), expires })
     }
 
     fn restore(&mut self, group: KeyGroup, section: &[u8]) -> Result<(), DecodeError> {
@@ -188,10 +189,18 @@ impl ShardLogic for DedupLogic {
     }
 }
 
-/// New ids on their way into a snapshot.
+/// New ids on their way into a snapshot. Those that expire before it is taken never reach it.
 #[derive(Default)]
 struct Fresh {
-    blocks: Vec<Vec<Seen>>,
+    blocks: Vec<FreshBlock>,
+    /// An emptied block, to be filled again.
+    spare: Option<Vec<Seen>>,
+    /// Ids in buckets below this one have expired.
+    floor: u32,
+}
+
+struct FreshBlock {
+    ids: Vec<Seen>,
     /// The latest minute among them.
     latest: u32,
 }
@@ -199,14 +208,29 @@ struct Fresh {
 impl Fresh {
     #[inline]
     fn push(&mut self, seen: Seen) {
-        self.latest = self.latest.max(seen.minute);
         match self.blocks.last_mut() {
-            Some(block) if block.len() < BLOCK => block.push(seen),
-            _ => {
-                let mut block = Vec::with_capacity(BLOCK);
-                block.push(seen);
-                self.blocks.push(block);
+            Some(block) if block.ids.len() < BLOCK => {
+                block.latest = block.latest.max(seen.minute);
+                block.ids.push(seen);
             }
+            _ => {
+                let mut ids = self.spare.take().unwrap_or_else(|| Vec::with_capacity(BLOCK));
+                ids.push(seen);
+                self.blocks.push(FreshBlock { ids, latest: seen.minute });
+            }
+        }
+    }
+
+    /// Drops the blocks that hold nothing but expired ids: input is roughly in order of time, so that is most of them.
+    fn forget(&mut self, expiry: Expiry, floor: u32) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        let expired = |block: &mut FreshBlock| expiry.bucket(block.latest) < floor;
+        if let Some(FreshBlock { mut ids, .. }) = self.blocks.extract_if(.., expired).last() {
+            ids.clear();
+            self.spare = Some(ids);
         }
     }
 }

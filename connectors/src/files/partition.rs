@@ -100,7 +100,8 @@ impl Partition {
 
     pub(super) fn position(&self) -> Position {
         let digest = self.unchecked.unwrap_or_else(|| self.digest.record(self.last_line));
-        Position { offset: self.offset, lines: self.lines, digest: digest.text(), finished: self.finished }
+        let (digest, finished) = (digest.text(), self.finished);
+        Position { offset: self.offset, lines: self.lines, digest, finished, caught_up: finished }
     }
 
     /// Takes the place where an earlier run stood; what was read is checked before more is.

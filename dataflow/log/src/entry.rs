@@ -41,6 +41,10 @@ pub struct Seal {
     pub workers: u32,
     /// Processes of the run.
     pub processes: u32,
+    /// A random name given by the first seal and repeated by every later one: it tells this log from one begun anew in
+    /// the same place. Empty in logs that are older than the field.
+    #[serde(default)]
+    pub instance: String,
     /// The epoch of the checkpoint that the run restores; `None` starts with empty state and replays from the first epoch.
     pub checkpoint: Option<u64>,
 }

@@ -9,6 +9,9 @@
 //! | [`store`] | the few operations that the log asks of a place, and how they fail |
 //! | [`local`] | a local folder that keeps what it confirmed, also through a power cut |
 //! | [`bridge`] | the same operations over any `object_store` |
+//! | [`location`] | a place as people name it: a folder, or `s3://BUCKET/PREFIX` |
+//! | [`patient`] | a store whose outages are waited out |
+//! | [`split`] | state in one place, tables with a copy of the log in another |
 //! | [`entry`] | what an entry says |
 //! | [`state`] | what the entries so far mean: a pure fold |
 //! | [`writer`] | the one writer: runs, fencing, snapshots, deletions |
@@ -28,6 +31,7 @@
 //!     build: "build digest".into(),
 //!     workers: 2,
 //!     processes: 1,
+//!     instance: "a random name".into(),
 //!     checkpoint: None,
 //! }))?;
 //! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));
@@ -40,9 +44,12 @@ pub mod error;
 mod frame;
 mod load;
 pub mod local;
+pub mod location;
 mod paths;
+pub mod patient;
 pub mod reader;
 mod retry;
+pub mod split;
 pub mod state;
 pub mod store;
 pub mod testing;
@@ -54,7 +61,9 @@ pub use entry::{
 };
 pub use error::{LogError, LogErrorKind};
 pub use local::{DurableLocal, Faults};
-
-pub use state::{LogState, VisibleFile};
+pub use location::{Location, LocationError, ReadingSide};
+pub use patient::PatientStore;
+pub use split::SplitStore;
+pub use state::{LogState, Partitions, VisibleFile};
 pub use store::{Created, Store, StoreError, StoreErrorKind};
 pub use writer::{Fence, Log, LogOptions, Started};

@@ -19,10 +19,10 @@ use crate::flow::Env;
 use crate::hash::hash64;
 use crate::pending::PendingByTime;
 use crate::runtime::RunError;
-use crate::sink::{Columns, Rows, TableSink, TableWriter};
+use crate::sink::{Columns, Rows, SinkError, TableSink, TableWriter};
 use crate::stream::Stream;
 use crate::time::Epoch;
-use tidemill_log::DataFile;
+use tidemill_log::{DataFile, LogError};
 
 /// Sinks write one shard, whatever the worker count is (INV-3).
 const SHARD: u32 = 0;
@@ -102,16 +102,27 @@ pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'stat
     flow.wiring.acks.borrow_mut().push(acks);
 }
 
+/// A writer that met a later run's traces was fenced, whatever it calls that.
+fn failed(table: String, error: SinkError) -> RunError {
+    match error.downcast::<LogError>() {
+        Ok(log) => RunError::Log(*log),
+        Err(error) => RunError::Sink { table, error },
+    }
+}
+
 type Link = (Sender<Job>, Receiver<Written>);
 
 fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, wake: SyncActivator) -> Option<Link> {
     // A dry build has no run to write for.
-    env.snapshots()?;
+    let start = env.sink_start.clone()?;
     let (jobs, todo) = channel::<Job>();
     let (done, written) = channel();
     let (env, name) = (Arc::clone(env), table.to_owned());
     let failing = Arc::clone(&env.shared);
     let work = move || {
+        if let Err(error) = writer.open(&start) {
+            return env.shared.fail(failed(name, error));
+        }
         let mut hang = env.faults.hang_sink.clone().filter(|hang| hang.table == name);
         for Job { epoch, rows } in todo {
             if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
@@ -123,7 +134,7 @@ fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, w
                     let _ = done.send(Written { epoch, files });
                     let _ = wake.activate();
                 }
-                Err(error) => return env.shared.fail(RunError::Sink { table: name, error }),
+                Err(error) => return env.shared.fail(failed(name, error)),
             }
         }
     };

@@ -19,6 +19,8 @@ use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionIn
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
+mod live;
+
 /// Partitions of lines `<time> <key>`.
 #[derive(Clone)]
 struct Lines(Arc<Vec<Vec<u8>>>);
@@ -78,7 +80,7 @@ impl BlockReader for LineReader {
         let (offset, lines) = self.at[partition as usize];
         let content = &self.partitions[partition as usize];
         let digest = format!("{:x}", crate::hash::hash64(&content[..offset]));
-        Position { offset: offset as u64, lines, digest, finished: offset == content.len() }
+        Position { offset: offset as u64, lines, digest, finished: offset == content.len(), caught_up: false }
     }
 }
 
@@ -165,7 +167,10 @@ fn table(store: &Arc<dyn Store>) -> TableSink<(String, i64, i64)> {
     TableSink { table: "totals".into(), encode: Arc::new(encode), writer: Arc::new(writer) }
 }
 
-fn pipeline(lines: &Lines, store: &Arc<dyn Store>) -> impl Build + use<> {
+fn pipeline<S>(lines: &S, store: &Arc<dyn Store>) -> impl Build + use<S>
+where
+    S: Source<Decoder = LineDecoder> + Clone,
+{
     let (lines, store) = (lines.clone(), Arc::clone(store));
     move |flow: &Flow<'_>| {
         let stream = flow.source("lines", lines.clone()).event_time(
@@ -195,8 +200,13 @@ fn options(workers: u32) -> RunOptions {
 
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]
 fn attempt(lines: &Lines, store: Arc<dyn Store>, workers: u32) -> Result<RunReport, RunError> {
-    let context =
-        RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+    let context = RunContext {
+        store: Arc::clone(&store),
+        maintenance: None,
+        observers: vec![],
+        gauges: Arc::default(),
+        warn: Box::new(|_| {}),
+    };
     run(pipeline(lines, &store), &options(workers), context, &StopHandle::default())
 }
 
@@ -356,8 +366,13 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
 fn a_drain_that_crashes_at_any_step_is_drained_in_the_end() {
     let lines = Lines(Arc::new(vec![sample().0[0][..40_000].to_vec()]));
     let drain = |store: Arc<dyn Store>| {
-        let context =
-            RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+        let context = RunContext {
+            store: Arc::clone(&store),
+            maintenance: None,
+            observers: vec![],
+            gauges: Arc::default(),
+            warn: Box::new(|_| {}),
+        };
         let options = RunOptions { drain: true, ..options(2) };
         run(pipeline(&lines, &store), &options, context, &StopHandle::default())
     };
@@ -384,8 +399,13 @@ fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
     let (lines, store) = (sample(), memory());
     let stop = StopHandle::default();
     stop.stop();
-    let context =
-        RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+    let context = RunContext {
+        store: Arc::clone(&store),
+        maintenance: None,
+        observers: vec![],
+        gauges: Arc::default(),
+        warn: Box::new(|_| {}),
+    };
     let report = run(pipeline(&lines, &store), &options(2), context, &stop).unwrap();
     assert!(!report.finished);
     assert_eq!(report.checkpoints, 1, "a stop checkpoints");
@@ -418,8 +438,13 @@ fn a_wrong_option_gets_a_sentence_with_the_remedy() {
     let store = memory();
     let lines = sample();
     let attempt = |options: RunOptions| {
-        let context =
-            RunContext { store: Arc::clone(&store), maintenance: None, gauges: Arc::default(), warn: Box::new(|_| {}) };
+        let context = RunContext {
+            store: Arc::clone(&store),
+            maintenance: None,
+            observers: vec![],
+            gauges: Arc::default(),
+            warn: Box::new(|_| {}),
+        };
         let error = run(pipeline(&lines, &store), &options, context, &StopHandle::default()).unwrap_err();
         assert_eq!(error.kind(), RunErrorKind::Usage);
         error.to_string()

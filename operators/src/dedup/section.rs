@@ -10,6 +10,7 @@ use tidemill_dataflow::key_group::{KEY_GROUPS, KeyGroup};
 use tidemill_dataflow::keyed::{DecodeError, Section};
 use tidemill_dataflow::time::Watermark;
 
+use super::FreshBlock;
 use super::table::{Expiry, Seen};
 
 /// Id bytes that the group does not tell.
@@ -57,11 +58,12 @@ impl Header {
     }
 }
 
-/// The sections of new ids, ascending by group.
-pub(super) fn encode(expiry: Expiry, blocks: &[Vec<Seen>]) -> Vec<Section> {
-    let header = Header::of(expiry.horizon, blocks.iter().flatten());
+/// The sections of the new ids in buckets from `floor` on, ascending by group.
+pub(super) fn encode(expiry: Expiry, floor: u32, blocks: &[FreshBlock]) -> Vec<Section> {
+    let live = || blocks.iter().flat_map(|block| &block.ids).filter(|seen| expiry.bucket(seen.minute) >= floor);
+    let header = Header::of(expiry.horizon, live());
     let mut counts = [0usize; KEY_GROUPS as usize];
-    blocks.iter().flatten().for_each(|seen| counts[usize::from(seen.group())] += 1);
+    live().for_each(|seen| counts[usize::from(seen.group())] += 1);
     let mut groups: Vec<Vec<u8>> = counts
         .iter()
         .map(|&count| {
@@ -73,7 +75,7 @@ pub(super) fn encode(expiry: Expiry, blocks: &[Vec<Seen>]) -> Vec<Section> {
             section
         })
         .collect();
-    blocks.iter().flatten().for_each(|seen| header.put_entry(&mut groups[usize::from(seen.group())], seen));
+    live().for_each(|seen| header.put_entry(&mut groups[usize::from(seen.group())], seen));
     let sections = (0..=KeyGroup::MAX).zip(groups).filter(|(_, bytes)| !bytes.is_empty());
     sections.map(|(group, bytes)| Section { group, bytes }).collect()
 }
@@ -138,11 +140,25 @@ mod tests {
         Seen { id: [high, !high], minute, fingerprint: 7 ^ minute }
     }
 
+    fn block(ids: Vec<Seen>) -> Vec<FreshBlock> {
+        vec![FreshBlock { latest: u32::MAX, ids }]
+    }
+
+    #[test]
+    fn ids_that_expired_are_not_written() {
+        let ids = vec![seen(1, 4), seen(2, 9), seen(3, 5)];
+        let mut read = Vec::new();
+        for section in encode(Expiry::new(1_000), 5, &block(ids)) {
+            decode(section.group, &section.bytes, |seen| read.push(seen.minute)).unwrap();
+        }
+        assert_eq!(read, [9, 5]);
+    }
+
     #[test]
     fn ids_read_back_as_they_were_written_whatever_their_minutes() {
         for minutes in [&[5u32, 6][..], &[0, 255], &[0, 256], &[70_000, 1], &[u32::MAX, 0]] {
             let ids: Vec<_> = (0..).zip(minutes).map(|(n, &minute)| seen(0xab << 56 | n, minute)).collect();
-            let sections = encode(Expiry::new(1_000), std::slice::from_ref(&ids));
+            let sections = encode(Expiry::new(1_000), 0, &block(ids.clone()));
             assert_eq!(sections.len(), 1);
             let mut read = Vec::new();
             let expiry = decode(sections[0].group, &sections[0].bytes, |seen| read.push(seen)).unwrap();
@@ -152,7 +168,7 @@ mod tests {
 
     #[test]
     fn torn_sections_are_refused() {
-        let section = &encode(Expiry::new(1_000), &[vec![seen(1, 2), seen(3, 4)]])[0];
+        let section = &encode(Expiry::new(1_000), 0, &block(vec![seen(1, 2), seen(3, 4)]))[0];
         for cut in 0..section.bytes.len() {
             let whole = cut >= HEADER_BYTES && (cut - HEADER_BYTES).is_multiple_of(FIXED_BYTES + 1);
             assert_eq!(decode(0, &section.bytes[..cut], |_| {}).is_ok(), whole, "cut at {cut}");

@@ -7,6 +7,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::parquet::arrow::ArrowWriter;
+use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use tidemill_log::testing::MemoryStore;
 use tidemill_log::{
@@ -58,7 +59,8 @@ impl TestLake {
 
     fn lake(&self, states: Vec<Visible>) -> Lake {
         let source = Arc::new(Scripted(states, AtomicUsize::new(0)));
-        Lake::over(self.folder.path(), web_analytics::all(), source).unwrap()
+        let store = Arc::new(LocalFileSystem::new_with_prefix(self.folder.path()).unwrap());
+        Lake::over("the lake", store, web_analytics::all(), source)
     }
 
     fn sql(&self, sql: &str) -> Result<Answer, QueryError> {
@@ -273,6 +275,7 @@ fn the_newest_commit_of_a_log_is_what_is_visible() {
         build: text(),
         workers: 1,
         processes: 1,
+        instance: text(),
         checkpoint: None,
     }))
     .unwrap();

@@ -137,9 +137,14 @@ fn an_entry_on_its_way_is_read_before_the_seal() {
 #[test]
 fn of_many_starts_at_once_the_last_goes_on_alone() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    many_starts_at_once(&store);
+}
+
+/// Eight runs that begin at the same time in an empty store.
+pub(crate) fn many_starts_at_once(store: &Arc<dyn Store>) {
     let runs: Vec<_> = (0..8)
         .map(|_| {
-            let store = Arc::clone(&store);
+            let store = Arc::clone(store);
             thread::spawn(move || {
                 let mut pipeline = Pipeline::start(store, 3)?;
                 pipeline.run_through(40)?;
@@ -155,7 +160,7 @@ fn of_many_starts_at_once_the_last_goes_on_alone() {
         }
     }
     assert!(finished.contains(&8), "the latest run is never fenced");
-    outcome(&store);
+    outcome(store);
 }
 
 #[test]

@@ -15,7 +15,16 @@ pub(crate) fn options(snapshot_every: u64) -> LogOptions {
 }
 
 pub(crate) fn seal(run: u64, checkpoint: Option<u64>) -> Seal {
-    Seal { run, format: FORMAT, plan: "plan".into(), build: "build".into(), workers: 2, processes: 1, checkpoint }
+    Seal {
+        run,
+        format: FORMAT,
+        plan: "plan".into(),
+        build: "build".into(),
+        workers: 2,
+        processes: 1,
+        instance: "tests".into(),
+        checkpoint,
+    }
 }
 
 pub(crate) fn bind(epoch: u64) -> Binding {

@@ -1,0 +1,66 @@
+//! Putting a rebuilt set of tables in the place of the live one.
+//!
+//! Names stay, contents change places: views, feeds and writers go on by name. The plan says which contents belong where, so
+//! that an exchange that was interrupted, or is asked for again, ends the same. The writer of the live tables must have
+//! stopped: a table that is exchanged knows none of the tokens of the other one.
+
+use serde::{Deserialize, Serialize};
+use tidemill_tables::TableSpec;
+
+use crate::check::Found;
+use crate::client::Client;
+use crate::ddl::{self, suffixed};
+use crate::error::ClickHouseError;
+use crate::target::Target;
+
+/// One table whose contents change places with another's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// The table that is read and written by its name.
+    pub live: String,
+    /// The table that was built beside it.
+    pub rebuilt: String,
+    /// The identity of what was built, which it keeps under another name.
+    pub uuid: String,
+}
+
+/// What has to change places so that the tables rebuilt with `suffix` become the live ones. Keep it until it is carried out.
+///
+/// # Errors
+/// When a table is missing on either side, or the server fails.
+pub fn plan_exchange(target: &Target, specs: &[TableSpec], suffix: &str) -> Result<Vec<Exchange>, ClickHouseError> {
+    let client = Client::new(target)?;
+    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
+    let mut plan = Vec::new();
+    for spec in specs {
+        for (live, rebuilt) in ddl::storages(spec).into_iter().zip(ddl::storages(&suffixed(spec, suffix))) {
+            let missing = |name: &str| {
+                let reason = format!("table {name} is missing; `tidemill tables apply` creates it");
+                client.failed("exchange tables", clickhouse::error::Error::Custom(reason))
+            };
+            found.get(&live).ok_or_else(|| missing(&live))?;
+            let uuid = found.get(&rebuilt).ok_or_else(|| missing(&rebuilt))?.uuid.clone();
+            plan.push(Exchange { live, rebuilt, uuid });
+        }
+    }
+    Ok(plan)
+}
+
+/// Carries out a plan; what it has done before, it does not do again.
+///
+/// Each table changes places at once, the tables of a set one after the other.
+///
+/// # Errors
+/// When the server fails; what was done stays, and the same plan goes on from there.
+pub fn exchange(target: &Target, plan: &[Exchange]) -> Result<(), ClickHouseError> {
+    let client = Client::new(target)?;
+    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
+    for Exchange { live, rebuilt, uuid } in plan {
+        if found.get(live).is_some_and(|object| object.uuid == *uuid) {
+            continue;
+        }
+        let statement = format!("EXCHANGE TABLES {live} AND {rebuilt}");
+        client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
+    }
+    Ok(())
+}

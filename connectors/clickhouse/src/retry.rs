@@ -1,0 +1,242 @@
+//! What to do about an answer that is an error: ask again, set rows aside, or stop.
+//!
+//! A server that is away, busy or out of memory is asked again, for ever, with pauses that double; a repeated insert is
+//! recognised by its token (INV-3), so an attempt of which nobody knows how it ended is simply repeated. That waiting
+//! has begun is said once, and once that it has ended. While the sink waits, the memory budget stops the source (INV-8).
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clickhouse::error::Error;
+use tidemill_dataflow::sink::SinkError;
+use tracing::{info, warn};
+
+use crate::client::Client;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What an error asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Ask again.
+    Retry,
+    /// The table does not take a value of these rows.
+    Rejected,
+    /// Asking again changes nothing.
+    Fatal,
+}
+
+/// Codes of errors that pass: the server is busy, starting, read-only for a while, or lost touch with its keeper.
+const PASSING: [u32; 33] = [
+    3,   // UNEXPECTED_END_OF_FILE: the request was cut off
+    32,  // ATTEMPT_TO_READ_AFTER_EOF: the same
+    33,  // CANNOT_READ_ALL_DATA: the same
+    40,  // CHECKSUM_DOESNT_MATCH: of what arrived
+    159, // TIMEOUT_EXCEEDED
+    160, // TOO_SLOW
+    198, // DNS_ERROR
+    201, // QUOTA_EXCEEDED
+    202, // TOO_MANY_SIMULTANEOUS_QUERIES
+    203, // NO_FREE_CONNECTION
+    209, // SOCKET_TIMEOUT
+    210, // NETWORK_ERROR
+    225, // NO_ZOOKEEPER
+    236, // ABORTED
+    241, // MEMORY_LIMIT_EXCEEDED
+    242, // TABLE_IS_READ_ONLY
+    243, // NOT_ENOUGH_SPACE
+    244, // UNEXPECTED_ZOOKEEPER_ERROR
+    246, // CORRUPTED_DATA: of what arrived
+    252, // TOO_MANY_PARTS
+    271, // CANNOT_DECOMPRESS
+    279, // ALL_CONNECTION_TRIES_FAILED
+    285, // TOO_FEW_LIVE_REPLICAS
+    286, // UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+    319, // UNKNOWN_STATUS_OF_INSERT
+    364, // CANNOT_SCHEDULE_TASK_OF_POOL
+    394, // QUERY_WAS_CANCELLED
+    425, // SYSTEM_ERROR
+    439, // CANNOT_SCHEDULE_TASK
+    473, // DEADLOCK_AVOIDED
+    735, // QUERY_WAS_CANCELLED_BY_CLIENT
+    745, // SERVER_OVERLOADED
+    999, // KEEPER_EXCEPTION
+];
+
+/// Codes of errors that lie in a value: a constraint, a range, something a view behind the table computes.
+const OF_A_VALUE: [u32; 20] = [
+    6,   // CANNOT_PARSE_TEXT
+    26,  // CANNOT_PARSE_QUOTED_STRING
+    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    38,  // CANNOT_PARSE_DATE
+    41,  // CANNOT_PARSE_DATETIME
+    69,  // ARGUMENT_OUT_OF_BOUND
+    70,  // CANNOT_CONVERT_TYPE
+    72,  // CANNOT_PARSE_NUMBER
+    117, // INCORRECT_DATA
+    128, // TOO_LARGE_ARRAY_SIZE
+    131, // TOO_LARGE_STRING_SIZE
+    153, // ILLEGAL_DIVISION
+    190, // SIZES_OF_ARRAYS_DONT_MATCH
+    321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    349, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    376, // CANNOT_PARSE_UUID
+    395, // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+    407, // DECIMAL_OVERFLOW
+    469, // VIOLATED_CONSTRAINT
+    691, // UNKNOWN_ELEMENT_OF_ENUM
+];
+
+/// What an error asks for.
+pub(crate) fn judge(error: &Error) -> Verdict {
+    match error {
+        Error::Network(_) | Error::TimedOut | Error::Decompression(_) => Verdict::Retry,
+        Error::BadResponse(text) => judge_answer(text),
+        _ => Verdict::Fatal,
+    }
+}
+
+fn judge_answer(text: &str) -> Verdict {
+    let Some(code) = code_of(text) else {
+        return judge_status(text);
+    };
+    // One code for too many parts, which merges mend, and for too many partitions in one insert, which stay as they are.
+    if code == 252 && text.contains("Too many partitions for single INSERT") {
+        Verdict::Fatal
+    } else if PASSING.contains(&code) {
+        Verdict::Retry
+    } else if OF_A_VALUE.contains(&code) {
+        Verdict::Rejected
+    } else {
+        Verdict::Fatal
+    }
+}
+
+/// An answer without a code of ClickHouse comes from something in between, with the HTTP status or a text of its own.
+/// What is in between comes back, unless it plainly says that the request is wrong.
+fn judge_status(text: &str) -> Verdict {
+    let status = text.get(..3).and_then(|digits| digits.parse::<u16>().ok());
+    match status {
+        Some(408 | 425 | 429) | None => Verdict::Retry,
+        Some(400..=499) => Verdict::Fatal,
+        Some(_) => Verdict::Retry,
+    }
+}
+
+/// The number in `Code: 60. DB::Exception: ...`.
+pub(crate) fn code_of(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once("Code: ")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    rest[..digits].parse().ok()
+}
+
+/// Asked before each attempt; fails once a later run has begun.
+pub(crate) type Fence = Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync>;
+
+/// Why asking ended without an answer.
+pub(crate) enum Ended {
+    /// A later run has begun.
+    Fenced(SinkError),
+    /// The server refuses.
+    Refused(Error, Verdict),
+}
+
+/// Calls until there is an answer that asking again would not change.
+pub(crate) fn until_answered<T>(
+    client: &Client,
+    fence: &Fence,
+    mut call: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Ended> {
+    let mut pause = FIRST_PAUSE;
+    let mut waiting = false;
+    loop {
+        fence().map_err(Ended::Fenced)?;
+        let error = match call() {
+            Ok(answer) => {
+                if waiting {
+                    info!("ClickHouse at {} answers again", client.target().at());
+                }
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        match judge(&error) {
+            Verdict::Retry => {}
+            verdict => return Err(Ended::Refused(error, verdict)),
+        }
+        if !waiting {
+            waiting = true;
+            warn!("waiting for ClickHouse at {}: {}", client.target().at(), chain(&error));
+        }
+        client.wait(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Like [`until_answered`], where a refusal ends the run.
+pub(crate) fn answer<T>(
+    client: &Client,
+    fence: &Fence,
+    what: &str,
+    call: impl FnMut() -> Result<T, Error>,
+) -> Result<T, SinkError> {
+    until_answered(client, fence, call).map_err(|ended| match ended {
+        Ended::Fenced(error) => error,
+        Ended::Refused(error, _) => client.failed(what, error).into(),
+    })
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(text, ": {error}").expect("a String takes all that is written");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_has_a_verdict() {
+        for (text, verdict) in [
+            ("Code: 241. DB::Exception: Memory limit exceeded", Verdict::Retry),
+            ("Code: 252. DB::Exception: Too many parts (3001)", Verdict::Retry),
+            ("Code: 252. DB::Exception: Too many partitions for single INSERT block (more than 100)", Verdict::Fatal),
+            ("Code: 242. DB::Exception: Table is in readonly mode", Verdict::Retry),
+            ("Code: 164. DB::Exception: Cannot execute query in readonly mode", Verdict::Fatal),
+            ("Code: 319. DB::Exception: Unknown status", Verdict::Retry),
+            ("Code: 999. Coordination::Exception: Session expired", Verdict::Retry),
+            ("Code: 469. DB::Exception: Constraint `c` is violated", Verdict::Rejected),
+            ("Code: 117. DB::Exception: Type of 'page' must be String", Verdict::Rejected),
+            ("Code: 60. DB::Exception: Table x does not exist", Verdict::Fatal),
+            ("Code: 16. DB::Exception: No such column", Verdict::Fatal),
+            ("Code: 47. DB::Exception: Unknown identifier", Verdict::Fatal),
+            ("Code: 516. DB::Exception: Authentication failed", Verdict::Fatal),
+            ("502 Bad Gateway", Verdict::Retry),
+            ("429 Too Many Requests", Verdict::Retry),
+            ("408 Request Timeout", Verdict::Retry),
+            ("404 Not Found", Verdict::Fatal),
+            ("<html>upstream is down</html>", Verdict::Retry),
+            ("", Verdict::Retry),
+        ] {
+            assert_eq!(judge(&Error::BadResponse(text.to_owned())), verdict, "{text}");
+        }
+        assert_eq!(judge(&Error::TimedOut), Verdict::Retry);
+        assert_eq!(judge(&Error::Network("connection refused".into())), Verdict::Retry);
+        assert_eq!(judge(&Error::SchemaMismatch("x".to_owned())), Verdict::Fatal);
+    }
+
+    #[test]
+    fn the_code_is_found_wherever_it_stands() {
+        assert_eq!(code_of("Code: 60"), Some(60));
+        assert_eq!(code_of("__exception__\nCode: 241. DB"), Some(241));
+        assert_eq!(code_of("no code"), None);
+    }
+}

@@ -1,0 +1,403 @@
+//! How messages lie in a block: as NDJSON lines, with what lines cannot say in a trailer behind them.
+//!
+//! ```text
+//! | line \n line \n .. | specials | gaps | u32 specials' length | u32 gaps' length | u32 count |
+//! ```
+//! A message costs one copy. A line break inside a message becomes `\r`, which JSON treats as white space between tokens
+//! and refuses in strings, just like the line break; one at the end of a message is left out. The line of a message that
+//! is no text line (no payload, only white space, Avro) is empty, and the *specials* hold it: for each its row, kind and
+//! bytes. *Gaps* hold by how much an offset is ahead of the one before plus one, where it is (transaction markers, aborted
+//! and compacted messages).
+//!
+//! Promise: any messages come out as they went in, at their offsets, but for the line breaks.
+
+use memchr::memchr;
+use tidemill_dataflow::hash::mix;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Length of the three numbers at a block's end.
+const FOOTER: usize = 12;
+
+/// A message as a block holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    /// One line of text.
+    Line(&'a [u8]),
+    /// Text with line breaks inside, stored as `\r`.
+    Broken(&'a [u8]),
+    /// No payload at all.
+    Null,
+    /// Nothing but white space.
+    Blank(&'a [u8]),
+    /// Confluent framing: a zero byte, a schema's id, Avro.
+    Avro(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// What a payload is.
+    pub(crate) fn of(payload: Option<&'a [u8]>) -> Message<'a> {
+        let Some(bytes) = payload else { return Message::Null };
+        if bytes.first() == Some(&0) {
+            return Message::Avro(bytes);
+        }
+        if bytes.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)) {
+            return Message::Blank(bytes);
+        }
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        if memchr(b'\n', line).is_some() { Message::Broken(line) } else { Message::Line(line) }
+    }
+
+    /// Bytes that it takes in a block, without what offsets take.
+    pub(crate) fn cost(&self) -> usize {
+        1 + self.bytes().len()
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        match self {
+            Message::Line(bytes) | Message::Broken(bytes) | Message::Blank(bytes) | Message::Avro(bytes) => bytes,
+            Message::Null => &[],
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Message::Line(_) => 0,
+            Message::Broken(_) => 1,
+            Message::Null => 2,
+            Message::Blank(_) => 3,
+            Message::Avro(_) => 4,
+        }
+    }
+}
+
+/// A block under construction.
+#[derive(Debug, Default)]
+pub(crate) struct Frame {
+    text: Vec<u8>,
+    specials: Vec<u8>,
+    gaps: Vec<u8>,
+    count: u32,
+    first: u64,
+    next: u64,
+    special_row: u32,
+    gap_row: u32,
+}
+
+impl Frame {
+    /// An empty one with room for about `bytes`.
+    pub(crate) fn with_capacity(bytes: usize) -> Frame {
+        Frame { text: Vec::with_capacity(bytes), ..Frame::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The offset of the first message.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// What its messages take, as [`Message::cost`] counts.
+    pub(crate) fn cost(&self) -> usize {
+        self.text.len() + self.specials.len()
+    }
+
+    /// Adds a message; gives the digest chained over it, which does not depend on where blocks are cut.
+    pub(crate) fn push(&mut self, offset: u64, message: Message<'_>, digest: u64) -> u64 {
+        let row = self.count;
+        if self.is_empty() {
+            self.first = offset;
+        } else if offset != self.next {
+            put_number(&mut self.gaps, u64::from(row - self.gap_row));
+            put_number(&mut self.gaps, offset - self.next);
+            self.gap_row = row;
+        }
+        let start = self.text.len();
+        let bytes = message.bytes();
+        let hashed = match message {
+            Message::Line(line) | Message::Broken(line) => {
+                self.text.extend_from_slice(line);
+                if matches!(message, Message::Broken(_)) {
+                    self.text[start..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b'\r');
+                }
+                xxh3_64(&self.text[start..])
+            }
+            Message::Null | Message::Blank(_) | Message::Avro(_) => xxh3_64(bytes),
+        };
+        self.text.push(b'\n');
+        if !matches!(message, Message::Line(_)) {
+            put_number(&mut self.specials, u64::from(row - self.special_row));
+            self.specials.push(message.kind());
+            if matches!(message, Message::Blank(_) | Message::Avro(_)) {
+                put_number(&mut self.specials, bytes.len() as u64);
+                self.specials.extend_from_slice(bytes);
+            }
+            self.special_row = row;
+        }
+        self.count += 1;
+        self.next = offset + 1;
+        mix(mix(digest, offset << 3 | u64::from(message.kind())), hashed)
+    }
+
+    /// The block's bytes.
+    pub(crate) fn close(self) -> Vec<u8> {
+        let Frame { mut text, specials, gaps, count, .. } = self;
+        text.reserve_exact(specials.len() + gaps.len() + FOOTER);
+        text.extend_from_slice(&specials);
+        text.extend_from_slice(&gaps);
+        for number in [narrow(specials.len()), narrow(gaps.len()), count] {
+            text.extend_from_slice(&number.to_le_bytes());
+        }
+        text
+    }
+}
+
+fn narrow(length: usize) -> u32 {
+    u32::try_from(length).expect("a block is shorter than 4 GiB")
+}
+
+/// A block that was cut apart again.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The lines, each ended by `\n`.
+    pub(crate) text: Vec<u8>,
+    pub(crate) trailer: Trailer,
+}
+
+/// What a block says of its messages beside their text.
+#[derive(Debug)]
+pub(crate) struct Trailer {
+    first: u64,
+    count: u32,
+    specials: Vec<u8>,
+    gaps: Vec<u8>,
+}
+
+const WHOLE: &str = "a block comes from this package's reader, whole";
+
+/// Cuts a block's bytes apart; `first` is its offset.
+pub(crate) fn open(mut bytes: Vec<u8>, first: u64) -> Opened {
+    let (rest, footer) = bytes.split_last_chunk::<FOOTER>().expect(WHOLE);
+    let number = |at: usize| u32::from_le_bytes([footer[at], footer[at + 1], footer[at + 2], footer[at + 3]]);
+    let (specials, gaps, count) = (number(0) as usize, number(4) as usize, number(8));
+    let (rest, gaps) = rest.split_at_checked(rest.len().wrapping_sub(gaps)).expect(WHOLE);
+    let (text, specials) = rest.split_at_checked(rest.len().wrapping_sub(specials)).expect(WHOLE);
+    let trailer = Trailer { first, count, specials: specials.to_vec(), gaps: gaps.to_vec() };
+    let length = text.len();
+    bytes.truncate(length);
+    Opened { text: bytes, trailer }
+}
+
+impl Trailer {
+    /// Whether all messages are plain lines.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.specials.is_empty()
+    }
+
+    /// The messages that are no plain lines, by row; text is not repeated here.
+    pub(crate) fn specials(&self) -> Vec<(u32, Special<'_>)> {
+        let (mut rest, mut row) = (self.specials.as_slice(), 0);
+        let mut specials = Vec::new();
+        while !rest.is_empty() {
+            row += narrow(take_number(&mut rest));
+            let (kind, after) = rest.split_first().expect(WHOLE);
+            rest = after;
+            let mut bytes = || {
+                let length = take_number(&mut rest);
+                let (bytes, after) = rest.split_at_checked(length).expect(WHOLE);
+                rest = after;
+                bytes
+            };
+            let special = match kind {
+                1 => Special::Broken,
+                2 => Special::Null,
+                3 => Special::Blank(bytes()),
+                _ => Special::Avro(bytes()),
+            };
+            specials.push((row, special));
+        }
+        specials
+    }
+
+    /// Finds offsets by row.
+    pub(crate) fn offsets(&self) -> Offsets {
+        let (mut rest, mut row, mut ahead) = (self.gaps.as_slice(), 0, 0);
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            row += narrow(take_number(&mut rest));
+            ahead += take_number(&mut rest) as u64;
+            steps.push((row, ahead));
+        }
+        Offsets { first: self.first, steps }
+    }
+}
+
+/// A message that is no plain line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special<'a> {
+    /// Its line had line breaks, which are `\r` now.
+    Broken,
+    Null,
+    Blank(&'a [u8]),
+    Avro(&'a [u8]),
+}
+
+/// The offsets of a block's messages.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    first: u64,
+    /// From this row on, so much is left out.
+    steps: Vec<(u32, u64)>,
+}
+
+impl Offsets {
+    /// The offset of the message in a row, counted from 0.
+    pub(crate) fn of(&self, row: u32) -> u64 {
+        let before = self.steps.partition_point(|(from, _)| *from <= row);
+        let ahead = before.checked_sub(1).map_or(0, |last| self.steps[last].1);
+        self.first + u64::from(row) + ahead
+    }
+}
+
+impl Opened {
+    /// Shows every message with its offset, in order.
+    pub(crate) fn for_each(&self, mut see: impl FnMut(u64, Message<'_>)) {
+        let offsets = self.trailer.offsets();
+        let mut specials = self.trailer.specials().into_iter().peekable();
+        let mut rest = self.text.as_slice();
+        for row in 0..self.trailer.count {
+            let end = memchr(b'\n', rest).expect(WHOLE);
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            let message = match specials.next_if(|(at, _)| *at == row) {
+                None => Message::Line(line),
+                Some((_, Special::Broken)) => Message::Broken(line),
+                Some((_, Special::Null)) => Message::Null,
+                Some((_, Special::Blank(bytes))) => Message::Blank(bytes),
+                Some((_, Special::Avro(bytes))) => Message::Avro(bytes),
+            };
+            see(offsets.of(row), message);
+        }
+    }
+}
+
+/// Appends a number, seven bits a byte, lowest first.
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while let Some(low) = u8::try_from(number & 0x7f).ok().filter(|_| number > 0x7f) {
+        out.push(low | 0x80);
+        number >>= 7;
+    }
+    out.push(u8::try_from(number).expect("seven bits are left"));
+}
+
+fn take_number(rest: &mut &[u8]) -> usize {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, after) = rest.split_first().expect(WHOLE);
+        *rest = after;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    usize::try_from(number).expect("a length or a gap of a block fits an address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Owned = (u64, Option<Vec<u8>>);
+
+    fn framed(messages: &[Owned]) -> Opened {
+        let mut frame = Frame::default();
+        for (offset, payload) in messages {
+            frame.push(*offset, Message::of(payload.as_deref()), 0);
+        }
+        let first = frame.first();
+        open(frame.close(), first)
+    }
+
+    fn unframed(opened: &Opened) -> Vec<Owned> {
+        let mut messages = Vec::new();
+        opened.for_each(|offset, message| {
+            let payload = (message != Message::Null).then(|| message.bytes().to_vec());
+            messages.push((offset, payload));
+        });
+        messages
+    }
+
+    /// What becomes of a payload that is text.
+    fn as_line(payload: &[u8]) -> Vec<u8> {
+        if !matches!(Message::of(Some(payload)), Message::Line(_) | Message::Broken(_)) {
+            return payload.to_vec();
+        }
+        let line = payload.strip_suffix(b"\n").unwrap_or(payload);
+        line.iter().map(|byte| if *byte == b'\n' { b'\r' } else { *byte }).collect()
+    }
+
+    #[test]
+    fn kinds_are_told_by_content() {
+        assert_eq!(Message::of(None), Message::Null);
+        assert_eq!(Message::of(Some(b"")), Message::Blank(b""));
+        assert_eq!(Message::of(Some(b" \n")), Message::Blank(b" \n"));
+        assert_eq!(Message::of(Some(b"\0\0\0\0\x01x")), Message::Avro(b"\0\0\0\0\x01x"));
+        assert_eq!(Message::of(Some(b"{}\n")), Message::Line(b"{}"));
+        assert_eq!(Message::of(Some(b"{\n}")), Message::Broken(b"{\n}"));
+    }
+
+    fn payload() -> impl Strategy<Value = Option<Vec<u8>>> {
+        prop_oneof![
+            5 => "[ -~]{1,40}".prop_map(|text| Some(text.into_bytes())),
+            2 => "[a\r\n ]{0,6}".prop_map(|text| Some(text.into_bytes())),
+            2 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Some),
+            1 => proptest::collection::vec(any::<u8>(), 0..200).prop_map(|mut bytes| { bytes.insert(0, 0); Some(bytes) }),
+            1 => Just(None),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_out_as_they_went_in(
+            parts in proptest::collection::vec((prop_oneof![4 => Just(0_u64), 1 => 1..100_000_u64], payload()), 1..80),
+            first in 0..1_u64 << 40,
+        ) {
+            let mut next = first;
+            let messages: Vec<Owned> = parts.into_iter().map(|(gap, payload)| {
+                let offset = next + gap;
+                next = offset + 1;
+                (offset, payload)
+            }).collect();
+            let opened = framed(&messages);
+            let expected: Vec<Owned> =
+                messages.iter().map(|(offset, payload)| (*offset, payload.as_deref().map(as_line))).collect();
+            prop_assert_eq!(unframed(&opened), expected);
+            let lines = opened.text.iter().filter(|byte| **byte == b'\n').count();
+            prop_assert_eq!(lines, messages.len());
+        }
+
+        #[test]
+        fn a_number_is_read_as_it_was_written(number in any::<u32>(), more in any::<u8>()) {
+            let mut bytes = Vec::new();
+            put_number(&mut bytes, u64::from(number));
+            bytes.push(more);
+            let mut rest = bytes.as_slice();
+            prop_assert_eq!(take_number(&mut rest), number as usize);
+            prop_assert_eq!(rest, [more]);
+        }
+
+        #[test]
+        fn the_digest_tells_other_content_offsets_and_kinds(text in "[a-z]{1,300}", at in 0..300_usize) {
+            let digest = |offset: u64, payload: Option<&[u8]>| Frame::default().push(offset, Message::of(payload), 7);
+            let mut other = text.clone().into_bytes();
+            let at = at % other.len();
+            other[at] = if other[at] == b'z' { b'a' } else { other[at] + 1 };
+            let same = digest(3, Some(text.as_bytes()));
+            prop_assert_ne!(same, digest(3, Some(&other)));
+            prop_assert_ne!(same, digest(4, Some(text.as_bytes())));
+            prop_assert_ne!(digest(3, Some(b"")), digest(3, None));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Kafka in and out, exactly once.
+//!
+//! The source reads partitions at the offsets that the log binds and never asks the consumer group where it stood; the
+//! sink writes an epoch in one transaction that carries the epoch's number, so that an epoch written twice, or by a run
+//! that was fenced, has the effect of one.
+//!
+//! | module | what |
+//! |---|---|
+//! | `config` | `kafka://` addresses: brokers, topics, start, pass-through settings |
+//! | `source` | the source: opening partitions where the log says, or where the address says |
+//! | `reader` | all partitions together, on the engine's reader thread: discovery, outages, waiting |
+//! | `partition` | one partition's queue of fetched messages |
+//! | `cutter` | from messages to blocks, and what the position is; no I/O |
+//! | `framing` | how messages lie in a block |
+//! | `decoder` | from blocks to events, JSON and Avro |
+//! | `topics` | which topics a pattern means, and making them |
+//! | `trouble` | what an error of the client asks for: waiting, or stopping with a sentence |
+//! | `group_offsets` | offsets mirrored to the consumer group, for lag tools |
+//! | `transactions` | one epoch, one transaction: the state machine that both sinks share |
+//! | `messages` | rows of a table as keyed JSON messages |
+//! | `table` | the sink of a table |
+//! | `dead_letters` | the sink of dead letters, and their JSON |
+//! | `produce` | loading a topic and reading it back, for tools and tests |
+
+pub mod config;
+mod cutter;
+pub mod dead_letters;
+pub mod decoder;
+mod framing;
+pub mod group_offsets;
+mod messages;
+mod partition;
+pub mod produce;
+mod reader;
+pub mod source;
+pub mod table;
+pub mod topics;
+mod transactions;
+mod trouble;
+
+pub use config::{ConfigError, Credentials, KafkaConfig, Start};
+pub use dead_letters::{DeadLetterTopic, dead_letter_line};
+pub use decoder::{AvroToJson, KafkaDecoder};
+pub use group_offsets::GroupOffsets;
+pub use source::KafkaSource;
+pub use table::KafkaTable;
+pub use topics::Topics;
+pub use transactions::Fenced;

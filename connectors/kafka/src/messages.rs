@@ -1,0 +1,197 @@
+//! Rows of a table as keyed JSON messages, as the [`table`](crate::table) module describes them.
+
+use std::io::Write;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int8Type, Int64Type, TimeUnit, TimestampMillisecondType, UInt64Type};
+use serde_json::to_writer;
+use tidemill_dataflow::sink::SinkError;
+use tidemill_dataflow::time::Epoch;
+use tidemill_tables::calendar::Instant;
+use tidemill_tables::{Fold, Role, TableSpec};
+
+/// The most hashes in one message: 450 kB of text.
+const HASHES: usize = 20_000;
+
+/// The messages of an epoch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Messages {
+    bytes: Vec<u8>,
+    /// For each message, where its key and its value end.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Messages {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Key and value of a message, counted from 0; the key is empty where there is none.
+    pub(crate) fn get(&self, at: usize) -> Option<(&[u8], &[u8])> {
+        let (key_end, value_end) = *self.ends.get(at)?;
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        Some((&self.bytes[start..key_end], &self.bytes[key_end..value_end]))
+    }
+
+    /// Adds a message without a key.
+    pub(crate) fn push_value(&mut self, value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.ends.push((start, self.bytes.len()));
+    }
+}
+
+/// Whether a column can be published.
+pub(crate) fn is_supported(column: &DataType) -> bool {
+    match column {
+        DataType::Utf8 | DataType::Int8 | DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _) => true,
+        DataType::List(item) => *item.data_type() == DataType::UInt64,
+        _ => false,
+    }
+}
+
+/// The messages of an epoch's rows, which are folded and sorted.
+pub(crate) fn encode(spec: &TableSpec, epoch: Epoch, rows: &RecordBatch) -> Result<Messages, SinkError> {
+    let mut messages = Messages::default();
+    let out = &mut messages.bytes;
+    for row in 0..rows.num_rows() {
+        for part in 0..parts(spec, rows, row) {
+            out.push(b'[');
+            for (nth, at) in spec.with_role(Role::Key).enumerate() {
+                if nth > 0 {
+                    out.push(b',');
+                }
+                value(out, rows.column(at), row, part)?;
+            }
+            out.push(b']');
+            let key_end = out.len();
+            out.push(b'{');
+            for (at, column) in spec.columns.iter().enumerate() {
+                to_writer(&mut *out, &column.name)?;
+                out.push(b':');
+                if column.role == Role::Sum && part > 0 {
+                    out.push(b'0');
+                } else {
+                    value(out, rows.column(at), row, part)?;
+                }
+                out.push(b',');
+            }
+            write!(out, "\"epoch\":{epoch}}}")?;
+            messages.ends.push((key_end, out.len()));
+        }
+    }
+    Ok(messages)
+}
+
+/// How many messages a row takes.
+fn parts(spec: &TableSpec, rows: &RecordBatch, row: usize) -> usize {
+    if spec.fold != Fold::Deltas {
+        return 1;
+    }
+    let lists = spec.with_role(Role::UnionCount).map(|at| rows.column(at).as_list::<i32>().value(row).len());
+    lists.max().unwrap_or(0).div_ceil(HASHES).max(1)
+}
+
+/// Appends a cell as JSON; of a list the given part.
+fn value(out: &mut Vec<u8>, column: &dyn Array, row: usize, part: usize) -> Result<(), SinkError> {
+    if column.is_null(row) {
+        out.extend_from_slice(b"null");
+        return Ok(());
+    }
+    match column.data_type() {
+        DataType::Utf8 => to_writer(&mut *out, column.as_string::<i32>().value(row))?,
+        DataType::Int8 => write!(out, "{}", column.as_primitive::<Int8Type>().value(row))?,
+        DataType::Int64 => write!(out, "{}", column.as_primitive::<Int64Type>().value(row))?,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            write!(out, "\"{}\"", Instant(column.as_primitive::<TimestampMillisecondType>().value(row)))?;
+        }
+        DataType::List(_) => {
+            let list = column.as_list::<i32>().value(row);
+            let hashes = list.as_primitive::<UInt64Type>().values();
+            out.push(b'[');
+            for (nth, hash) in hashes.iter().skip(part * HASHES).take(HASHES).enumerate() {
+                if nth > 0 {
+                    out.push(b',');
+                }
+                write!(out, "\"{hash}\"")?;
+            }
+            out.push(b']');
+        }
+        other => return Err(format!("a column of type {other} cannot be published to Kafka").into()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int8Array, Int64Array, StringArray, TimestampMillisecondArray};
+    use tidemill_tables::{hash_lists, web_analytics};
+
+    use super::*;
+
+    fn text(values: &[&str]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    fn times(values: &[i64]) -> ArrayRef {
+        Arc::new(TimestampMillisecondArray::from(values.to_vec()).with_timezone("UTC"))
+    }
+
+    fn whole(values: &[i64]) -> ArrayRef {
+        Arc::new(Int64Array::from(values.to_vec()))
+    }
+
+    fn shown(messages: &Messages) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (0..messages.len()).map(|at| messages.get(at).unwrap()).map(|(key, value)| (text(key), text(value))).collect()
+    }
+
+    #[test]
+    fn a_row_of_deltas_is_keyed_and_says_what_the_epoch_added() {
+        let spec = web_analytics::revenue_by_minute();
+        let columns = vec![text(&["default"]), times(&[60_000]), text(&["E\"R"]), whole(&[2]), whole(&[-5])];
+        let rows = RecordBatch::try_new(spec.stored_schema(), columns).unwrap();
+        let expected_key = r#"["default","1970-01-01T00:01:00.000Z","E\"R"]"#;
+        let expected = concat!(
+            r#"{"tenant":"default","window_start":"1970-01-01T00:01:00.000Z","currency":"E\"R","#,
+            r#""orders":2,"amount_cents":-5,"epoch":7}"#
+        );
+        assert_eq!(shown(&encode(&spec, 7, &rows).unwrap()), [(expected_key.into(), expected.into())]);
+    }
+
+    #[test]
+    fn sessions_have_a_sign() {
+        let spec = web_analytics::sessions();
+        let sign: ArrayRef = Arc::new(Int8Array::from(vec![-1]));
+        let columns = vec![text(&["t"]), text(&["u"]), times(&[0]), times(&[1]), whole(&[3]), sign];
+        let rows = RecordBatch::try_new(spec.stored_schema(), columns).unwrap();
+        let messages = shown(&encode(&spec, 1, &rows).unwrap());
+        assert_eq!(messages[0].0, r#"["t","u"]"#);
+        assert!(messages[0].1.ends_with(r#""event_count":3,"sign":-1,"epoch":1}"#), "{}", messages[0].1);
+    }
+
+    #[test]
+    fn a_cell_with_very_many_users_takes_several_messages_that_add_up_to_it() {
+        let spec = web_analytics::errors_by_version_by_minute();
+        let hashes: Vec<u64> = (0..HASHES as u64 * 2 + 1).map(|n| u64::MAX - n).collect();
+        let users: ArrayRef = Arc::new(hash_lists([hashes.len(), 0], hashes.clone()));
+        let columns = vec![text(&["t", "t"]), times(&[0, 0]), text(&["1", "2"]), whole(&[9, 4]), users];
+        let rows = RecordBatch::try_new(spec.stored_schema(), columns).unwrap();
+        let messages = shown(&encode(&spec, 1, &rows).unwrap());
+        assert_eq!(messages.len(), 4);
+        let values: Vec<serde_json::Value> = messages.iter().map(|m| serde_json::from_str(&m.1).unwrap()).collect();
+        let sums: Vec<i64> = values.iter().map(|value| value["errors"].as_i64().unwrap()).collect();
+        assert_eq!(sums, [9, 0, 0, 4]);
+        let users = values[..3].iter().flat_map(|value| value["users"].as_array().unwrap());
+        let users: Vec<u64> = users.map(|hash| hash.as_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(users, hashes);
+    }
+}

@@ -1,0 +1,225 @@
+//! One partition: its queue of fetched messages, and what the client says beside them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::Message as _;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use serde_json::json;
+use tidemill_dataflow::source::{Block, PartitionInfo, SourceError};
+use tracing::{info, warn};
+
+use crate::cutter::{Cutter, Feed, Polled, Shorter};
+use crate::decoder::AvroToJson;
+use crate::trouble::{Trouble, Watch, judge, refusal};
+
+/// How long the broker may take to say where a partition begins and ends, when an error has to be explained.
+const EXPLAIN: Duration = Duration::from_secs(2);
+
+/// A partition of a topic.
+pub(crate) struct Partition {
+    pub(crate) topic: String,
+    pub(crate) id: i32,
+    /// Where reading began in the first run.
+    pub(crate) start: u64,
+    pub(crate) cutter: Cutter,
+    pub(crate) inbox: Inbox,
+}
+
+/// The name of a partition: `topic/partition`.
+pub(crate) fn name(topic: &str, id: i32) -> String {
+    format!("{topic}/{id}")
+}
+
+/// Topic and partition of a name; none if it is no such name.
+#[must_use]
+pub(crate) fn parse_name(name: &str) -> Option<(&str, i32)> {
+    let (topic, id) = name.rsplit_once('/')?;
+    Some((topic, id.parse().ok().filter(|id| *id >= 0)?))
+}
+
+impl Partition {
+    pub(crate) fn info(&self) -> PartitionInfo {
+        PartitionInfo { name: name(&self.topic, self.id), size: 0, detail: json!({ "start": self.start }) }
+    }
+
+    pub(crate) fn read(&mut self, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        self.cutter.read(&mut self.inbox, limit, until).map_err(|shorter| match shorter {
+            Shorter::Failed(error) => error,
+            Shorter::At(end) => {
+                let wanted = until.unwrap_or(end);
+                changed(&self.topic, self.id, &format!("messages up to offset {wanted} were read and it ends at {end} now"))
+            }
+        })
+    }
+}
+
+/// The refusal of a partition whose content is not what it was.
+pub(crate) fn changed(topic: &str, id: i32, problem: &str) -> SourceError {
+    SourceError::Changed { partition: name(topic, id), problem: problem.to_owned() }
+}
+
+/// The refusal of a partition that lost, or never had, the offset that is wanted.
+pub(crate) fn out_of_range(topic: &str, id: i32, wanted: u64, low: u64, high: u64) -> SourceError {
+    let why = if wanted < low {
+        "the broker's retention removed messages that were not read yet; restore them, or give up what is lost by \
+         starting a new state folder with start=earliest"
+    } else {
+        "the topic was truncated or made anew; restore it, or start a new state folder"
+    };
+    changed(topic, id, &format!("offset {wanted} is wanted and offsets {low} to {high} are available: {why}"))
+}
+
+/// Where a partition begins, and where what is committed ends.
+pub(crate) fn watermarks(
+    consumer: &BaseConsumer<Watch>,
+    (topic, id): (&str, i32),
+    at_most: Duration,
+) -> Result<(u64, u64), KafkaError> {
+    let (low, high) = consumer.fetch_watermarks(topic, id, at_most)?;
+    Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
+}
+
+/// The queue of a partition.
+pub(crate) struct Inbox {
+    consumer: Arc<BaseConsumer<Watch>>,
+    queue: PartitionQueue<Watch>,
+    topic: String,
+    id: i32,
+    /// The offset behind the last message that came out.
+    next: u64,
+    avro: Option<Arc<dyn AvroToJson>>,
+    /// The schema's id of the last Avro message.
+    schema: Option<[u8; 4]>,
+    /// An Avro message whose schema is waited for.
+    unprepared: Option<(u64, Vec<u8>)>,
+}
+
+impl Inbox {
+    /// Takes the partition's messages out of the consumer's own queue; before it is assigned, so that none slips past.
+    pub(crate) fn split(
+        consumer: &Arc<BaseConsumer<Watch>>,
+        (topic, id): (&str, i32),
+        next: u64,
+        avro: Option<Arc<dyn AvroToJson>>,
+    ) -> Result<Inbox, SourceError> {
+        let Some(mut queue) = consumer.split_partition_queue(topic, id) else {
+            return Err(unusable(topic, id, "the client knows no such partition"));
+        };
+        let watch = Arc::clone(consumer.context());
+        queue.set_nonempty_callback(move || watch.arrived());
+        let (consumer, topic) = (Arc::clone(consumer), topic.to_owned());
+        Ok(Inbox { consumer, queue, topic, id, next, avro, schema: None, unprepared: None })
+    }
+
+    /// Whether the schema of an Avro message is at hand, or known to be unknown.
+    fn prepared(&mut self, framed: &[u8]) -> bool {
+        let schema = framed.get(1..5).and_then(|id| id.try_into().ok());
+        let Some(avro) = self.avro.as_ref().filter(|_| schema.is_none() || schema != self.schema) else { return true };
+        let waiting = self.unprepared.is_some();
+        let place = name(&self.topic, self.id);
+        match avro.prepare(framed) {
+            Ok(()) => {
+                if waiting {
+                    info!("the schema of a message in {place} is there");
+                }
+                self.schema = schema;
+                true
+            }
+            Err(problem) => {
+                if !waiting {
+                    warn!("the schema of a message in {place} is waited for: {problem}");
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes what the client says about the partition instead of a message.
+    #[cold]
+    fn told(&self, error: &KafkaError) -> Result<Polled, SourceError> {
+        if let KafkaError::PartitionEOF(_) = error {
+            return Ok(Polled::End);
+        }
+        let watch = self.consumer.context();
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        match judge(code) {
+            Trouble::Passing => watch.begin_outage(&error.to_string()),
+            Trouble::Refused => {
+                return Err(SourceError::Usage(refusal(&name(&self.topic, self.id), &error.to_string())));
+            }
+            Trouble::Damaged => return Err(unusable(&self.topic, self.id, &error.to_string())),
+            Trouble::OutOfRange => match watermarks(&self.consumer, (&self.topic, self.id), EXPLAIN) {
+                Ok((low, high)) => return Err(out_of_range(&self.topic, self.id, self.next, low, high)),
+                Err(_) => {
+                    let problem = format!("offset {} is wanted and not available any more", self.next);
+                    return Err(changed(&self.topic, self.id, &problem));
+                }
+            },
+            Trouble::Vanished => match self.consumer.fetch_metadata(Some(&self.topic), EXPLAIN) {
+                Ok(metadata) => {
+                    let there = |id: i32| {
+                        metadata.topics().iter().flat_map(|topic| topic.partitions()).any(|partition| partition.id() == id)
+                    };
+                    if !there(self.id) {
+                        return Err(changed(&self.topic, self.id, "it vanished from the cluster while it was read"));
+                    }
+                }
+                Err(_) => watch.begin_outage(&error.to_string()),
+            },
+        }
+        Ok(Polled::Nothing)
+    }
+}
+
+fn unusable(topic: &str, id: i32, problem: &str) -> SourceError {
+    SourceError::Io { partition: name(topic, id), source: io::Error::other(problem.to_owned()) }
+}
+
+impl Feed for Inbox {
+    fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError> {
+        if let Some((offset, framed)) = self.unprepared.take() {
+            // Put back before it is known, so that the log says once that it is waited for.
+            self.unprepared = Some((offset, Vec::new()));
+            if !self.prepared(&framed) {
+                self.unprepared = Some((offset, framed));
+                return Ok(Polled::Nothing);
+            }
+            self.unprepared = None;
+            take(offset, Some(&framed));
+            return Ok(Polled::Message);
+        }
+        // The message borrows the queue, and what it leads to needs the rest of the inbox.
+        let (offset, unprepared) = match self.queue.poll(Duration::ZERO) {
+            None => return Ok(Polled::Nothing),
+            Some(Err(error)) => return self.told(&error),
+            Some(Ok(message)) => {
+                let offset = message.offset().max(0).unsigned_abs();
+                match message.payload() {
+                    Some(framed) if framed.first() == Some(&0) && self.avro.is_some() => {
+                        (offset, Some(framed.to_vec()))
+                    }
+                    payload => {
+                        take(offset, payload);
+                        (offset, None)
+                    }
+                }
+            }
+        };
+        self.next = offset + 1;
+        match unprepared {
+            Some(framed) if !self.prepared(&framed) => {
+                self.unprepared = Some((offset, framed));
+                Ok(Polled::Nothing)
+            }
+            Some(framed) => {
+                take(offset, Some(&framed));
+                Ok(Polled::Message)
+            }
+            None => Ok(Polled::Message),
+        }
+    }
+}

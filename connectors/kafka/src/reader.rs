@@ -1,0 +1,235 @@
+//! All partitions together, on the engine's reader thread.
+//!
+//! Nothing here waits but [`wait`](BlockReader::wait), and the short questions after new partitions and after a broker that
+//! was away.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::{Message as _, Offset};
+use tidemill_dataflow::source::{Block, BlockReader, PartitionInfo, Position, SourceError};
+use tidemill_dataflow::time::EventTime;
+use tracing::info;
+
+use crate::config::KafkaConfig;
+use crate::cutter::{Cutter, Cutting, Progress};
+use crate::decoder::AvroToJson;
+use crate::partition::{Inbox, Partition, changed, watermarks};
+use crate::topics;
+use crate::trouble::{Trouble, Watch, judge, refusal};
+
+/// How often new partitions are looked for.
+const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// How often a broker that is away is asked whether it is back.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long such a question may take.
+const QUESTION: Duration = Duration::from_millis(500);
+/// The most that is slept without serving the client's events.
+const NAP: Duration = Duration::from_millis(200);
+/// How many lists in a row must lack a topic before it counts as deleted.
+const MISSING: u8 = 3;
+
+/// Whether the partitions end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// They do, where they ended when they were opened.
+    UntilEnd,
+    /// They go on.
+    Live,
+}
+
+/// A partition to be opened.
+pub(crate) struct Place {
+    pub(crate) topic: String,
+    pub(crate) id: i32,
+    /// Where reading began in the first run.
+    pub(crate) start: u64,
+    /// Where it goes on.
+    pub(crate) at: Progress,
+    /// Where what is committed ended when it was opened.
+    pub(crate) end: u64,
+}
+
+/// The reader of a [`KafkaSource`](crate::KafkaSource).
+pub(crate) struct KafkaReader {
+    consumer: Arc<BaseConsumer<Watch>>,
+    config: KafkaConfig,
+    extent: Extent,
+    avro: Option<Arc<dyn AvroToJson>>,
+    partitions: Vec<Partition>,
+    discovered: Instant,
+    probed: Instant,
+    missing: u8,
+}
+
+#[expect(clippy::disallowed_methods, reason = "when to ask a broker again reaches no result")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl KafkaReader {
+    pub(crate) fn new(
+        consumer: Arc<BaseConsumer<Watch>>,
+        config: KafkaConfig,
+        extent: Extent,
+        avro: Option<Arc<dyn AvroToJson>>,
+    ) -> KafkaReader {
+        let started = now();
+        let partitions = Vec::new();
+        KafkaReader { consumer, config, extent, avro, partitions, discovered: started, probed: started, missing: 0 }
+    }
+
+    /// Begins to fetch these partitions, numbered in this order behind those that are there.
+    pub(crate) fn add(&mut self, places: Vec<Place>) -> Result<(), SourceError> {
+        let mut assignment = TopicPartitionList::new();
+        for Place { topic, id, start, at, end } in places {
+            let number = u32::try_from(self.partitions.len())
+                .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
+            let inbox = Inbox::split(&self.consumer, (&topic, id), at.offset, self.avro.clone())?;
+            let cutting = match self.extent {
+                Extent::UntilEnd => Cutting::Until(end),
+                Extent::Live => Cutting::AsItComes,
+            };
+            if self.extent == Extent::Live || at.offset < end {
+                let offset = i64::try_from(at.offset).unwrap_or(i64::MAX);
+                assignment.add_partition_offset(&topic, id, Offset::Offset(offset)).map_err(|error| self.io(&error))?;
+            }
+            let cutter = Cutter::new(number, cutting, at, end);
+            self.partitions.push(Partition { topic, id, start, cutter, inbox });
+        }
+        if assignment.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.incremental_assign(&assignment).map_err(|error| self.io(&error))
+    }
+
+    fn io(&self, error: &KafkaError) -> SourceError {
+        let partition = format!("Kafka at {}", self.config.brokers);
+        SourceError::Io { partition, source: io::Error::other(error.to_string()) }
+    }
+
+    /// Takes what the client has to say beside the partitions' messages.
+    fn serve(&self) -> Result<(), SourceError> {
+        serve(&self.consumer, &self.config)
+    }
+
+    /// Asks a broker that was away whether it is back.
+    fn probe(&mut self, at_most: Duration) {
+        if !self.consumer.context().in_outage() || self.probed.elapsed() < PROBE_EVERY {
+            return;
+        }
+        let topic = self.partitions.first().map(|partition| partition.topic.as_str());
+        if self.consumer.fetch_metadata(topic, at_most.min(QUESTION)).is_ok() {
+            self.consumer.context().end_outage();
+        }
+        self.probed = now();
+    }
+
+    /// Looks for partitions that were not there before.
+    fn look_for_new(&mut self) -> Result<(), SourceError> {
+        let found = match topics::list(&self.consumer, &self.config.topics, QUESTION) {
+            Ok(found) => found,
+            Err(error) => {
+                self.consumer.context().begin_outage(&error.to_string());
+                return Ok(());
+            }
+        };
+        self.consumer.context().end_outage();
+        let gone = self.partitions.iter().find(|p| !found.iter().any(|(topic, count)| *topic == p.topic && p.id < *count));
+        self.missing = if gone.is_some() { self.missing + 1 } else { 0 };
+        if let Some(gone) = gone.filter(|_| self.missing >= MISSING) {
+            return Err(changed(&gone.topic, gone.id, "it was deleted from the cluster while it was read"));
+        }
+        let mut new = Vec::new();
+        for (topic, count) in found {
+            let known = self.partitions.iter().filter(|p| p.topic == topic).map(|p| p.id).collect::<Vec<_>>();
+            for id in (0..count).filter(|id| !known.contains(id)) {
+                // A partition that does not answer yet is found again the next time; those after it wait for it, so
+                // that numbers follow names.
+                let Ok((low, end)) = watermarks(&self.consumer, (&topic, id), QUESTION) else {
+                    return self.add(new);
+                };
+                info!("{topic}/{id} is new and read from its beginning");
+                let at = Progress { offset: low, lines: 0, digest: 0 };
+                new.push(Place { topic: topic.clone(), id, start: low, at, end });
+            }
+        }
+        self.add(new)
+    }
+
+    fn partition(&self, number: u32) -> &Partition {
+        self.partitions.get(number as usize).expect("partitions are numbered as this reader lists them")
+    }
+}
+
+/// Takes what the client has to say beside the partitions' messages.
+pub(crate) fn serve(consumer: &BaseConsumer<Watch>, config: &KafkaConfig) -> Result<(), SourceError> {
+    while let Some(event) = consumer.poll(Duration::ZERO) {
+        match event {
+            Ok(message) => {
+                // It would be lost here, and what is lost must stop the run.
+                let partition = format!("{}/{}", message.topic(), message.partition());
+                let source = io::Error::other("a message came outside its partition's queue; this is a mistake of ours");
+                return Err(SourceError::Io { partition, source });
+            }
+            Err(error) => {
+                let trouble = error.rdkafka_error_code().map(judge);
+                if trouble == Some(Trouble::Refused) {
+                    return Err(SourceError::Usage(refusal(&config.brokers, &error.to_string())));
+                }
+            }
+        }
+    }
+    match consumer.context().refused() {
+        Some(sentence) => Err(SourceError::Usage(sentence)),
+        None => Ok(()),
+    }
+}
+
+impl BlockReader for KafkaReader {
+    fn partitions(&self) -> Vec<PartitionInfo> {
+        self.partitions.iter().map(Partition::info).collect()
+    }
+
+    fn bounded(&self) -> bool {
+        self.extent == Extent::UntilEnd
+    }
+
+    fn discover(&mut self) -> Result<(), SourceError> {
+        self.serve()?;
+        if self.extent == Extent::UntilEnd || self.discovered.elapsed() < DISCOVER_EVERY {
+            return Ok(());
+        }
+        let looked = self.look_for_new();
+        self.discovered = now();
+        looked
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<(), SourceError> {
+        self.serve()?;
+        self.probe(at_most);
+        self.consumer.context().wait(at_most.min(NAP));
+        Ok(())
+    }
+
+    fn head(&mut self, _partition: u32) -> Result<Option<EventTime>, SourceError> {
+        // The broker's time of a message may lie behind its event time, and would then let the watermark run ahead; so
+        // nothing is told, and a partition is read before it is judged.
+        Ok(None)
+    }
+
+    fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        let found = self.partitions.get_mut(partition as usize);
+        found.expect("partitions are numbered as this reader lists them").read(limit, until)
+    }
+
+    fn position(&self, partition: u32) -> Position {
+        let mut position = self.partition(partition).cutter.position();
+        position.caught_up &= !self.consumer.context().in_outage();
+        position
+    }
+}

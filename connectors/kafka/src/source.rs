@@ -1,0 +1,285 @@
+//! The source: partitions opened where the log says they stand, or where the address says to begin.
+//!
+//! Promises:
+//! - What was bound is read again at the same offsets with the same content, or refused with the partition, the offset
+//!   that is wanted and those that are available (INV-5). Nothing is skipped silently.
+//! - Only what is committed is read, and nothing twice: the consumer group has no say in where reading goes on.
+//! - Fetched messages take bounded memory, whatever the number of partitions (INV-8).
+//! - A broker that is away is waited for; at the start for two minutes, then for as long as it takes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceError};
+
+use crate::config::{KafkaConfig, Start};
+use crate::cutter::Progress;
+use crate::decoder::{AvroToJson, KafkaDecoder};
+use crate::partition::{changed, name, out_of_range, parse_name, watermarks};
+use crate::reader::{Extent, KafkaReader, Place, serve};
+use crate::topics;
+use crate::trouble::{Trouble, Watch, judge, refusal};
+
+/// How long brokers may be away at the start.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one question to a broker may take.
+const QUESTION: Duration = Duration::from_secs(5);
+/// Bytes of fetched messages, all partitions together; what is being fetched comes on top, at most the same again.
+const QUEUED_BYTES: usize = 32 << 20;
+
+/// A source of events from topics.
+#[derive(Clone)]
+pub struct KafkaSource {
+    config: KafkaConfig,
+    extent: Extent,
+    avro: Option<Arc<dyn AvroToJson>>,
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource").field("config", &self.config).field("extent", &self.extent).finish_non_exhaustive()
+    }
+}
+
+impl KafkaSource {
+    /// A source that goes on for ever; nothing is connected yet.
+    #[must_use]
+    pub fn new(config: KafkaConfig) -> KafkaSource {
+        KafkaSource { config, extent: Extent::Live, avro: None }
+    }
+
+    /// The same source, ending where what is committed ends when it is opened.
+    #[must_use]
+    pub fn until_end(self) -> KafkaSource {
+        KafkaSource { extent: Extent::UntilEnd, ..self }
+    }
+
+    /// The same source, reading Avro messages too.
+    #[must_use]
+    pub fn with_avro(self, avro: Arc<dyn AvroToJson>) -> KafkaSource {
+        KafkaSource { avro: Some(avro), ..self }
+    }
+
+    /// What is read.
+    #[must_use]
+    pub fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+}
+
+impl Source for KafkaSource {
+    type Decoder = KafkaDecoder;
+
+    fn decoder(&self) -> KafkaDecoder {
+        KafkaDecoder::new(self.avro.clone())
+    }
+
+    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+        let opening = Opening::connect(&self.config, 1)?;
+        let found = opening.topics(recorded)?;
+        let count = found.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum::<usize>();
+        let mut places = opening.recorded(recorded, &found)?;
+        places.extend(opening.new_places(recorded, &found)?);
+        // How much each partition may queue depends on how many there are.
+        let consumer = Opening::connect(&self.config, count.max(1))?.consumer;
+        let mut reader = KafkaReader::new(Arc::new(consumer), self.config.clone(), self.extent, self.avro.clone());
+        reader.add(places)?;
+        Ok(Box::new(reader))
+    }
+}
+
+/// A connection that finds out where to begin.
+struct Opening<'a> {
+    config: &'a KafkaConfig,
+    consumer: BaseConsumer<Watch>,
+    since: Instant,
+}
+
+impl<'a> Opening<'a> {
+    fn connect(config: &'a KafkaConfig, partitions: usize) -> Result<Opening<'a>, SourceError> {
+        let consumer = consumer(config, partitions)
+            .map_err(|error| SourceError::Usage(format!("cannot make a Kafka consumer: {error}")))?;
+        #[expect(clippy::disallowed_methods, reason = "how long to wait for a broker reaches no result")]
+        let since = Instant::now();
+        Ok(Opening { config, consumer, since })
+    }
+
+    /// Asks until there is an answer, for as long as brokers may be away.
+    fn ask<T>(&self, mut question: impl FnMut() -> Result<T, KafkaError>) -> Result<T, SourceError> {
+        let brokers = &self.config.brokers;
+        loop {
+            let error = match question() {
+                Ok(answer) => {
+                    self.consumer.context().end_outage();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            serve(&self.consumer, self.config)?;
+            if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
+                return Err(SourceError::Usage(refusal(brokers, &error.to_string())));
+            }
+            self.consumer.context().begin_outage(&error.to_string());
+            if self.since.elapsed() > PATIENCE {
+                let problem = format!("no broker answered for {} s ({error}); check the address", PATIENCE.as_secs());
+                return Err(SourceError::Io {
+                    partition: format!("Kafka at {brokers}"),
+                    source: io::Error::other(problem),
+                });
+            }
+            self.consumer.context().wait(Duration::from_millis(250));
+        }
+    }
+
+    /// The topics that are meant, with their number of partitions.
+    fn topics(&self, recorded: &[PartitionBinding]) -> Result<BTreeMap<String, i32>, SourceError> {
+        let topics = &self.config.topics;
+        let list = || topics::list(&self.consumer, topics, QUESTION);
+        let found: BTreeMap<String, i32> = self.ask(list)?.into_iter().collect();
+        let brokers = &self.config.brokers;
+        let was_read = |topic: &str| recorded.iter().any(|p| parse_name(&p.name).is_some_and(|(name, _)| name == topic));
+        let missing = topics.literals().iter().find(|topic| !found.contains_key(*topic) && !was_read(topic));
+        if let Some(topic) = missing {
+            let remedy = "create it, or correct topics=";
+            return Err(SourceError::Usage(format!("topic `{topic}` is not on Kafka at {brokers}; {remedy}")));
+        }
+        if found.is_empty() && recorded.is_empty() {
+            let remedy = "create one, or name others with topics=";
+            return Err(SourceError::Usage(format!("no topic on Kafka at {brokers} matches `{topics}`; {remedy}")));
+        }
+        Ok(found)
+    }
+
+    /// Partitions that were read before, where they stand.
+    fn recorded(
+        &self,
+        recorded: &[PartitionBinding],
+        found: &BTreeMap<String, i32>,
+    ) -> Result<Vec<Place>, SourceError> {
+        let mut places = Vec::new();
+        for binding in recorded {
+            let refuse = |problem: &str| {
+                Err(SourceError::Changed { partition: binding.name.clone(), problem: problem.to_owned() })
+            };
+            let Some((topic, id)) = parse_name(&binding.name) else {
+                return refuse("it was read before and is no partition of a topic; use the same --from as before");
+            };
+            if !self.config.topics.matches(topic) {
+                let problem = "it was read before and topics= does not mean it any more; name its topic again";
+                return refuse(problem);
+            }
+            if found.get(topic).is_none_or(|count| id >= *count) {
+                return refuse("it was read before and is gone; restore it, or start a new state folder");
+            }
+            let start = binding.detail.get("start").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            let at = if binding.digest.is_empty() {
+                // Bound after the checkpoint: it is read again from where it began.
+                Progress { offset: start, lines: 0, digest: 0 }
+            } else {
+                let Ok(digest) = u64::from_str_radix(&binding.digest, 16) else {
+                    return refuse("its recorded digest is not one of this source; use the same --from as before");
+                };
+                Progress { offset: binding.end, lines: binding.lines, digest }
+            };
+            let (low, end) = self.ask(|| watermarks(&self.consumer, (topic, id), QUESTION))?;
+            if at.offset < low || at.offset > end {
+                return Err(out_of_range(topic, id, at.offset, low, end));
+            }
+            places.push(Place { topic: topic.to_owned(), id, start, at, end });
+        }
+        Ok(places)
+    }
+
+    /// Partitions that were never read, where they are to begin, in the order of their names.
+    fn new_places(
+        &self,
+        recorded: &[PartitionBinding],
+        found: &BTreeMap<String, i32>,
+    ) -> Result<Vec<Place>, SourceError> {
+        let mut places = Vec::new();
+        for (topic, count) in found {
+            for id in 0..*count {
+                let place = name(topic, id);
+                if recorded.iter().any(|binding| binding.name == place) {
+                    continue;
+                }
+                let (low, end) = self.ask(|| watermarks(&self.consumer, (topic, id), QUESTION))?;
+                let start = match &self.config.start {
+                    Start::Offsets(given) => match given.get(&(topic.clone(), id)) {
+                        Some(offset) if (low..=end).contains(offset) => *offset,
+                        Some(offset) => return Err(out_of_range(topic, id, *offset, low, end)),
+                        None => low,
+                    },
+                    // What appeared after the first start is new as a whole.
+                    _ if !recorded.is_empty() => low,
+                    Start::Earliest => low,
+                    Start::Latest => end,
+                    Start::Timestamp(ms) => self.at_time(topic, id, *ms)?.unwrap_or(end).clamp(low, end),
+                };
+                let at = Progress { offset: start, lines: 0, digest: 0 };
+                places.push(Place { topic: topic.clone(), id, start, at, end });
+            }
+        }
+        if let Start::Offsets(given) = &self.config.start
+            && let Some((topic, id)) = given.keys().find(|(topic, id)| found.get(topic).is_none_or(|count| id >= count))
+        {
+            return Err(changed(topic, *id, "start=offsets names it and it is not there; correct start="));
+        }
+        Ok(places)
+    }
+
+    /// The first offset with this broker timestamp or a later one.
+    fn at_time(&self, topic: &str, id: i32, ms: i64) -> Result<Option<u64>, SourceError> {
+        let answer = self.ask(|| {
+            let mut question = TopicPartitionList::new();
+            question.add_partition_offset(topic, id, Offset::Offset(ms))?;
+            let answer = self.consumer.offsets_for_times(question, QUESTION)?;
+            let found = answer.find_partition(topic, id).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::Unknown))?;
+            found.error()?;
+            Ok(found.offset())
+        })?;
+        Ok(match answer {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        })
+    }
+}
+
+/// A consumer whose partitions together queue a bounded amount.
+fn consumer(config: &KafkaConfig, partitions: usize) -> Result<BaseConsumer<Watch>, KafkaError> {
+    let mut client = config.client();
+    let share = QUEUED_BYTES / partitions;
+    // What one fetch brings is compressed; about an eighth of what it becomes.
+    let fetched = (share / 8).clamp(16 << 10, 1 << 20);
+    let defaults = [
+        ("queued.max.messages.kbytes", (share >> 10).max(64).to_string()),
+        ("max.partition.fetch.bytes", fetched.to_string()),
+        ("fetch.max.bytes", (8 << 20).to_string()),
+        // A partition whose queue was full is fetched again at once when it has room.
+        ("fetch.queue.backoff.ms", "20".to_owned()),
+        ("fetch.error.backoff.ms", "100".to_owned()),
+    ];
+    for (name, value) in defaults {
+        if config.property(name).is_none() {
+            client.set(name, value);
+        }
+    }
+    client
+        .set("group.id", &config.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "true")
+        .set_log_level(RDKafkaLogLevel::Warning)
+        .create_with_context(Watch::new(&config.brokers))
+}

@@ -1,0 +1,186 @@
+//! What an error of the Kafka client asks for: waiting, or stopping with a sentence.
+//!
+//! A broker that does not answer is no error of a run: it is waited for, and the log says so once when it begins and
+//! once when it is over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tracing::{debug, info, warn};
+
+/// What to do about an error of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Wait: the broker is away or busy.
+    Passing,
+    /// Stop: the broker refuses us, and will go on doing so.
+    Refused,
+    /// Stop: the offset that is to be read next is not there.
+    OutOfRange,
+    /// The topic seems to be gone, which the cluster's metadata confirms or not.
+    Vanished,
+    /// Stop: what was fetched cannot be used, and skipping it would lose records.
+    Damaged,
+}
+
+/// Judges an error code.
+pub(crate) fn judge(code: RDKafkaErrorCode) -> Trouble {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SecurityDisabled
+        | Code::SSL
+        | Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::DelegationTokenAuthorizationFailed => Trouble::Refused,
+        Code::AutoOffsetReset | Code::OffsetOutOfRange => Trouble::OutOfRange,
+        Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => Trouble::Vanished,
+        Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented => Trouble::Damaged,
+        _ => Trouble::Passing,
+    }
+}
+
+/// The sentence for a broker that refuses us.
+pub(crate) fn refusal(brokers: &str, reason: &str) -> String {
+    format!(
+        "Kafka at {brokers} refuses access ({reason}); check security.protocol, sasl.mechanism, KAFKA_SASL_USERNAME, \
+         KAFKA_SASL_PASSWORD and the permissions of this user"
+    )
+}
+
+/// What the client's callbacks saw.
+#[derive(Debug, Default)]
+struct Seen {
+    refused: Option<String>,
+    /// Something arrived since it was last waited for.
+    arrived: bool,
+}
+
+/// What the client tells beside messages: outages, refusals, and that something arrived.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    brokers: String,
+    /// Brokers are waited for.
+    outage: AtomicBool,
+    seen: Mutex<Seen>,
+    arrival: Condvar,
+}
+
+impl Watch {
+    pub(crate) fn new(brokers: &str) -> Watch {
+        let outage = AtomicBool::new(false);
+        Watch { brokers: brokers.to_owned(), outage, seen: Mutex::default(), arrival: Condvar::new() }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A broker does not answer; said once.
+    pub(crate) fn begin_outage(&self, reason: &str) {
+        if !self.outage.swap(true, Ordering::Relaxed) {
+            warn!("Kafka at {} does not answer ({reason}); it is waited for", self.brokers);
+        }
+    }
+
+    /// Brokers answered a request just now; said once. Messages that were fetched before prove nothing.
+    pub(crate) fn end_outage(&self) {
+        if self.outage.swap(false, Ordering::Relaxed) {
+            info!("Kafka at {} answers again", self.brokers);
+        }
+    }
+
+    /// Whether a broker is being waited for.
+    pub(crate) fn in_outage(&self) -> bool {
+        self.outage.load(Ordering::Relaxed)
+    }
+
+    /// The sentence to stop with, if we are refused.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.seen().refused.clone()
+    }
+
+    /// Something arrived in one of the queues.
+    pub(crate) fn arrived(&self) {
+        self.seen().arrived = true;
+        self.arrival.notify_all();
+    }
+
+    /// Waits until something arrived since the last call, at most this long; gives whether it did.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        let waiting = self.arrival.wait_timeout_while(self.seen(), at_most, |seen| !seen.arrived);
+        let (mut seen, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut seen.arrived)
+    }
+}
+
+impl ClientContext for Watch {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!("librdkafka {level:?} {facility}: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        match (code, judge(code)) {
+            (_, Trouble::Refused) => self.seen().refused = Some(refusal(&self.brokers, reason)),
+            (RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure, _) => self.begin_outage(reason),
+            // Errors of a partition come with its messages.
+            _ => {}
+        }
+    }
+}
+
+impl ConsumerContext for Watch {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_away_is_waited_for_and_one_that_refuses_is_not() {
+        for (code, trouble) in [
+            (RDKafkaErrorCode::AllBrokersDown, Trouble::Passing),
+            (RDKafkaErrorCode::BrokerTransportFailure, Trouble::Passing),
+            (RDKafkaErrorCode::NotLeaderForPartition, Trouble::Passing),
+            (RDKafkaErrorCode::RequestTimedOut, Trouble::Passing),
+            (RDKafkaErrorCode::Authentication, Trouble::Refused),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, Trouble::Refused),
+            (RDKafkaErrorCode::AutoOffsetReset, Trouble::OutOfRange),
+            (RDKafkaErrorCode::UnknownTopicOrPartition, Trouble::Vanished),
+            (RDKafkaErrorCode::BadMessage, Trouble::Damaged),
+        ] {
+            assert_eq!(judge(code), trouble, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_outage_lasts_until_a_broker_answers() {
+        let watch = Watch::new("h:1");
+        watch.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert!(watch.in_outage() && watch.refused().is_none());
+        watch.end_outage();
+        assert!(!watch.in_outage());
+        watch.error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), "end");
+        assert!(!watch.in_outage());
+        watch.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
+        assert!(watch.refused().unwrap().contains("no such user"));
+    }
+
+    #[test]
+    fn an_arrival_before_the_wait_is_not_missed() {
+        let watch = Watch::new("h:1");
+        watch.arrived();
+        assert!(watch.wait(Duration::from_secs(60)));
+        assert!(!watch.wait(Duration::ZERO));
+    }
+}

@@ -1,0 +1,43 @@
+//! A broker that is away is waited for. The brokers here are librdkafka's own stand-ins, which can be switched off.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
+
+use crate::cluster::*;
+
+#[test]
+fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
+    let brokers = MockCluster::new(1).unwrap();
+    brokers.create_topic("events.x", 1, 1).unwrap();
+    let servers = brokers.bootstrap_servers();
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    let send = |id: u64| {
+        let event = event(id);
+        let record = BaseRecord::<(), str>::to("events.x").payload(&event);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    };
+    send(0);
+    producer.flush(PATIENCE).unwrap();
+    let servers = servers.split(',').next().unwrap();
+    let config = KafkaConfig::source(&format!("kafka://{servers}"), &Credentials::default()).unwrap();
+    let mut reading = Reading::open(&KafkaSource::new(config), &[]);
+    let read = reading.until(0, (1 << 20, None), |r, read| !read.ids.is_empty() && r.reader.position(0).caught_up);
+    assert_eq!(read.unwrap().ids, ["e0"]);
+
+    brokers.broker_down(1).unwrap();
+    reading.until(0, (1 << 20, None), |r, _| !r.reader.position(0).caught_up).unwrap();
+    send(1);
+    for _ in 0..5 {
+        reading.reader.discover().unwrap();
+        assert!(reading.reader.read(0, 1 << 20, None).unwrap().is_none());
+        reading.reader.wait(Duration::from_millis(50)).unwrap();
+        assert_eq!(reading.reader.position(0).offset, 1);
+    }
+    brokers.broker_up(1).unwrap();
+    let read = reading.until(0, (1 << 20, None), |r, read| !read.ids.is_empty() && r.reader.position(0).caught_up);
+    assert_eq!(read.unwrap().ids, ["e1"]);
+}

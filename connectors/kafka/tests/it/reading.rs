@@ -1,0 +1,238 @@
+//! Everything that is committed is read, once, in the order of each partition, however blocks are cut.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::producer::Producer;
+use tidemill_kafka::produce::{create_topic, produce_lines};
+use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
+
+use crate::cluster::*;
+
+fn ids(range: impl Iterator<Item = u64>) -> Vec<String> {
+    range.map(|id| format!("e{id}")).collect()
+}
+
+#[test]
+fn any_block_limit_gives_what_was_produced_and_the_same_digests() {
+    let topic = topic("limits", 4);
+    load(&topic, 4, 0..4_000);
+    let source = until_end(&format!("topics={topic}"));
+    let mut positions = Vec::new();
+    for limit in [1, 777, 64 << 10, 4 << 20] {
+        let mut reading = Reading::open(&source, &[]);
+        assert!(reading.reader.bounded());
+        let read = reading.to_the_end(limit);
+        for partition in 0..4_u64 {
+            let name = format!("{topic}/{partition}");
+            assert_eq!(read[&name].ids, ids((0..4_000).filter(|id| id % 4 == partition)), "limit {limit}");
+            assert_eq!(read[&name].letters, []);
+        }
+        let position = |number| reading.reader.position(number);
+        positions.push((0..4).map(position).collect::<Vec<_>>());
+    }
+    assert!(positions.iter().all(|other| *other == positions[0]), "{positions:?}");
+    assert_eq!((positions[0][0].offset, positions[0][0].lines), (1_000, 1_000));
+    let blocks = |read: BTreeMap<String, Read>| read.into_values().map(|read| read.blocks).collect::<Vec<_>>();
+    let again = || blocks(Reading::open(&source, &[]).to_the_end(10_000));
+    assert_eq!(again(), again(), "blocks of a bounded source are the same each time");
+}
+
+#[test]
+fn reading_goes_on_where_it_was_recorded() {
+    let topic = topic("resume", 2);
+    load(&topic, 2, 0..200);
+    let source = live(&format!("topics={topic}"));
+    let mut first = Reading::open(&source, &[]);
+    let before = first.until(0, (2_000, None), |_, read| read.ids.len() >= 20).unwrap();
+    let recorded = first.bindings();
+    drop(first);
+    load(&topic, 2, 200..300);
+    let ending = until_end(&format!("topics={topic}"));
+    let mut second = Reading::open(&ending, &recorded);
+    let mut read = second.to_the_end(1 << 20);
+    let mut all = before.ids;
+    all.append(&mut read.get_mut(&format!("{topic}/0")).unwrap().ids);
+    assert_eq!(all, ids((0..300).filter(|id| id % 2 == 0)));
+    let mut whole = Reading::open(&ending, &[]);
+    whole.to_the_end(1 << 20);
+    assert_eq!(whole.bindings(), second.bindings(), "the digest went on from its text");
+}
+
+#[test]
+fn a_replay_reads_the_recorded_range_and_nothing_behind_it() {
+    let topic = topic("replay", 1);
+    load(&topic, 1, 0..100);
+    let source = live(&format!("topics={topic}"));
+    let mut first = Reading::open(&source, &[]);
+    first.until(0, (3_000, None), |_, read| read.ids.len() >= 30).unwrap();
+    let end = first.reader.position(0);
+    let mut again = Reading::open(&source, &[]);
+    let read = again.until(0, (100, Some(end.offset)), |r, _| r.reader.position(0).offset >= end.offset).unwrap();
+    assert_eq!(read.ids, ids(0..end.offset));
+    assert_eq!(again.reader.position(0).digest, end.digest);
+    assert!(again.reader.read(0, 1_000, Some(end.offset)).unwrap().is_none());
+    // Bound after the checkpoint: handed back without a digest, and read again from where it began.
+    let mut recorded = first.bindings();
+    (recorded[0].end, recorded[0].lines, recorded[0].digest) = (0, 0, String::new());
+    recorded[0].detail["start"] = 5.into();
+    let mut from_start = Reading::open(&source, &recorded);
+    let read = from_start.until(0, (100, Some(10)), |r, _| r.reader.position(0).offset >= 10).unwrap();
+    assert_eq!(read.ids, ids(5..10));
+}
+
+#[test]
+fn every_compression_is_readable() {
+    for kind in ["none", "lz4", "zstd", "snappy", "gzip"] {
+        let topic = topic(kind, 1);
+        let address = format!("kafka://{}?compression.type={kind}", brokers());
+        let config = KafkaConfig::sink(&address, &Credentials::default()).unwrap();
+        let lines: Vec<String> = (0..500).map(event).collect();
+        produce_lines(&config, &topic, lines.iter().map(String::as_bytes), |_, _| 0).unwrap();
+        let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).to_the_end(1 << 20);
+        assert_eq!(read[&format!("{topic}/0")].ids, ids(0..500), "{kind}");
+    }
+}
+
+#[test]
+fn aborted_transactions_are_not_read_and_open_ones_are_not_waited_for() {
+    let topic = topic("aborted", 1);
+    let producer = transactional(&topic);
+    put(&producer, &topic, &event(0));
+    producer.commit_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    put(&producer, &topic, &event(666));
+    producer.flush(PATIENCE).unwrap();
+    producer.abort_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    put(&producer, &topic, &event(1));
+    producer.commit_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    put(&producer, &topic, &event(2));
+    producer.flush(PATIENCE).unwrap();
+    let source = until_end(&format!("topics={topic}"));
+    let name = format!("{topic}/0");
+    let mut reading = Reading::open(&source, &[]);
+    assert_eq!(reading.to_the_end(1 << 20)[&name].ids, ["e0", "e1"]);
+    // 0, marker, 666, marker, 1, marker: all of it is behind the position.
+    assert_eq!((reading.reader.position(0).offset, reading.reader.position(0).lines), (6, 2));
+    producer.commit_transaction(PATIENCE).unwrap();
+    assert_eq!(Reading::open(&source, &reading.bindings()).to_the_end(1 << 20)[&name].ids, ["e2"]);
+}
+
+#[test]
+fn a_tail_of_markers_ends_and_nothing_but_markers_too() {
+    let topic = topic("markers", 1);
+    let producer = transactional(&topic);
+    put(&producer, &topic, &event(666));
+    producer.flush(PATIENCE).unwrap();
+    producer.abort_transaction(PATIENCE).unwrap();
+    let source = until_end(&format!("topics={topic}"));
+    let mut reading = Reading::open(&source, &[]);
+    assert_eq!(reading.to_the_end(1 << 20)[&format!("{topic}/0")].ids, Vec::<String>::new());
+    assert_eq!(reading.reader.position(0).offset, 2);
+    load(&topic, 1, 0..3);
+    producer.begin_transaction().unwrap();
+    put(&producer, &topic, &event(3));
+    producer.commit_transaction(PATIENCE).unwrap();
+    let mut reading = Reading::open(&source, &reading.bindings());
+    assert_eq!(reading.to_the_end(1 << 20)[&format!("{topic}/0")].ids, ids(0..4));
+    assert_eq!(reading.reader.position(0).offset, 7);
+}
+
+#[test]
+fn a_live_partition_is_caught_up_when_the_broker_says_so() {
+    let topic = topic("live", 1);
+    let source = live(&format!("topics={topic}"));
+    let mut reading = Reading::open(&source, &[]);
+    assert!(!reading.reader.bounded());
+    reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
+    load(&topic, 1, 0..10);
+    let read = reading.until(0, (1 << 20, None), |_, read| read.ids.len() == 10).unwrap();
+    assert_eq!(read.ids, ids(0..10));
+    reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
+    assert!(!reading.reader.position(0).finished);
+}
+
+#[test]
+fn a_broken_message_is_a_dead_letter_with_its_offset() {
+    let topic = topic("broken", 1);
+    let pretty = event(7).replace(',', ",\n");
+    let messages: [Option<&[u8]>; 6] =
+        [Some(b"{}"), None, Some(pretty.as_bytes()), Some(b""), Some(b"\0\0\0\0\x07avro"), Some(b"\xff")];
+    send(&topic, 0, &messages);
+    let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).to_the_end(1 << 20);
+    let read = &read[&format!("{topic}/0")];
+    assert_eq!(read.ids, ["e7"]);
+    let offsets: Vec<u64> = read.letters.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(offsets, [0, 1, 3, 4, 5]);
+    assert!(read.letters[3].1.contains("SCHEMA_REGISTRY_URL"), "{:?}", read.letters);
+}
+
+#[test]
+fn a_start_is_earliest_latest_a_time_or_offsets() {
+    let topic = topic("start", 2);
+    load(&topic, 2, 0..20);
+    let first = |query: &str| {
+        let reading = Reading::open(&live(&format!("topics={topic}&start={query}")), &[]);
+        [reading.reader.position(0).offset, reading.reader.position(1).offset]
+    };
+    assert_eq!(first("earliest"), [0, 0]);
+    assert_eq!(first("latest"), [10, 10]);
+    assert_eq!(first("timestamp:0"), [0, 0]);
+    assert_eq!(first("timestamp:99999999999999"), [10, 10]);
+    assert_eq!(first(&format!("offsets:{topic}/1=4")), [0, 4]);
+}
+
+#[test]
+fn new_partitions_and_topics_are_found_while_reading_and_numbered_behind_the_others() {
+    let prefix = unique("found");
+    let first = format!("{prefix}.b");
+    create_topic(&cluster(), &first, 1).unwrap();
+    load(&first, 1, 0..5);
+    let source = live(&format!("topics={prefix}.*&start=latest"));
+    let mut reading = Reading::open(&source, &[]);
+    let second = format!("{prefix}.a");
+    create_topic(&cluster(), &second, 1).unwrap();
+    add_partitions(&first, 2);
+    load(&second, 1, 5..8);
+    load(&first, 2, 8..10);
+    let names = |reading: &Reading| reading.reader.partitions().into_iter().map(|p| p.name).collect::<Vec<_>>();
+    for _ in 0..600 {
+        reading.reader.discover().unwrap();
+        if reading.reader.partitions().len() == 3 {
+            break;
+        }
+        reading.reader.wait(Duration::from_millis(50)).unwrap();
+    }
+    let expected = [format!("{first}/0"), format!("{second}/0"), format!("{first}/1")];
+    assert_eq!(names(&reading), expected);
+    let read = |reading: &mut Reading, name: &str, count: usize| {
+        let number = reading.number(name);
+        reading.until(number, (1 << 20, None), |_, read| read.ids.len() >= count).unwrap().ids
+    };
+    assert_eq!(read(&mut reading, &expected[1], 3), ids(5..8), "what appears later is read from its beginning");
+    assert_eq!(read(&mut reading, &expected[2], 1), ["e9"]);
+    assert_eq!(read(&mut reading, &expected[0], 1), ["e8"]);
+    // The numbers stay when the source is opened again.
+    let recorded = reading.bindings();
+    drop(reading);
+    assert_eq!(names(&Reading::open(&source, &recorded)), expected);
+}
+
+fn add_partitions(topic: &str, count: usize) {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+    let admin: AdminClient<rdkafka::client::DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let more = NewPartitions::new(topic, count);
+    futures::executor::block_on(admin.create_partitions([&more], &AdminOptions::new())).unwrap();
+}
+
+#[test]
+fn many_partitions_share_a_bounded_queue_and_are_all_read() {
+    let topic = topic("many", 100);
+    load(&topic, 100, 0..2_000);
+    let source: KafkaSource = until_end(&format!("topics={topic}"));
+    let read = Reading::open(&source, &[]).to_the_end(64 << 10);
+    assert_eq!(read.values().map(|read| read.ids.len()).sum::<usize>(), 2_000);
+}

@@ -1,0 +1,111 @@
+//! What cannot be read as it was is refused, with the partition and the offsets.
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tidemill_dataflow::source::{PartitionBinding, Source, SourceError};
+use tidemill_kafka::KafkaSource;
+use tidemill_kafka::produce::create_topic;
+
+use crate::cluster::*;
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap()
+}
+
+/// What retention does.
+fn delete_before(topic: &str, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    block_on(admin().delete_records(&list, &AdminOptions::new())).unwrap();
+}
+
+fn delete(topic: &str) {
+    block_on(admin().delete_topics(&[topic], &AdminOptions::new())).unwrap();
+}
+
+fn refusal(source: &KafkaSource, recorded: &[PartitionBinding]) -> String {
+    match source.open(recorded) {
+        Ok(_) => panic!("it was opened"),
+        Err(error @ (SourceError::Changed { .. } | SourceError::Usage(_))) => error.to_string(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn read_some(source: &KafkaSource, count: usize) -> Vec<PartitionBinding> {
+    let mut reading = Reading::open(source, &[]);
+    reading.until(0, (1, None), |_, read| read.ids.len() == count).unwrap();
+    reading.bindings()
+}
+
+#[test]
+fn an_offset_that_retention_took_is_named_with_those_that_are_there() {
+    let topic = topic("retention", 1);
+    load(&topic, 1, 0..100);
+    let source = live(&format!("topics={topic}"));
+    let recorded = read_some(&source, 10);
+    delete_before(&topic, 40);
+    let error = refusal(&source, &recorded);
+    assert!(error.contains(&format!("{topic}/0")), "{error}");
+    assert!(error.contains("offset 10 is wanted and offsets 40 to 100 are available"), "{error}");
+    assert!(error.contains("retention"), "{error}");
+}
+
+#[test]
+fn an_offset_that_retention_takes_while_it_is_read_stops_the_run() {
+    let topic = topic("retention2", 1);
+    // More than is fetched ahead, so that the reader has to come back for it.
+    let payload = event(1).replace("click", &"x".repeat(900_000));
+    let payloads: Vec<Option<&[u8]>> = vec![Some(payload.as_bytes()); 60];
+    send(&topic, 0, &payloads);
+    let source = live(&format!("topics={topic}"));
+    let mut reading = Reading::open(&source, &[]);
+    reading.until(0, (1, None), |_, read| read.blocks.len() == 1).unwrap();
+    delete_before(&topic, 60);
+    match reading.until(0, (1, None), |_, read| read.blocks.len() == 59) {
+        Err(SourceError::Changed { partition, problem }) => {
+            assert_eq!(partition, format!("{topic}/0"));
+            assert!(problem.contains("offsets 60 to 60 are available"), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_topic_made_anew_is_refused() {
+    let topic = topic("anew", 1);
+    load(&topic, 1, 0..100);
+    let source = live(&format!("topics={topic}"));
+    let recorded = read_some(&source, 50);
+    delete(&topic);
+    let gone = loop {
+        // Deletion takes a moment to be seen.
+        match source.open(&recorded) {
+            Err(error) => break error.to_string(),
+            Ok(_) => continue,
+        }
+    };
+    assert!(gone.contains(&topic), "{gone}");
+    while create_topic(&cluster(), &topic, 1).is_err() || source.open(&[]).is_err() {}
+    load(&topic, 1, 0..20);
+    let error = refusal(&source, &recorded);
+    assert!(error.contains("offset 50 is wanted and offsets 0 to 20 are available"), "{error}");
+    assert!(error.contains("made anew"), "{error}");
+}
+
+#[test]
+fn a_topic_that_is_not_there_or_not_meant_any_more_gets_a_sentence() {
+    let missing = unique("missing");
+    let error = refusal(&until_end(&format!("topics={missing}")), &[]);
+    assert!(error.contains(&missing) && error.contains("create it"), "{error}");
+    let error = refusal(&until_end(&format!("topics={missing}.*")), &[]);
+    assert!(error.contains("no topic") && error.contains("topics="), "{error}");
+    let (a, b) = (topic("a", 1), topic("b", 1));
+    load(&a, 1, 0..3);
+    let recorded = read_some(&live(&format!("topics={a}")), 3);
+    let error = refusal(&live(&format!("topics={b}")), &recorded);
+    assert!(error.contains(&a) && error.contains("name its topic again"), "{error}");
+    let error = refusal(&live(&format!("topics={a}&start=offsets:{a}/0=99")), &[]);
+    assert!(error.contains("offset 99 is wanted and offsets 0 to 3 are available"), "{error}");
+}

@@ -1,0 +1,77 @@
+//! Why a place cannot be used, in sentences for the person who named it.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+/// Why a place cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocationError {
+    /// The text names no place.
+    #[error("{text:?} names no place: {problem}. Give a folder, or s3://BUCKET/PREFIX")]
+    Unclear {
+        /// As it was given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The folder cannot be used.
+    #[error("cannot open the folder {}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The variables do not say how to reach S3.
+    #[error("the AWS_* variables do not say how to reach {place}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")]
+    Settings {
+        /// Bucket, prefix and server.
+        place: String,
+        /// What is missing or wrong.
+        source: Box<object_store::Error>,
+    },
+    /// The bucket does not exist.
+    #[error("there is no bucket {bucket} at {endpoint}; create it (`aws s3 mb s3://{bucket}`), or name another")]
+    NoBucket {
+        /// The bucket's name.
+        bucket: String,
+        /// The server.
+        endpoint: String,
+    },
+    /// The server refuses the keys, or what they may do.
+    #[error(
+        "{place} refuses us: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be keys that may list, read, write and \
+         delete there"
+    )]
+    Denied {
+        /// Bucket, prefix and server.
+        place: String,
+        /// What the server said.
+        source: Box<object_store::Error>,
+    },
+    /// The server does not answer, or not as S3 does.
+    #[error(
+        "{place} does not answer; start it, or set AWS_ENDPOINT_URL, AWS_REGION and the keys to those of another server"
+    )]
+    Unreachable {
+        /// Bucket, prefix and server.
+        place: String,
+        /// What failed.
+        source: Box<object_store::Error>,
+    },
+    /// The thread that talks to the place could not be started.
+    #[error("cannot start the thread that talks to {place}")]
+    Thread {
+        /// The place.
+        place: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl LocationError {
+    pub(super) fn folder(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Folder { path: path.to_owned(), source: source.into() }
+    }
+}

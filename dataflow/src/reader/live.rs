@@ -1,0 +1,271 @@
+//! Cutting a source that never ends: by the clock, by size, and so that skew between partitions never becomes state.
+//!
+//! What the clock decided is recorded with the epoch: where it ends, who was idle, how long all were silent. A replay
+//! repeats that at any speed (INV-2). The clock that measures idleness stands still while the engine itself holds
+//! the source back, so a slow sink makes no partition idle.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidemill_log::PartitionBinding;
+
+use super::{BLOCK, Halt, Partition, Reader, SLIVER};
+use crate::bind::EpochCut;
+use crate::source::SourceError;
+use crate::time::{Epoch, Watermark};
+
+/// A partition further ahead in event time than this of one that has more to read waits for it.
+const DRIFT: Duration = Duration::from_secs(600);
+
+/// How often time goes on while all partitions are idle.
+const SILENT_EVERY: Duration = Duration::from_secs(5);
+
+/// Between two looks at partitions that had nothing.
+const LULL: Duration = Duration::from_millis(10);
+
+/// Measures time but for the spans in which the engine held the source back.
+struct Awake {
+    passed: Duration,
+    seen: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "live epochs are cut by the clock; what it decided is recorded")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Awake {
+    fn new() -> Self {
+        Awake { passed: Duration::ZERO, seen: now() }
+    }
+
+    /// The time awake so far.
+    fn tick(&mut self) -> Duration {
+        let seen = now();
+        self.passed += seen - self.seen;
+        self.seen = seen;
+        self.passed
+    }
+
+    /// What passed since the last look does not count.
+    fn skip(&mut self) {
+        self.seen = now();
+    }
+}
+
+/// Since when each partition has been caught up and silent.
+#[derive(Debug, Default, PartialEq)]
+struct Silence(Vec<Option<Duration>>);
+
+impl Silence {
+    fn seen(&mut self, partition: usize, read: bool, caught_up: bool, awake: Duration) {
+        if self.0.len() <= partition {
+            self.0.resize(partition + 1, None);
+        }
+        let since = &mut self.0[partition];
+        match (read, caught_up) {
+            (false, true) => *since = since.or(Some(awake)),
+            _ => *since = None,
+        }
+    }
+
+    fn idle(&self, partition: usize, awake: Duration, after: Duration) -> bool {
+        self.0.get(partition).copied().flatten().is_some_and(|since| awake.saturating_sub(since) >= after)
+    }
+
+    /// How long all partitions have been silent, if all are.
+    fn of_all(&self, awake: Duration) -> Option<Duration> {
+        let last = self.0.iter().copied().try_fold(Duration::ZERO, |last, since| Some(last.max(since?)))?;
+        (!self.0.is_empty()).then(|| awake.saturating_sub(last))
+    }
+}
+
+/// Which partitions wait because they are too far ahead of others that have more to read.
+fn held_back(positions: &[Watermark], caught_up: &[bool]) -> Vec<bool> {
+    let behind = positions.iter().zip(caught_up).filter(|(_, caught_up)| !**caught_up).filter_map(|(at, _)| *at).min();
+    let ahead = |at: &Watermark| matches!((behind, at), (Some(behind), Some(at)) if *at > behind.plus(DRIFT));
+    positions.iter().map(ahead).collect()
+}
+
+/// The detail of a live partition's binding.
+pub(super) fn detail(detail: &str, silent_for: Option<u64>) -> String {
+    let mut detail: Value = serde_json::from_str(detail).unwrap_or_default();
+    detail["live"] = json!({ "silent_for": silent_for });
+    detail.to_string()
+}
+
+/// How long all partitions had been silent, as recorded.
+pub(super) fn silent_for(recorded: &PartitionBinding) -> Option<u64> {
+    recorded.detail.get("live")?.get("silent_for")?.as_u64()
+}
+
+impl Reader {
+    /// Reads on from `epoch` until the run is asked to stop.
+    pub(super) fn read_live(&mut self, mut epoch: Epoch) -> Result<(), Halt> {
+        let (mut awake, mut silence, mut silent) = (Awake::new(), Silence::default(), Duration::ZERO);
+        loop {
+            epoch += 1;
+            self.wait_for_room(epoch)?;
+            awake.skip();
+            let cut = self.live_epoch(epoch, &mut awake, &mut silence, &mut silent)?;
+            let last = cut.last;
+            self.queue.push_cut(cut);
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn live_epoch(
+        &mut self,
+        epoch: Epoch,
+        awake: &mut Awake,
+        silence: &mut Silence,
+        silent: &mut Duration,
+    ) -> Result<EpochCut, Halt> {
+        let begun = awake.tick();
+        let mut read = vec![0_u64; self.partitions.len()];
+        let mut budget = self.config.epoch_bytes;
+        let (stopping, silent_now) = loop {
+            self.find_partitions()?;
+            read.resize(self.partitions.len(), 0);
+            let came = self.read_round(epoch, &mut budget, &mut read)?;
+            if came > 0 {
+                // It may have waited for a worker to make room.
+                awake.skip();
+            }
+            let passed = awake.tick();
+            let changed = self.judge_idleness(&read, silence, passed);
+            let silent_now = if self.partitions.iter().all(|p| p.idle) { silence.of_all(passed) } else { None };
+            let goes_on = silent_now.is_some_and(|now| now >= *silent + SILENT_EVERY || now < *silent);
+            let any = changed || goes_on || self.partitions.iter().any(|p| p.new) || read.iter().any(|n| *n > 0);
+            if self.shared.failed() {
+                return Err(Halt::Abandoned);
+            }
+            if self.shared.stopping() {
+                break (true, silent_now);
+            }
+            if budget < SLIVER || (any && passed.saturating_sub(begun) >= self.config.epoch_every) {
+                break (false, silent_now);
+            }
+            if came == 0 {
+                self.reader.wait(LULL)?;
+            }
+        };
+        *silent = silent_now.unwrap_or_default();
+        let cut = self.live_cut(epoch, &read, silent_now, stopping);
+        self.in_flight.push((epoch, self.config.epoch_bytes.saturating_sub(budget)));
+        Ok(cut)
+    }
+
+    fn find_partitions(&mut self) -> Result<(), Halt> {
+        self.reader.discover()?;
+        for info in self.reader.partitions().into_iter().skip(self.partitions.len()) {
+            let number = u32::try_from(self.partitions.len());
+            let number = number.map_err(|_| SourceError::Usage("too many partitions".into()))?;
+            let head = self.reader.head(number)?;
+            self.partitions.push(Partition { info, head, finished: false, new: true, idle: false });
+        }
+        Ok(())
+    }
+
+    /// Takes from every partition that need not wait what is there; gives the bytes.
+    fn read_round(&mut self, epoch: Epoch, budget: &mut u64, read: &mut [u64]) -> Result<u64, Halt> {
+        let known = self.shared.latest_positions();
+        let position = |(n, p): (usize, &Partition)| known.get(n).copied().flatten().or(p.head);
+        let positions: Vec<Watermark> = self.partitions.iter().enumerate().map(position).collect();
+        let numbers = 0..u32::try_from(self.partitions.len()).expect("counted when they were found");
+        let caught_up: Vec<bool> = numbers.clone().map(|number| self.reader.position(number).caught_up).collect();
+        let held = held_back(&positions, &caught_up);
+        let mut came = 0;
+        for number in numbers.filter(|number| !held[*number as usize]) {
+            if *budget < SLIVER {
+                break;
+            }
+            let limit = usize::try_from(*budget).unwrap_or(BLOCK).min(BLOCK);
+            if let Some(bytes) = self.try_pass_on(epoch, number, limit, None)? {
+                read[number as usize] += bytes;
+                *budget = budget.saturating_sub(bytes);
+                came += bytes;
+            }
+        }
+        Ok(came)
+    }
+
+    /// Whether a partition became idle, or spoke again.
+    fn judge_idleness(&mut self, read: &[u64], silence: &mut Silence, awake: Duration) -> bool {
+        let mut changed = false;
+        for (number, partition) in self.partitions.iter_mut().enumerate() {
+            let position = self.reader.position(u32::try_from(number).expect("counted when they were found"));
+            silence.seen(number, read[number] > 0, position.caught_up, awake);
+            let idle = silence.idle(number, awake, self.config.idle_after);
+            changed |= partition.idle != idle;
+            partition.idle = idle;
+        }
+        changed
+    }
+
+    fn live_cut(&mut self, epoch: Epoch, read: &[u64], silent: Option<Duration>, stopping: bool) -> EpochCut {
+        let mut cut = EpochCut::new(epoch);
+        cut.last = stopping;
+        cut.silent_for = silent.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let moved = read.iter().any(|n| *n > 0) || self.partitions.iter().any(|p| p.new) || cut.silent_for.is_some();
+        for number in 0..u32::try_from(self.partitions.len()).expect("counted when they were found") {
+            let asked = read[number as usize];
+            // All of them where one moved: who is idle is part of what the epoch decides.
+            if moved || !stopping {
+                let mut taken = self.cut_of(number, asked);
+                taken.detail = detail(&taken.detail, cut.silent_for);
+                cut.partitions.push(taken);
+            }
+        }
+        cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::EventTime;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_partition_is_idle_once_it_was_caught_up_and_silent_for_long_enough() {
+        let mut silence = Silence::default();
+        silence.seen(0, true, true, SECOND);
+        silence.seen(0, false, true, 2 * SECOND);
+        silence.seen(0, false, true, 31 * SECOND);
+        assert!(!silence.idle(0, 31 * SECOND, 30 * SECOND));
+        assert!(silence.idle(0, 32 * SECOND, 30 * SECOND));
+        silence.seen(0, true, true, 33 * SECOND);
+        assert!(!silence.idle(0, 99 * SECOND, 30 * SECOND));
+    }
+
+    #[test]
+    fn an_outage_is_not_idleness() {
+        let mut silence = Silence::default();
+        silence.seen(0, false, true, SECOND);
+        silence.seen(0, false, false, 20 * SECOND);
+        silence.seen(0, false, true, 40 * SECOND);
+        assert!(!silence.idle(0, 60 * SECOND, 30 * SECOND));
+    }
+
+    #[test]
+    fn all_are_silent_since_the_last_of_them_was() {
+        let mut silence = Silence::default();
+        assert_eq!(silence.of_all(SECOND), None);
+        silence.seen(0, false, true, SECOND);
+        silence.seen(1, false, true, 5 * SECOND);
+        assert_eq!(silence.of_all(9 * SECOND), Some(4 * SECOND));
+        silence.seen(1, true, true, 9 * SECOND);
+        assert_eq!(silence.of_all(9 * SECOND), None);
+    }
+
+    #[test]
+    fn a_partition_far_ahead_waits_for_one_that_has_more_to_read_and_for_no_other() {
+        let at = |minutes: i64| Some(EventTime(minutes * 60_000));
+        assert_eq!(held_back(&[at(0), at(11), at(10), None], &[false; 4]), [false, true, false, false]);
+        assert_eq!(held_back(&[at(0), at(11)], &[true, false]), [false, false]);
+    }
+}
