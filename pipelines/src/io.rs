@@ -1,17 +1,22 @@
-//! What the analytics pipelines read and write: files of events in, lake tables and dead letters out.
+//! What the analytics pipelines read and write, by name: events in; tables, dead letters and progress out.
+//!
+//! A pipeline names its source and its tables; where they are (files, Kafka, a lake, ClickHouse) is decided here.
+
+mod dead_letters;
+mod lake;
+mod source;
+mod tee;
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
-use tidemill_connectors::dead_letters;
+use arrow::array::RecordBatch;
+use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target};
 use tidemill_connectors::events::Event;
-use tidemill_connectors::files::{FileSource, FilesConfig};
-use tidemill_connectors::lake::{self, LakeTable, RowOrder, plan_rolls};
+use tidemill_connectors::lake::RowOrder;
 use tidemill_dataflow::batch::Batch;
-use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableSink, TableWriter};
+use tidemill_dataflow::sink::{CommitObserver, Maintenance, SinkError, TableSink, TableWriter};
 use tidemill_dataflow::stream::Rejected;
-use tidemill_dataflow::time::Epoch;
+use tidemill_kafka::{GroupOffsets, KafkaConfig, KafkaTable};
 use tidemill_log::Store;
 use tidemill_operators::rows::{Columns, SessionRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
@@ -19,39 +24,84 @@ use tidemill_operators::window::tumbling::WindowRow;
 use tidemill_tables::{TableSpec, web_analytics};
 
 use crate::archive;
+pub use source::{EventDecoder, EventSource};
 
-/// How many epochs are rolled into final files at once.
-const ROLLED_EPOCHS: u64 = 60;
+/// The pipeline's name in tokens, transactions and consumer groups.
+const PIPELINE: &str = "web_analytics";
+
+/// The tables that are published as topics: what other services act on.
+const PUBLISHED: [&str; 3] = ["sessions", "errors_by_version_by_minute", "revenue_by_minute"];
+
+/// A place that tables are written to.
+#[derive(Clone, Debug)]
+pub enum SinkTarget {
+    /// Parquet below the root of a store.
+    Lake(Arc<dyn Store>),
+    /// Tables of a ClickHouse database, made by `tidemill tables apply`.
+    ClickHouse(Target),
+    /// Topics named by a prefix and the table: sessions, errors and revenue.
+    Kafka(KafkaConfig),
+}
+
+impl SinkTarget {
+    /// Whether it holds the table at all.
+    #[must_use]
+    pub fn takes(&self, table: &str) -> bool {
+        !matches!(self, SinkTarget::Kafka(_)) || PUBLISHED.contains(&table)
+    }
+
+    fn writer(&self, spec: &TableSpec, order: RowOrder) -> Box<dyn TableWriter> {
+        match self {
+            SinkTarget::Lake(store) => Box::new(lake::writer(spec.clone(), Arc::clone(store), order)),
+            SinkTarget::ClickHouse(target) => {
+                Box::new(ClickHouseTable::new(target.clone(), spec.clone(), PIPELINE))
+            }
+            SinkTarget::Kafka(config) => Box::new(KafkaTable::new(config.clone(), PIPELINE, spec.clone())),
+        }
+    }
+}
+
+/// Where dead letters go.
+#[derive(Clone, Debug)]
+pub enum DeadLetters {
+    /// NDJSON files in `dead_letters/` of a store.
+    Files(Arc<dyn Store>),
+    /// The topic `dead_letters` behind a prefix.
+    Topic(KafkaConfig),
+}
 
 /// Sources and sinks of the analytics pipelines, by name.
 #[derive(Clone)]
 pub struct AnalyticsIo {
-    source: FileSource,
-    store: Arc<dyn Store>,
+    source: EventSource,
+    targets: Vec<SinkTarget>,
+    dead_letters: DeadLetters,
 }
 
 impl AnalyticsIo {
-    /// Reads these files and writes below the root of `store`.
+    /// Reads `source`, writes every table to all `targets` that take it.
     #[must_use]
-    pub fn new(files: FilesConfig, store: Arc<dyn Store>) -> Self {
-        AnalyticsIo { source: FileSource::new(files), store }
+    pub fn new(source: EventSource, targets: Vec<SinkTarget>, dead_letters: DeadLetters) -> Self {
+        AnalyticsIo { source, targets, dead_letters }
+    }
+
+    /// Reads nothing and writes nowhere: for plans.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        let store = Arc::new(tidemill_log::testing::MemoryStore::default());
+        AnalyticsIo::new(EventSource::files(Default::default()), Vec::new(), DeadLetters::Files(store))
     }
 
     /// The events.
     #[must_use]
-    pub fn events(&self) -> FileSource {
+    pub fn events(&self) -> EventSource {
         self.source.clone()
     }
 
-    /// What cannot become an event: NDJSON in `dead_letters/`, addresses masked.
+    /// What cannot become an event, addresses masked.
     #[must_use]
     pub fn dead_letters(&self) -> TableSink<Rejected> {
-        let store = Arc::clone(&self.store);
-        TableSink {
-            table: "dead_letters".into(),
-            encode: Arc::new(encode_dead_letters),
-            writer: Arc::new(move || Box::new(DeadLetterFiles { store: Arc::clone(&store) })),
-        }
+        dead_letters::sink(self.dead_letters.clone(), PIPELINE)
     }
 
     /// A table of tumbling windows.
@@ -66,7 +116,7 @@ impl AnalyticsIo {
             Some(rows) => Ok(WindowRows::encode(rows, Arc::clone(&schema))?),
             None => Ok(WindowRows::encode(&copied(batch), Arc::clone(&schema))?),
         };
-        self.lake(spec, RowOrder::ByKeys, encode)
+        self.table(spec, RowOrder::ByKeys, encode)
     }
 
     /// A table of sessions.
@@ -81,7 +131,7 @@ impl AnalyticsIo {
             Some(rows) => Ok(SessionRows::encode(rows, Arc::clone(&schema))?),
             None => Ok(SessionRows::encode(&copied(batch), Arc::clone(&schema))?),
         };
-        self.lake(spec, RowOrder::ByKeys, encode)
+        self.table(spec, RowOrder::ByKeys, encode)
     }
 
     /// A table of whole events, in input order.
@@ -93,26 +143,51 @@ impl AnalyticsIo {
         let spec = spec(name);
         let schema = spec.stored_schema();
         let encode = move |batch: &Batch<Event>| Ok(archive::encode(batch, Arc::clone(&schema))?);
-        self.lake(spec, RowOrder::AsGiven, encode)
+        self.table(spec, RowOrder::AsGiven, encode)
     }
 
-    /// Rolls small files into large ones.
+    /// Sinks of the pipeline that no target takes: they need not run.
     #[must_use]
-    pub fn maintenance(&self) -> Box<dyn Maintenance> {
-        Box::new(Rolling { store: Arc::clone(&self.store) })
+    pub fn unwanted(&self) -> Vec<String> {
+        let all = web_analytics::all().into_iter().map(|spec| spec.name);
+        all.filter(|table| !self.targets.iter().any(|target| target.takes(table))).collect()
     }
 
-    fn lake<D: 'static>(
+    /// Rolls small files of the lake into large ones, where there is a lake.
+    #[must_use]
+    pub fn maintenance(&self) -> Option<Box<dyn Maintenance>> {
+        self.targets.iter().find_map(|target| match target {
+            SinkTarget::Lake(store) => Some(Box::new(lake::Rolling::new(Arc::clone(store))) as Box<dyn Maintenance>),
+            SinkTarget::ClickHouse(_) | SinkTarget::Kafka(_) => None,
+        })
+    }
+
+    /// Those who follow the commits: progress in ClickHouse, offsets for Kafka's lag tools.
+    ///
+    /// # Errors
+    /// If one cannot be set up.
+    pub fn observers(&self) -> Result<Vec<Box<dyn CommitObserver>>, SinkError> {
+        let mut observers: Vec<Box<dyn CommitObserver>> = Vec::new();
+        for target in &self.targets {
+            if let SinkTarget::ClickHouse(target) = target {
+                observers.push(Box::new(ProgressWriter::new(target.clone(), PIPELINE)));
+            }
+        }
+        if let Some(config) = self.source.kafka() {
+            observers.push(Box::new(GroupOffsets::new(config)?));
+        }
+        Ok(observers)
+    }
+
+    fn table<D: 'static>(
         &self,
         spec: TableSpec,
         order: RowOrder,
         encode: impl Fn(&Batch<D>) -> Result<RecordBatch, SinkError> + Send + Sync + 'static,
     ) -> TableSink<D> {
-        let store = Arc::clone(&self.store);
+        let targets: Vec<SinkTarget> = self.targets.iter().filter(|target| target.takes(&spec.name)).cloned().collect();
         let table = spec.name.clone();
-        let writer = move || -> Box<dyn TableWriter> {
-            Box::new(LakeWriter { table: LakeTable::new(spec.clone(), Arc::clone(&store)), order })
-        };
+        let writer = move || tee::tee(targets.iter().map(|target| target.writer(&spec, order)).collect());
         TableSink { table, encode: Arc::new(encode), writer: Arc::new(writer) }
     }
 }
@@ -126,71 +201,4 @@ fn copied<D: Clone>(batch: &Batch<D>) -> Vec<D> {
 fn spec(name: &str) -> TableSpec {
     let found = web_analytics::all().into_iter().find(|spec| spec.name == name);
     found.expect("the pipeline names a table of its schema")
-}
-
-struct LakeWriter {
-    table: LakeTable,
-    order: RowOrder,
-}
-
-impl TableWriter for LakeWriter {
-    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
-        Ok(self.table.write_epoch(epoch, shard, rows, self.order)?)
-    }
-}
-
-/// Dead letters travel as one column of NDJSON lines.
-fn encode_dead_letters(batch: &Batch<Rejected>) -> Result<RecordBatch, SinkError> {
-    let mut lines = Vec::with_capacity(batch.len());
-    batch.for_each(|rejected| {
-        let mut line = Vec::new();
-        dead_letters::encode(&rejected.letter, &rejected.partition, &mut line);
-        lines.push(String::from_utf8_lossy(&line).into_owned());
-    });
-    let schema = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
-    Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(lines))])?)
-}
-
-struct DeadLetterFiles {
-    store: Arc<dyn Store>,
-}
-
-impl TableWriter for DeadLetterFiles {
-    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
-        let mut text = String::new();
-        for batch in &rows {
-            let lines = batch.column(0).as_any().downcast_ref::<StringArray>();
-            for line in lines.into_iter().flatten().flatten() {
-                text.push_str(line.trim_end_matches('\n'));
-                text.push('\n');
-            }
-        }
-        if !text.is_empty() {
-            self.store.put(&format!("dead_letters/{epoch:012}-{shard:03}.ndjson"), text.as_bytes())?;
-        }
-        // They are no table: the folder is complete when the run is finished, and the log does not name its files.
-        Ok(Vec::new())
-    }
-}
-
-struct Rolling {
-    store: Arc<dyn Store>,
-}
-
-impl Maintenance for Rolling {
-    fn next(&mut self, state: &LogState) -> Option<MaintenanceJob> {
-        let committed = state.committed()?;
-        for spec in web_analytics::all() {
-            let Some(files) = state.tables().get(&spec.name) else { continue };
-            let visible: Vec<DataFile> = files
-                .iter()
-                .map(|(path, file)| DataFile { path: path.clone(), rows: file.rows, bytes: file.bytes })
-                .collect();
-            if let Some(due) = plan_rolls(&visible, committed, ROLLED_EPOCHS).into_iter().next() {
-                let store = Arc::clone(&self.store);
-                return Some(Box::new(move || Ok(lake::roll(&spec, &*store, &due)?)));
-            }
-        }
-        None
-    }
 }

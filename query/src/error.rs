@@ -1,7 +1,6 @@
 //! Why a query has no answer.
 
 use std::error::Error;
-use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
 
@@ -9,11 +8,11 @@ use datafusion::error::DataFusionError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// The folder holds no lake, or its log cannot be read.
-    #[error("cannot read the tables of {}: {reason}", .root.display())]
+    /// The place holds no lake, or its log cannot be read.
+    #[error("cannot read the tables of {place}: {reason}")]
     Open {
-        /// The data folder.
-        root: PathBuf,
+        /// Where the tables are.
+        place: String,
         /// What is wrong with it.
         reason: String,
     },

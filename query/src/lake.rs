@@ -1,31 +1,29 @@
-//! The lake of a data folder: asks the log what is visible, runs a query on exactly that.
+//! The lake in a folder or a bucket: asks the log what is visible, runs a query on exactly that.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tidemill_log::{DurableLocal, Faults};
+use tidemill_log::Location;
 use tidemill_tables::{TableSpec, web_analytics};
 
 use crate::error::{QueryError, chain};
 use crate::session;
 use crate::visible::{LogSource, Visible, VisibleSource};
 
-/// The folder of the log in a data folder.
+/// The folder of the log beside the tables.
 const LOG: &str = "_tidemill";
 
 /// How often a query is tried when files are replaced under it.
 const ATTEMPTS: usize = 5;
 
-/// The tables of one data folder.
+/// The tables of one place.
 #[derive(Debug)]
 pub struct Lake {
-    root: PathBuf,
+    place: String,
     store: Arc<dyn ObjectStore>,
     specs: Vec<TableSpec>,
     source: Arc<dyn VisibleSource>,
@@ -53,26 +51,30 @@ impl Answer {
 }
 
 impl Lake {
-    /// The analytics tables in the data folder `root`, as its own log has them.
+    /// The analytics tables in a folder or a bucket, as the log beside them has them.
     ///
-    /// Reads nothing yet; a folder without a log is reported by the first query.
+    /// Reads no log yet; a place without one is reported by the first query.
     ///
     /// # Errors
-    /// When the folder does not exist.
-    pub fn open(root: &Path) -> Result<Self, QueryError> {
-        let open = |error: std::io::Error| QueryError::Open { root: root.to_owned(), reason: error.to_string() };
-        let store = DurableLocal::open(root, Faults::None).map_err(open)?;
-        Self::over(root, web_analytics::all(), Arc::new(LogSource::new(Arc::new(store), LOG)))
+    /// When the place does not exist or does not answer.
+    pub fn open(at: impl Into<Location>) -> Result<Self, QueryError> {
+        let location = at.into();
+        let place = location.to_string();
+        let open = |error| QueryError::Open { place: place.clone(), reason: chain(&error) };
+        let reading = location.open_for_reading().map_err(open)?;
+        let source = LogSource::new(reading.store, LOG);
+        Ok(Self { place, store: reading.objects, specs: web_analytics::all(), source: Arc::new(source) })
     }
 
-    /// The tables `specs` in the folder `root`, visible as `source` says.
-    ///
-    /// # Errors
-    /// When the folder does not exist.
-    pub fn over(root: &Path, specs: Vec<TableSpec>, source: Arc<dyn VisibleSource>) -> Result<Self, QueryError> {
-        let store = LocalFileSystem::new_with_prefix(root)
-            .map_err(|error| QueryError::Open { root: root.to_owned(), reason: error.to_string() })?;
-        Ok(Self { root: root.to_owned(), store: Arc::new(store), specs, source })
+    /// The tables `specs` whose files lie in `store`, visible as `source` says; `place` names them in errors.
+    #[must_use]
+    pub fn over(
+        place: &str,
+        store: Arc<dyn ObjectStore>,
+        specs: Vec<TableSpec>,
+        source: Arc<dyn VisibleSource>,
+    ) -> Self {
+        Self { place: place.to_owned(), store, specs, source }
     }
 
     /// Answers one SQL statement that only reads, at the newest commit. Starts its own threads; from async code use
@@ -142,7 +144,7 @@ impl Lake {
     async fn visible(&self) -> Result<Visible, QueryError> {
         let source = Arc::clone(&self.source);
         let read = tokio::task::spawn_blocking(move || source.latest()).await;
-        let failed = |reason| QueryError::Open { root: self.root.clone(), reason };
+        let failed = |reason| QueryError::Open { place: self.place.clone(), reason };
         read.map_err(|error| failed(error.to_string()))?.map_err(failed)
     }
 }

@@ -1,4 +1,4 @@
-//! SQL over the lake tables of a data folder, each answer at one commit.
+//! SQL over the lake tables in a folder or a bucket, each answer at one commit.
 //!
 //! [`Lake`] reads which files a commit made visible, gives exactly those to DataFusion, and shows every table folded
 //! under its own name. Promise: a query sees all tables at the same commit, never a file that is not in it, and the

@@ -121,7 +121,9 @@ impl KafkaConfig {
         let (mut config, parameters) = KafkaConfig::begin(address, credentials)?;
         if !config.prefix.is_empty() {
             let path = &config.prefix;
-            return Err(wrong(format!("{address}: a source has no path `/{path}`; name what to read with ?topics=LIST")));
+            return Err(wrong(format!(
+                "{address}: a source has no path `/{path}`; name what to read with ?topics=LIST"
+            )));
         }
         for (name, value) in parameters {
             match name.as_str() {
@@ -142,7 +144,9 @@ impl KafkaConfig {
         let (mut config, parameters) = KafkaConfig::begin(address, credentials)?;
         if !config.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
             let prefix = &config.prefix;
-            return Err(wrong(format!("`{prefix}` cannot begin a topic's name; use letters, digits, `.`, `_` and `-`")));
+            return Err(wrong(format!(
+                "`{prefix}` cannot begin a topic's name; use letters, digits, `.`, `_` and `-`"
+            )));
         }
         for (name, value) in parameters {
             match name.as_str() {
@@ -158,10 +162,7 @@ impl KafkaConfig {
         config.checked()
     }
 
-    fn begin(
-        address: &str,
-        credentials: &Credentials,
-    ) -> Result<(KafkaConfig, Vec<(String, String)>), ConfigError> {
+    fn begin(address: &str, credentials: &Credentials) -> Result<(KafkaConfig, Vec<(String, String)>), ConfigError> {
         let Some(rest) = address.strip_prefix("kafka://") else {
             return Err(wrong(format!("`{address}` is no Kafka address; write kafka://HOST:PORT")));
         };
@@ -172,7 +173,8 @@ impl KafkaConfig {
             return Err(wrong(format!("a Kafka address holds no user and password before `@`; {remedy}")));
         }
         for broker in brokers.split(',') {
-            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            let port =
+                broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
                 return Err(wrong(format!("`{broker}` is no broker; write HOST:PORT, several separated by commas")));
             }

@@ -16,6 +16,7 @@ use tidemill_dataflow::time::Epoch;
 use crate::config::KafkaConfig;
 use crate::messages::Messages;
 use crate::partition::parse_name;
+use crate::table::one_shard;
 use crate::transactions::Transactions;
 
 /// The name of the topic behind the prefix, and of the table in the pipeline.
@@ -85,7 +86,8 @@ impl TableWriter for DeadLetterTopic {
         self.transactions.open(start)
     }
 
-    fn write_epoch(&mut self, epoch: Epoch, _shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        one_shard(shard)?;
         let mut messages = Messages::default();
         for batch in &rows {
             let lines = batch.columns().first().filter(|column| *column.data_type() == DataType::Utf8);
@@ -116,17 +118,20 @@ mod tests {
 
     #[test]
     fn a_dead_letter_names_topic_partition_and_offset() {
-        let expected = r#"{"topic":"events.a","partition":3,"offset":42,"reason":"not \"x\"","payload":"hi\n","bytes":3}"#;
+        let expected =
+            r#"{"topic":"events.a","partition":3,"offset":42,"reason":"not \"x\"","payload":"hi\n","bytes":3}"#;
         assert_eq!(line(&letter(b"hi\n"), "events.a/3"), format!("{expected}\n"));
-        let expected = r#"{"topic":"e","partition":0,"offset":42,"reason":"not \"x\"","payload_base64":"/wA=","bytes":2}"#;
-        assert_eq!(line(&letter(b"\xff\0"), "e/0"), format!("{expected}\n"));
+        let in_base64 =
+            r#"{"topic":"e","partition":0,"offset":42,"reason":"not \"x\"","payload_base64":"/wA=","bytes":2}"#;
+        assert_eq!(line(&letter(b"\xff\0"), "e/0"), format!("{in_base64}\n"));
         assert!(line(&letter(b"x"), "logs/a.ndjson").starts_with(r#"{"topic":"logs/a.ndjson","partition":null,"#));
     }
 
     #[test]
     fn a_long_payload_is_cut_between_characters() {
         let long = "ü".repeat(SHOWN_BYTES);
-        let shown: serde_json::Value = serde_json::from_str(&line(&letter(format!("a{long}").as_bytes()), "e/0")).unwrap();
+        let shown: serde_json::Value =
+            serde_json::from_str(&line(&letter(format!("a{long}").as_bytes()), "e/0")).unwrap();
         assert_eq!(shown["payload"].as_str().unwrap().len(), SHOWN_BYTES - 1);
         assert_eq!(shown["bytes"], 2 * SHOWN_BYTES + 1);
     }

@@ -117,7 +117,10 @@ impl Answers {
             }
             Err(error) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    warn!("offsets are not mirrored to group {} ({error}); only tools that show lag miss them", self.group);
+                    warn!(
+                        "offsets are not mirrored to group {} ({error}); only tools that show lag miss them",
+                        self.group
+                    );
                 }
             }
         }

@@ -42,6 +42,7 @@ pub use config::{ConfigError, Credentials, KafkaConfig, Start};
 pub use dead_letters::{DeadLetterTopic, dead_letter_line};
 pub use decoder::{AvroToJson, KafkaDecoder};
 pub use group_offsets::GroupOffsets;
+pub use rdkafka::error::KafkaError;
 pub use source::KafkaSource;
 pub use table::KafkaTable;
 pub use topics::Topics;

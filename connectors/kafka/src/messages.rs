@@ -27,11 +27,6 @@ impl Messages {
         self.ends.is_empty()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
     /// Key and value of a message, counted from 0; the key is empty where there is none.
     pub(crate) fn get(&self, at: usize) -> Option<(&[u8], &[u8])> {
         let (key_end, value_end) = *self.ends.get(at)?;
@@ -151,7 +146,7 @@ mod tests {
 
     fn shown(messages: &Messages) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        (0..messages.len()).map(|at| messages.get(at).unwrap()).map(|(key, value)| (text(key), text(value))).collect()
+        (0..).map_while(|at| messages.get(at)).map(|(key, value)| (text(key), text(value))).collect()
     }
 
     #[test]
@@ -190,8 +185,8 @@ mod tests {
         let values: Vec<serde_json::Value> = messages.iter().map(|m| serde_json::from_str(&m.1).unwrap()).collect();
         let sums: Vec<i64> = values.iter().map(|value| value["errors"].as_i64().unwrap()).collect();
         assert_eq!(sums, [9, 0, 0, 4]);
-        let users = values[..3].iter().flat_map(|value| value["users"].as_array().unwrap());
-        let users: Vec<u64> = users.map(|hash| hash.as_str().unwrap().parse().unwrap()).collect();
-        assert_eq!(users, hashes);
+        let published = values[..3].iter().flat_map(|value| value["users"].as_array().unwrap());
+        let published: Vec<u64> = published.map(|hash| hash.as_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(published, hashes);
     }
 }

@@ -51,7 +51,11 @@ impl Partition {
             Shorter::Failed(error) => error,
             Shorter::At(end) => {
                 let wanted = until.unwrap_or(end);
-                changed(&self.topic, self.id, &format!("messages up to offset {wanted} were read and it ends at {end} now"))
+                changed(
+                    &self.topic,
+                    self.id,
+                    &format!("messages up to offset {wanted} were read and it ends at {end} now"),
+                )
             }
         })
     }
@@ -81,6 +85,13 @@ pub(crate) fn watermarks(
 ) -> Result<(u64, u64), KafkaError> {
     let (low, high) = consumer.fetch_watermarks(topic, id, at_most)?;
     Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
+}
+
+/// Whether a message was waited with before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Not,
+    Before,
 }
 
 /// The queue of a partition.
@@ -115,27 +126,34 @@ impl Inbox {
         Ok(Inbox { consumer, queue, topic, id, next, avro, schema: None, unprepared: None })
     }
 
-    /// Whether the schema of an Avro message is at hand, or known to be unknown.
-    fn prepared(&mut self, framed: &[u8]) -> bool {
+    /// Passes an Avro message on if its schema is at hand, or known to be unknown; keeps it else.
+    fn pass_avro(
+        &mut self,
+        (offset, framed): (u64, Vec<u8>),
+        waited: Waited,
+        take: &mut dyn FnMut(u64, Option<&[u8]>),
+    ) -> Polled {
         let schema = framed.get(1..5).and_then(|id| id.try_into().ok());
-        let Some(avro) = self.avro.as_ref().filter(|_| schema.is_none() || schema != self.schema) else { return true };
-        let waiting = self.unprepared.is_some();
-        let place = name(&self.topic, self.id);
-        match avro.prepare(framed) {
-            Ok(()) => {
-                if waiting {
-                    info!("the schema of a message in {place} is there");
+        if let Some(avro) = self.avro.as_ref().filter(|_| schema.is_none() || schema != self.schema) {
+            let place = || format!("offset {offset} of {}", name(&self.topic, self.id));
+            match avro.prepare(&framed) {
+                Ok(()) => {
+                    if waited == Waited::Before {
+                        info!("the schema of {} is there", place());
+                    }
+                    self.schema = schema;
                 }
-                self.schema = schema;
-                true
-            }
-            Err(problem) => {
-                if !waiting {
-                    warn!("the schema of a message in {place} is waited for: {problem}");
+                Err(problem) => {
+                    if waited == Waited::Not {
+                        warn!("the schema of {} is waited for: {problem}", place());
+                    }
+                    self.unprepared = Some((offset, framed));
+                    return Polled::Nothing;
                 }
-                false
             }
         }
+        take(offset, Some(&framed));
+        Polled::Message
     }
 
     /// Takes what the client says about the partition instead of a message.
@@ -162,7 +180,11 @@ impl Inbox {
             Trouble::Vanished => match self.consumer.fetch_metadata(Some(&self.topic), EXPLAIN) {
                 Ok(metadata) => {
                     let there = |id: i32| {
-                        metadata.topics().iter().flat_map(|topic| topic.partitions()).any(|partition| partition.id() == id)
+                        metadata
+                            .topics()
+                            .iter()
+                            .flat_map(|topic| topic.partitions())
+                            .any(|partition| partition.id() == id)
                     };
                     if !there(self.id) {
                         return Err(changed(&self.topic, self.id, "it vanished from the cluster while it was read"));
@@ -181,19 +203,11 @@ fn unusable(topic: &str, id: i32, problem: &str) -> SourceError {
 
 impl Feed for Inbox {
     fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError> {
-        if let Some((offset, framed)) = self.unprepared.take() {
-            // Put back before it is known, so that the log says once that it is waited for.
-            self.unprepared = Some((offset, Vec::new()));
-            if !self.prepared(&framed) {
-                self.unprepared = Some((offset, framed));
-                return Ok(Polled::Nothing);
-            }
-            self.unprepared = None;
-            take(offset, Some(&framed));
-            return Ok(Polled::Message);
+        if let Some(kept) = self.unprepared.take() {
+            return Ok(self.pass_avro(kept, Waited::Before, take));
         }
-        // The message borrows the queue, and what it leads to needs the rest of the inbox.
-        let (offset, unprepared) = match self.queue.poll(Duration::ZERO) {
+        // The message borrows the queue, and an Avro message needs the rest of the inbox.
+        let (offset, avro) = match self.queue.poll(Duration::ZERO) {
             None => return Ok(Polled::Nothing),
             Some(Err(error)) => return self.told(&error),
             Some(Ok(message)) => {
@@ -210,16 +224,9 @@ impl Feed for Inbox {
             }
         };
         self.next = offset + 1;
-        match unprepared {
-            Some(framed) if !self.prepared(&framed) => {
-                self.unprepared = Some((offset, framed));
-                Ok(Polled::Nothing)
-            }
-            Some(framed) => {
-                take(offset, Some(&framed));
-                Ok(Polled::Message)
-            }
-            None => Ok(Polled::Message),
-        }
+        Ok(match avro {
+            Some(framed) => self.pass_avro((offset, framed), Waited::Not, take),
+            None => Polled::Message,
+        })
     }
 }

@@ -81,12 +81,15 @@ impl ProducerContext for Lost {
     }
 }
 
-/// Reads what is committed in a topic, from its beginning to its end at this moment: keys and values (empty where there is
-/// none), in the order of each partition.
+/// Key and value of a message, empty where there is none.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// Reads what is committed in a topic, from its beginning to its end at this moment: keys and values, in the order of
+/// each partition.
 ///
 /// # Errors
 /// What the client or the broker says, and [`KafkaError::NoMessageReceived`] if nothing came for a minute.
-pub fn read_committed(config: &KafkaConfig, topic: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KafkaError> {
+pub fn read_committed(config: &KafkaConfig, topic: &str) -> Result<Vec<KeyValue>, KafkaError> {
     let consumer: BaseConsumer<DefaultConsumerContext> = config
         .client()
         .set("group.id", "tidemill-read")
@@ -98,7 +101,7 @@ pub fn read_committed(config: &KafkaConfig, topic: &str) -> Result<Vec<(Vec<u8>,
         .create()?;
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
     let mut partitions = TopicPartitionList::new();
-    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+    for partition in metadata.topics().iter().flat_map(|found| found.partitions()) {
         partitions.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
     }
     if partitions.count() == 0 {

@@ -54,9 +54,18 @@ pub(crate) struct Place {
     pub(crate) end: u64,
 }
 
+/// The clients of a reader.
+pub(crate) struct Clients {
+    /// Fetches messages.
+    pub(crate) fetching: Arc<BaseConsumer<Watch>>,
+    /// Asks what is there. A broker answers one connection in order, so a question there would wait behind a fetch that
+    /// waits for messages.
+    pub(crate) asking: BaseConsumer<Watch>,
+}
+
 /// The reader of a [`KafkaSource`](crate::KafkaSource).
 pub(crate) struct KafkaReader {
-    consumer: Arc<BaseConsumer<Watch>>,
+    clients: Clients,
     config: KafkaConfig,
     extent: Extent,
     avro: Option<Arc<dyn AvroToJson>>,
@@ -73,14 +82,14 @@ fn now() -> Instant {
 
 impl KafkaReader {
     pub(crate) fn new(
-        consumer: Arc<BaseConsumer<Watch>>,
+        clients: Clients,
         config: KafkaConfig,
         extent: Extent,
         avro: Option<Arc<dyn AvroToJson>>,
     ) -> KafkaReader {
         let started = now();
         let partitions = Vec::new();
-        KafkaReader { consumer, config, extent, avro, partitions, discovered: started, probed: started, missing: 0 }
+        KafkaReader { clients, config, extent, avro, partitions, discovered: started, probed: started, missing: 0 }
     }
 
     /// Begins to fetch these partitions, numbered in this order behind those that are there.
@@ -89,7 +98,7 @@ impl KafkaReader {
         for Place { topic, id, start, at, end } in places {
             let number = u32::try_from(self.partitions.len())
                 .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
-            let inbox = Inbox::split(&self.consumer, (&topic, id), at.offset, self.avro.clone())?;
+            let inbox = Inbox::split(&self.clients.fetching, (&topic, id), at.offset, self.avro.clone())?;
             let cutting = match self.extent {
                 Extent::UntilEnd => Cutting::Until(end),
                 Extent::Live => Cutting::AsItComes,
@@ -104,7 +113,7 @@ impl KafkaReader {
         if assignment.count() == 0 {
             return Ok(());
         }
-        self.consumer.incremental_assign(&assignment).map_err(|error| self.io(&error))
+        self.clients.fetching.incremental_assign(&assignment).map_err(|error| self.io(&error))
     }
 
     fn io(&self, error: &KafkaError) -> SourceError {
@@ -112,34 +121,40 @@ impl KafkaReader {
         SourceError::Io { partition, source: io::Error::other(error.to_string()) }
     }
 
-    /// Takes what the client has to say beside the partitions' messages.
+    fn watch(&self) -> &Watch {
+        self.clients.fetching.context()
+    }
+
+    /// Takes what the clients have to say beside the partitions' messages.
     fn serve(&self) -> Result<(), SourceError> {
-        serve(&self.consumer, &self.config)
+        serve(&self.clients.fetching, &self.config)?;
+        serve(&self.clients.asking, &self.config)
     }
 
     /// Asks a broker that was away whether it is back.
     fn probe(&mut self, at_most: Duration) {
-        if !self.consumer.context().in_outage() || self.probed.elapsed() < PROBE_EVERY {
+        if !self.watch().in_outage() || self.probed.elapsed() < PROBE_EVERY {
             return;
         }
         let topic = self.partitions.first().map(|partition| partition.topic.as_str());
-        if self.consumer.fetch_metadata(topic, at_most.min(QUESTION)).is_ok() {
-            self.consumer.context().end_outage();
+        if self.clients.asking.fetch_metadata(topic, at_most.min(QUESTION)).is_ok() {
+            self.watch().end_outage();
         }
         self.probed = now();
     }
 
     /// Looks for partitions that were not there before.
     fn look_for_new(&mut self) -> Result<(), SourceError> {
-        let found = match topics::list(&self.consumer, &self.config.topics, QUESTION) {
+        let found = match topics::list(&self.clients.asking, &self.config.topics, QUESTION) {
             Ok(found) => found,
             Err(error) => {
-                self.consumer.context().begin_outage(&error.to_string());
+                self.watch().begin_outage(&error.to_string());
                 return Ok(());
             }
         };
-        self.consumer.context().end_outage();
-        let gone = self.partitions.iter().find(|p| !found.iter().any(|(topic, count)| *topic == p.topic && p.id < *count));
+        self.watch().end_outage();
+        let gone =
+            self.partitions.iter().find(|p| !found.iter().any(|(topic, count)| *topic == p.topic && p.id < *count));
         self.missing = if gone.is_some() { self.missing + 1 } else { 0 };
         if let Some(gone) = gone.filter(|_| self.missing >= MISSING) {
             return Err(changed(&gone.topic, gone.id, "it was deleted from the cluster while it was read"));
@@ -150,7 +165,7 @@ impl KafkaReader {
             for id in (0..count).filter(|id| !known.contains(id)) {
                 // A partition that does not answer yet is found again the next time; those after it wait for it, so
                 // that numbers follow names.
-                let Ok((low, end)) = watermarks(&self.consumer, (&topic, id), QUESTION) else {
+                let Ok((low, end)) = watermarks(&self.clients.asking, (&topic, id), QUESTION) else {
                     return self.add(new);
                 };
                 info!("{topic}/{id} is new and read from its beginning");
@@ -173,7 +188,8 @@ pub(crate) fn serve(consumer: &BaseConsumer<Watch>, config: &KafkaConfig) -> Res
             Ok(message) => {
                 // It would be lost here, and what is lost must stop the run.
                 let partition = format!("{}/{}", message.topic(), message.partition());
-                let source = io::Error::other("a message came outside its partition's queue; this is a mistake of ours");
+                let source =
+                    io::Error::other("a message came outside its partition's queue; this is a mistake of ours");
                 return Err(SourceError::Io { partition, source });
             }
             Err(error) => {
@@ -212,7 +228,7 @@ impl BlockReader for KafkaReader {
     fn wait(&mut self, at_most: Duration) -> Result<(), SourceError> {
         self.serve()?;
         self.probe(at_most);
-        self.consumer.context().wait(at_most.min(NAP));
+        self.watch().wait(at_most.min(NAP));
         Ok(())
     }
 
@@ -229,7 +245,7 @@ impl BlockReader for KafkaReader {
 
     fn position(&self, partition: u32) -> Position {
         let mut position = self.partition(partition).cutter.position();
-        position.caught_up &= !self.consumer.context().in_outage();
+        position.caught_up &= !self.watch().in_outage();
         position
     }
 }

@@ -24,7 +24,7 @@ use crate::config::{KafkaConfig, Start};
 use crate::cutter::Progress;
 use crate::decoder::{AvroToJson, KafkaDecoder};
 use crate::partition::{changed, name, out_of_range, parse_name, watermarks};
-use crate::reader::{Extent, KafkaReader, Place, serve};
+use crate::reader::{Clients, Extent, KafkaReader, Place, serve};
 use crate::topics;
 use crate::trouble::{Trouble, Watch, judge, refusal};
 
@@ -45,7 +45,10 @@ pub struct KafkaSource {
 
 impl fmt::Debug for KafkaSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaSource").field("config", &self.config).field("extent", &self.extent).finish_non_exhaustive()
+        f.debug_struct("KafkaSource")
+            .field("config", &self.config)
+            .field("extent", &self.extent)
+            .finish_non_exhaustive()
     }
 }
 
@@ -83,14 +86,16 @@ impl Source for KafkaSource {
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        let opening = Opening::connect(&self.config, 1)?;
+        let watch = Watch::new(&self.config.brokers);
+        let opening = Opening::connect(&self.config, &watch)?;
         let found = opening.topics(recorded)?;
         let count = found.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum::<usize>();
         let mut places = opening.recorded(recorded, &found)?;
         places.extend(opening.new_places(recorded, &found)?);
         // How much each partition may queue depends on how many there are.
-        let consumer = Opening::connect(&self.config, count.max(1))?.consumer;
-        let mut reader = KafkaReader::new(Arc::new(consumer), self.config.clone(), self.extent, self.avro.clone());
+        let fetching = consumer(&self.config, count.max(1), watch).map_err(|error| unusable(&error))?;
+        let clients = Clients { fetching: Arc::new(fetching), asking: opening.consumer };
+        let mut reader = KafkaReader::new(clients, self.config.clone(), self.extent, self.avro.clone());
         reader.add(places)?;
         Ok(Box::new(reader))
     }
@@ -104,9 +109,8 @@ struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    fn connect(config: &'a KafkaConfig, partitions: usize) -> Result<Opening<'a>, SourceError> {
-        let consumer = consumer(config, partitions)
-            .map_err(|error| SourceError::Usage(format!("cannot make a Kafka consumer: {error}")))?;
+    fn connect(config: &'a KafkaConfig, watch: &Watch) -> Result<Opening<'a>, SourceError> {
+        let consumer = consumer(config, 1, watch.clone()).map_err(|error| unusable(&error))?;
         #[expect(clippy::disallowed_methods, reason = "how long to wait for a broker reaches no result")]
         let since = Instant::now();
         Ok(Opening { config, consumer, since })
@@ -145,7 +149,8 @@ impl<'a> Opening<'a> {
         let list = || topics::list(&self.consumer, topics, QUESTION);
         let found: BTreeMap<String, i32> = self.ask(list)?.into_iter().collect();
         let brokers = &self.config.brokers;
-        let was_read = |topic: &str| recorded.iter().any(|p| parse_name(&p.name).is_some_and(|(name, _)| name == topic));
+        let was_read =
+            |topic: &str| recorded.iter().any(|p| parse_name(&p.name).is_some_and(|(name, _)| name == topic));
         let missing = topics.literals().iter().find(|topic| !found.contains_key(*topic) && !was_read(topic));
         if let Some(topic) = missing {
             let remedy = "create it, or correct topics=";
@@ -253,8 +258,12 @@ impl<'a> Opening<'a> {
     }
 }
 
+fn unusable(error: &KafkaError) -> SourceError {
+    SourceError::Usage(format!("cannot make a Kafka consumer: {error}; check the settings of the address"))
+}
+
 /// A consumer whose partitions together queue a bounded amount.
-fn consumer(config: &KafkaConfig, partitions: usize) -> Result<BaseConsumer<Watch>, KafkaError> {
+fn consumer(config: &KafkaConfig, partitions: usize, watch: Watch) -> Result<BaseConsumer<Watch>, KafkaError> {
     let mut client = config.client();
     let share = QUEUED_BYTES / partitions;
     // What one fetch brings is compressed; about an eighth of what it becomes.
@@ -281,5 +290,5 @@ fn consumer(config: &KafkaConfig, partitions: usize) -> Result<BaseConsumer<Watc
         .set("isolation.level", "read_committed")
         .set("check.crcs", "true")
         .set_log_level(RDKafkaLogLevel::Warning)
-        .create_with_context(Watch::new(&config.brokers))
+        .create_with_context(watch)
 }

@@ -57,7 +57,8 @@ impl TableWriter for KafkaTable {
         self.transactions.open(start)
     }
 
-    fn write_epoch(&mut self, epoch: Epoch, _shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        one_shard(shard)?;
         if epoch > self.transactions.held() && rows.iter().any(|batch| batch.num_rows() > 0) {
             let folded = fold(&self.spec, &rows)?;
             drop(rows);
@@ -66,4 +67,9 @@ impl TableWriter for KafkaTable {
         // Messages are no files: nothing becomes visible by the log's commit.
         Ok(Vec::new())
     }
+}
+
+/// The epoch's number stands for all of an epoch, so a table is written as a whole.
+pub(crate) fn one_shard(shard: u32) -> Result<(), SinkError> {
+    if shard == 0 { Ok(()) } else { Err("a Kafka table has one shard; give the sink one".into()) }
 }

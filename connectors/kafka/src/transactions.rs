@@ -24,16 +24,18 @@
 //! - The number expires with the group (`offsets.retention.minutes`, a week): after a longer rest than that, only what the
 //!   pipeline's log says is known to be there.
 
-use std::sync::{Mutex, PoisonError};
+mod deliveries;
+mod steps;
+
 use std::thread;
 use std::time::Duration;
 
+use rdkafka::Offset;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use rdkafka::{ClientContext, Offset};
 use thiserror::Error;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
 use tidemill_dataflow::time::Epoch;
@@ -44,6 +46,9 @@ use crate::messages::Messages;
 use crate::topics::{MAX_MESSAGE_BYTES, create_topic};
 use crate::trouble::{Trouble, Watch, judge, refusal};
 
+use deliveries::{Deliveries, too_large};
+use steps::{Signs, Step};
+
 /// How long one request may take before it is asked again.
 const REQUEST: Duration = Duration::from_secs(10);
 /// How long to wait before something is tried again.
@@ -51,95 +56,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// This run may not write any more: a later one has begun. Leads to exit code 4.
 #[derive(Debug, Error)]
-#[error("{topic}: this run is fenced; a later run of the pipeline writes there now, so let it, and start none beside it")]
+#[error(
+    "{topic}: this run is fenced; a later run of the pipeline writes there now, so let it, and start none beside it"
+)]
 pub struct Fenced {
     /// The topic that refused it.
     pub topic: String,
     /// How the later run showed.
     #[source]
     pub cause: Option<SinkError>,
-}
-
-/// What an error of the transactional producer asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The same request again.
-    Again,
-    /// This transaction cannot be committed any more.
-    Abort,
-    /// This producer is of no use any more, or what became of its transaction is unknown.
-    Connect,
-    /// The broker refuses us, and will go on doing so.
-    Refused,
-}
-
-/// What an error says of itself.
-#[derive(Clone, Copy, Debug)]
-struct Signs {
-    code: RDKafkaErrorCode,
-    fatal: bool,
-    abortable: bool,
-    retriable: bool,
-}
-
-impl Signs {
-    fn of(error: &KafkaError) -> Signs {
-        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        match error {
-            KafkaError::Transaction(error) => Signs {
-                code,
-                fatal: error.is_fatal(),
-                abortable: error.txn_requires_abort(),
-                retriable: error.is_retriable(),
-            },
-            // The queue that is flushed before a commit takes its time.
-            KafkaError::Flush(_) => Signs { code, fatal: false, abortable: false, retriable: true },
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
-                Signs { code, fatal: false, abortable: false, retriable: true }
-            }
-            // A message that the client does not take: the transaction lacks it.
-            KafkaError::MessageProduction(_) => Signs { code, fatal: false, abortable: true, retriable: false },
-            _ => Signs { code, fatal: true, abortable: false, retriable: false },
-        }
-    }
-
-    fn verdict(self) -> Verdict {
-        if judge(self.code) == Trouble::Refused {
-            Verdict::Refused
-        } else if self.fatal {
-            Verdict::Connect
-        } else if self.abortable {
-            Verdict::Abort
-        } else if self.retriable {
-            Verdict::Again
-        } else {
-            Verdict::Connect
-        }
-    }
-}
-
-/// The steps of writing an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Connect,
-    Begin,
-    /// From this message on.
-    Send(usize),
-    Mark,
-    Commit,
-    Abort,
-}
-
-impl Step {
-    /// The step after one that failed; none if the failure is for good.
-    fn after(self, verdict: Verdict) -> Option<Step> {
-        match (verdict, self) {
-            (Verdict::Refused, _) => None,
-            (Verdict::Connect, _) | (Verdict::Abort, Step::Abort | Step::Connect) => Some(Step::Connect),
-            (Verdict::Abort, _) => Some(Step::Abort),
-            (Verdict::Again, step) => Some(step),
-        }
-    }
 }
 
 /// A transactional writer of one topic, for one table of one pipeline.
@@ -268,13 +193,7 @@ impl Transactions {
     }
 
     /// Takes one step; gives the next one, or none when the epoch is committed.
-    fn take(
-        &self,
-        step: Step,
-        link: &mut Link,
-        epoch: Epoch,
-        messages: &Messages,
-    ) -> Result<Option<Step>, KafkaError> {
+    fn take(&self, step: Step, link: &mut Link, epoch: Epoch, messages: &Messages) -> Result<Option<Step>, KafkaError> {
         let producer = &link.producer;
         match step {
             Step::Begin => {
@@ -321,8 +240,11 @@ impl Transactions {
                 }
                 Err(error) => error,
             };
-            let settings = matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_));
-            if settings {
+            let error = match error {
+                Unconnected::Refused(sentence) => return Err(sentence.into()),
+                Unconnected::Passing(error) => error,
+            };
+            if matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)) {
                 return Err(format!("{}: cannot make a Kafka producer: {error}", self.topic).into());
             }
             if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
@@ -333,7 +255,7 @@ impl Transactions {
         }
     }
 
-    fn try_connect(&self, start: &SinkStart) -> Result<Link, KafkaError> {
+    fn try_connect(&self, start: &SinkStart) -> Result<Link, Unconnected> {
         let group = format!("tidemill-sink/{}/{}", start.instance, self.table);
         let marker: BaseConsumer<Watch> = self
             .config
@@ -342,8 +264,12 @@ impl Transactions {
             .set("enable.auto.commit", "false")
             .set("isolation.level", "read_committed")
             .set_log_level(RDKafkaLogLevel::Critical)
-            .create_with_context(Watch::new(&self.config.brokers))?;
-        let there = marker.fetch_metadata(Some(&self.topic), REQUEST)?;
+            .create_with_context(Watch::silent(&self.config.brokers))?;
+        let there = marker.fetch_metadata(Some(&self.topic), REQUEST).map_err(|error| {
+            // Why there is no answer, the client tells beside it.
+            while marker.poll(Duration::ZERO).is_some() {}
+            marker.context().refused().map_or(Unconnected::Passing(error), Unconnected::Refused)
+        })?;
         if there.topics().iter().all(|topic| topic.partitions().is_empty()) {
             create_topic(&self.config, &self.topic, self.config.partitions)?;
         }
@@ -381,7 +307,7 @@ impl Transactions {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set_log_level(RDKafkaLogLevel::Critical)
-            .create_with_context(Deliveries { topic: self.topic.clone(), ..Deliveries::default() })
+            .create_with_context(Deliveries::new(&self.topic))
     }
 
     fn look_for_a_later_run(&self, start: &SinkStart, seen: Option<&KafkaError>) -> Result<(), SinkError> {
@@ -396,13 +322,23 @@ impl Transactions {
     }
 }
 
+/// Why there is no connection.
+enum Unconnected {
+    /// The broker refuses us: a sentence.
+    Refused(String),
+    /// Anything else.
+    Passing(KafkaError),
+}
+
+impl From<KafkaError> for Unconnected {
+    fn from(error: KafkaError) -> Self {
+        Unconnected::Passing(error)
+    }
+}
+
 /// The name by which a broker knows the writer of a topic and fences earlier ones.
 pub(crate) fn transactional_id(instance: &str, pipeline: &str, topic: &str) -> String {
     format!("{instance}/{pipeline}/{topic}")
-}
-
-fn too_large(topic: &str) -> String {
-    format!("{topic}: a message is larger than the topic takes; raise its max.message.bytes to {MAX_MESSAGE_BYTES}")
 }
 
 /// Says once that something is waited for, and once that it is over.
@@ -426,86 +362,5 @@ impl Waiting<'_> {
         if std::mem::take(&mut self.begun) {
             info!("{}: Kafka takes epochs again", self.topic);
         }
-    }
-}
-
-/// What the broker says of messages that it does not want.
-#[derive(Debug, Default)]
-struct Deliveries {
-    topic: String,
-    refused: Mutex<Option<String>>,
-}
-
-impl Deliveries {
-    fn refused(&self) -> Option<String> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn refuse(&self, sentence: String) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(sentence);
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!("librdkafka {level:?} {facility}: {message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
-            self.refuse(refusal(&self.topic, reason));
-        }
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let Err((error, _)) = result else { return };
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
-                self.refuse(too_large(&self.topic));
-            }
-            Some(code) if judge(code) == Trouble::Refused => self.refuse(refusal(&self.topic, &error.to_string())),
-            // The transaction cannot be committed without the message, which the commit will say.
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const QUIET: Signs = Signs { code: RDKafkaErrorCode::Unknown, fatal: false, abortable: false, retriable: false };
-
-    #[test]
-    fn what_an_error_asks_for() {
-        let fenced = Signs { code: RDKafkaErrorCode::ProducerFenced, fatal: true, ..QUIET };
-        assert_eq!(fenced.verdict(), Verdict::Connect);
-        let timed_out = Signs { code: RDKafkaErrorCode::OperationTimedOut, retriable: true, ..QUIET };
-        assert_eq!(timed_out.verdict(), Verdict::Again);
-        let lost = Signs { code: RDKafkaErrorCode::MessageTimedOut, abortable: true, ..QUIET };
-        assert_eq!(lost.verdict(), Verdict::Abort);
-        assert_eq!(QUIET.verdict(), Verdict::Connect, "an outcome that nothing is known of is looked up");
-        let code = RDKafkaErrorCode::TransactionalIdAuthorizationFailed;
-        assert_eq!(Signs { code, fatal: true, ..QUIET }.verdict(), Verdict::Refused);
-        let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
-        assert_eq!(Signs::of(&full).verdict(), Verdict::Again);
-        assert_eq!(Signs::of(&KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)).verdict(), Verdict::Again);
-    }
-
-    #[test]
-    fn every_failed_step_leads_to_a_transaction_that_is_whole_or_to_none() {
-        for step in [Step::Begin, Step::Send(3), Step::Mark, Step::Commit, Step::Abort] {
-            assert_eq!(step.after(Verdict::Again), Some(step));
-            assert_eq!(step.after(Verdict::Connect), Some(Step::Connect));
-            assert_eq!(step.after(Verdict::Refused), None);
-        }
-        for step in [Step::Begin, Step::Send(3), Step::Mark, Step::Commit] {
-            assert_eq!(step.after(Verdict::Abort), Some(Step::Abort), "{step:?}");
-        }
-        assert_eq!(Step::Abort.after(Verdict::Abort), Some(Step::Connect));
     }
 }

@@ -4,7 +4,7 @@
 //! once when it is over.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -66,43 +66,64 @@ struct Seen {
     arrived: bool,
 }
 
-/// What the client tells beside messages: outages, refusals, and that something arrived.
+/// What clients tell beside messages: outages, refusals, and that something arrived. Clones share it, so that several
+/// clients of one source say a thing once.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch(Arc<Told>);
+
+/// Whether outages are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Log,
+    Silent,
+}
+
 #[derive(Debug)]
-pub(crate) struct Watch {
+struct Told {
     brokers: String,
     /// Brokers are waited for.
     outage: AtomicBool,
+    voice: Voice,
     seen: Mutex<Seen>,
     arrival: Condvar,
 }
 
 impl Watch {
     pub(crate) fn new(brokers: &str) -> Watch {
-        let outage = AtomicBool::new(false);
-        Watch { brokers: brokers.to_owned(), outage, seen: Mutex::default(), arrival: Condvar::new() }
+        Watch::with(brokers, Voice::Log)
+    }
+
+    /// One that logs nothing: whoever uses the client says what is waited for.
+    pub(crate) fn silent(brokers: &str) -> Watch {
+        Watch::with(brokers, Voice::Silent)
+    }
+
+    fn with(brokers: &str, voice: Voice) -> Watch {
+        let (brokers, outage) = (brokers.to_owned(), AtomicBool::new(false));
+        Watch(Arc::new(Told { brokers, outage, voice, seen: Mutex::default(), arrival: Condvar::new() }))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A broker does not answer; said once.
     pub(crate) fn begin_outage(&self, reason: &str) {
-        if !self.outage.swap(true, Ordering::Relaxed) {
-            warn!("Kafka at {} does not answer ({reason}); it is waited for", self.brokers);
+        if !self.0.outage.swap(true, Ordering::Relaxed) && self.0.voice == Voice::Log {
+            warn!("Kafka at {} does not answer ({reason}); it is waited for", self.0.brokers);
         }
     }
 
     /// Brokers answered a request just now; said once. Messages that were fetched before prove nothing.
     pub(crate) fn end_outage(&self) {
-        if self.outage.swap(false, Ordering::Relaxed) {
-            info!("Kafka at {} answers again", self.brokers);
+        if self.0.outage.swap(false, Ordering::Relaxed) && self.0.voice == Voice::Log {
+            info!("Kafka at {} answers again", self.0.brokers);
         }
     }
 
     /// Whether a broker is being waited for.
     pub(crate) fn in_outage(&self) -> bool {
-        self.outage.load(Ordering::Relaxed)
+        self.0.outage.load(Ordering::Relaxed)
     }
 
     /// The sentence to stop with, if we are refused.
@@ -113,12 +134,12 @@ impl Watch {
     /// Something arrived in one of the queues.
     pub(crate) fn arrived(&self) {
         self.seen().arrived = true;
-        self.arrival.notify_all();
+        self.0.arrival.notify_all();
     }
 
     /// Waits until something arrived since the last call, at most this long; gives whether it did.
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
-        let waiting = self.arrival.wait_timeout_while(self.seen(), at_most, |seen| !seen.arrived);
+        let waiting = self.0.arrival.wait_timeout_while(self.seen(), at_most, |seen| !seen.arrived);
         let (mut seen, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut seen.arrived)
     }
@@ -132,8 +153,10 @@ impl ClientContext for Watch {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         match (code, judge(code)) {
-            (_, Trouble::Refused) => self.seen().refused = Some(refusal(&self.brokers, reason)),
-            (RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure, _) => self.begin_outage(reason),
+            (_, Trouble::Refused) => self.seen().refused = Some(refusal(&self.0.brokers, reason)),
+            (RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure, _) => {
+                self.begin_outage(reason)
+            }
             // Errors of a partition come with its messages.
             _ => {}
         }

@@ -6,17 +6,20 @@
 //!
 //! Small files are cheap to write and lie under `_recent/`, a folder that other engines overlook; [`roll()`] folds the
 //! files of an aligned range of epochs into one compressed file for each hour of event time, and the log exchanges
-//! the ones for the other in one entry.
+//! the ones for the other in one entry. What runs that were killed or fenced left behind, [`leftovers`] finds.
 
 mod encode;
 mod error;
+mod leftovers;
 mod names;
 mod plan;
 mod roll;
 mod table;
 
 pub use error::LakeError;
-pub use names::recent_epoch;
+pub use leftovers::leftovers;
+pub(crate) use names::rolled_hour_folder;
+pub use names::{recent_epoch, rolled_epochs};
 pub use plan::{Roll, plan_rolls};
 pub use roll::roll;
 pub use table::{CHUNK_ROWS, LakeTable, RowOrder};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use tidemill_dataflow::checkpoint::{Manifest, load_manifest};
-use tidemill_log::{LogState, ObjectStoreBridge, Store, reader};
+use tidemill_log::{LogState, Store, reader};
 
 use super::run::open_store;
 use super::{Failure, with_causes};
@@ -44,9 +44,9 @@ pub(crate) fn checkpoints(arguments: &CheckpointsArguments) -> Result<(), Failur
     printed.map_err(Failure::failed)
 }
 
-fn load(data: &Path) -> Result<(Arc<ObjectStoreBridge>, LogState), Failure> {
-    let store = open_store(data, true, false)?;
-    let log = reader::read(Arc::clone(&store) as Arc<dyn Store>, "_tidemill");
+fn load(data: &Path) -> Result<(Arc<dyn Store>, LogState), Failure> {
+    let store = open_store(data, true)?;
+    let log = reader::read(Arc::clone(&store), "_tidemill");
     let state = log.map_err(|error| Failure::refused(with_causes(&error)))?;
     Ok((store, state))
 }

@@ -1,13 +1,18 @@
-//! `tidemill generate`: a file of made-up events with everything that goes wrong in the field.
+//! `tidemill generate`: made-up events with everything that goes wrong in the field, to a file or a topic.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use tidemill_connectors::generate::{self, GenerateConfig, Rates};
+use tidemill_connectors::generate::{self, GenerateConfig, Rates, Summary};
+use tidemill_dataflow::hash::hash64;
+use tidemill_kafka::KafkaConfig;
+use tidemill_kafka::produce::produce_lines;
+use tidemill_kafka::topics::create_topic;
 
+use super::run::kafka_credentials;
 use super::{Failure, units};
 
 #[derive(Debug, Args)]
@@ -19,8 +24,11 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// The file to write.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "to")]
+    out: Option<PathBuf>,
+    /// The topic to write instead, by user: kafka://HOST:PORT/TOPIC?partitions=8. It is created if it is missing.
+    #[arg(long, value_name = "URL", conflicts_with = "out")]
+    to: Option<String>,
     /// Event time from the first to the last event, for example 3h.
     #[arg(long, value_name = "TIME", default_value = "3h", value_parser = units::duration)]
     span: Duration,
@@ -30,17 +38,16 @@ pub(crate) struct GenerateArguments {
 }
 
 pub(crate) fn generate(arguments: &GenerateArguments) -> Result<(), Failure> {
-    let path = arguments.out.display();
     let rates = if arguments.within_horizon { Rates::within_horizon() } else { Rates::default() };
     let config =
         GenerateConfig { span: arguments.span, rates, ..GenerateConfig::new(arguments.events, arguments.seed) };
-    let file =
-        File::create(&arguments.out).map_err(|error| Failure::failed(format!("cannot write {path}: {error}")))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let made = generate::generate(&config, &mut out).map_err(Failure::failed)?;
-    out.flush().map_err(|error| Failure::failed(format!("cannot write {path}: {error}")))?;
+    let (place, made) = match (&arguments.out, &arguments.to) {
+        (Some(path), _) => (path.display().to_string(), to_file(&config, path)?),
+        (None, Some(url)) => (url.clone(), to_topic(&config, url)?),
+        (None, None) => return Err(Failure::usage("give --out FILE or --to kafka://HOST:PORT/TOPIC")),
+    };
     eprintln!(
-        "{path}: {} lines, {} bytes: {} events, {} duplicates, {} conflicting, {} late, {} very late, {} malformed",
+        "{place}: {} lines, {} bytes: {} events, {} duplicates, {} conflicting, {} late, {} very late, {} malformed",
         made.lines,
         made.bytes,
         made.events,
@@ -51,4 +58,72 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<(), Failure> {
         made.malformed
     );
     Ok(())
+}
+
+fn to_file(config: &GenerateConfig, path: &Path) -> Result<Summary, Failure> {
+    let failed = |error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+    let made = generate::generate(config, &mut out).map_err(Failure::failed)?;
+    out.flush().map_err(failed)?;
+    Ok(made)
+}
+
+fn to_topic(config: &GenerateConfig, url: &str) -> Result<Summary, Failure> {
+    let cluster = KafkaConfig::sink(url, &kafka_credentials()).map_err(|error| Failure::usage(format!("--to: {error}")))?;
+    let (topic, partitions) = (cluster.prefix.clone(), cluster.partitions);
+    if topic.is_empty() {
+        return Err(Failure::usage(format!("--to {url}: name a topic, kafka://HOST:PORT/TOPIC")));
+    }
+    create_topic(&cluster, &topic, partitions).map_err(Failure::failed)?;
+    let mut out = TopicWriter { cluster, topic, partitions, waiting: Vec::new() };
+    let made = generate::generate(config, &mut out).map_err(Failure::failed)?;
+    out.send().map_err(Failure::failed)?;
+    Ok(made)
+}
+
+/// Collects text and sends its whole lines, many at a time.
+struct TopicWriter {
+    cluster: KafkaConfig,
+    topic: String,
+    partitions: i32,
+    waiting: Vec<u8>,
+}
+
+/// How much text is sent at once.
+const SENT_AT_ONCE: usize = 64 << 20;
+
+impl TopicWriter {
+    fn send(&mut self) -> io::Result<()> {
+        let end = self.waiting.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines = self.waiting[..end].split_inclusive(|byte| *byte == b'\n').map(|line| &line[..line.len() - 1]);
+        let partitions = u64::try_from(self.partitions).unwrap_or(1).max(1);
+        let of_user = |_, line: &[u8]| {
+            let partition = hash64(user_of(line).unwrap_or(line)) % partitions;
+            i32::try_from(partition).expect("it is less than the number of partitions")
+        };
+        produce_lines(&self.cluster, &self.topic, lines, of_user).map_err(io::Error::other)?;
+        self.waiting.drain(..end);
+        Ok(())
+    }
+}
+
+impl Write for TopicWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= SENT_AT_ONCE {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send()
+    }
+}
+
+/// The user as the line spells it: events of one user stay in order, and a retry follows its original.
+fn user_of(line: &[u8]) -> Option<&[u8]> {
+    let start = memchr::memmem::find(line, b"\"user_id\":\"")? + b"\"user_id\":\"".len();
+    let length = line[start..].iter().position(|byte| *byte == b'"')?;
+    Some(&line[start..start + length])
 }

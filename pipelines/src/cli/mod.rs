@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 finished or stopped, 1 failure, 2 usage, 3 state or
 //! input refused, 4 fenced.
 
+mod avro;
 mod checkpoints;
 mod explain;
 mod generate;
@@ -10,6 +11,8 @@ mod measure;
 mod progress;
 mod query;
 mod run;
+mod schema;
+mod tables;
 mod units;
 
 use std::fmt;
@@ -28,7 +31,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a pipeline over event files, from where the last run stopped.
+    /// Run a pipeline over files or topics, from where the last run stopped.
     Run(run::RunArguments),
     /// Ask the tables a question in SQL, at one commit.
     Query(query::QueryArguments),
@@ -38,6 +41,10 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Look at the checkpoints of a data folder.
     Checkpoints(checkpoints::CheckpointsArguments),
+    /// Make or compare the tables of a ClickHouse database.
+    Tables(tables::TablesArguments),
+    /// Register or check the Avro schema of a topic.
+    Schema(schema::SchemaArguments),
 }
 
 /// Why a command failed, with its exit code.
@@ -96,12 +103,15 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
+    log_to_stderr();
     let done = match arguments.command {
         Command::Run(arguments) => run::run(arguments),
         Command::Query(arguments) => query::query(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
+        Command::Tables(arguments) => tables::tables(&arguments),
+        Command::Schema(arguments) => schema::schema(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,6 +120,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// What connectors have to say (a server that is waited for) goes to stderr, a line each.
+fn log_to_stderr() {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    lines.with_max_level(tracing::Level::INFO).init();
 }
 
 /// A panic anywhere ends the process at once: timely's other workers would wait for the one that is gone for ever.

@@ -1,9 +1,9 @@
-//! `tidemill query`: SQL over the tables of a data folder.
+//! `tidemill query`: SQL over the tables in a folder or a bucket.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use tidemill_log::Location;
 use tidemill_query::{Format, Lake};
 
 use super::{Failure, with_causes};
@@ -17,9 +17,9 @@ enum Output {
 
 #[derive(Debug, Args)]
 pub(crate) struct QueryArguments {
-    /// The folder that a run wrote to (its --out).
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// Where a run wrote tables: its --out, or an s3://BUCKET/PREFIX of its --to.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    data: Location,
     /// How to print the answer.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     format: Output,

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod chaos_services;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod corruption;
@@ -16,6 +18,10 @@ mod fencing;
 mod hang;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod tables;
 

@@ -131,7 +131,12 @@ fn what_was_gathered_is_cut_again_for_a_smaller_limit() {
 }
 
 /// Reads everything with the given limits and hiccups; gives blocks and the last position.
-fn read_all(messages: &[(u64, Option<Vec<u8>>)], end: u64, limits: &[usize], hiccups: &[bool]) -> (Vec<Block>, Position) {
+fn read_all(
+    messages: &[(u64, Option<Vec<u8>>)],
+    end: u64,
+    limits: &[usize],
+    hiccups: &[bool],
+) -> (Vec<Block>, Position) {
     let mut steps = VecDeque::new();
     for (at, (offset, payload)) in messages.iter().enumerate() {
         if hiccups[at % hiccups.len()] {

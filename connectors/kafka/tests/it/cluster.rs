@@ -135,7 +135,7 @@ impl Reading {
     }
 
     /// Reads a bounded source to its end.
-    pub(crate) fn to_the_end(&mut self, limit: usize) -> BTreeMap<String, Read> {
+    pub(crate) fn read_to_the_end(&mut self, limit: usize) -> BTreeMap<String, Read> {
         let mut all = BTreeMap::new();
         for (number, partition) in (0..).zip(self.reader.partitions()) {
             all.insert(partition.name, self.until(number, (limit, None), |_, _| false).unwrap());

@@ -18,14 +18,14 @@ fn a_group_shows_the_last_offsets_also_when_commits_come_fast() {
     let mut observer = GroupOffsets::new(&config(&format!("topics={topic}&group={group}"))).unwrap();
     for epoch in 1..=5 {
         reading.until(0, (1, None), |_, read| !read.ids.is_empty()).unwrap();
-        let partitions: BTreeMap<_, _> = reading.bindings().into_iter().map(|binding| (binding.partition, binding)).collect();
+        let partitions: BTreeMap<_, _> =
+            reading.bindings().into_iter().map(|binding| (binding.partition, binding)).collect();
         let commit = Committed { epoch, watermark: None, partitions, counts: BTreeMap::new() };
         observer.committed(&commit).unwrap();
     }
     drop(observer);
     let mut client = ClientConfig::new();
-    let tool: BaseConsumer =
-        client.set("bootstrap.servers", brokers()).set("group.id", &group).create().unwrap();
+    let tool: BaseConsumer = client.set("bootstrap.servers", brokers()).set("group.id", &group).create().unwrap();
     let mut list = TopicPartitionList::new();
     list.add_partition(&topic, 0);
     let found = tool.committed_offsets(list, PATIENCE).unwrap();

@@ -1,13 +1,17 @@
 //! A broker that is away is waited for. The brokers here are librdkafka's own stand-ins, which can be switched off.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
+use tidemill_dataflow::sink::{SinkStart, TableWriter};
+use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource, KafkaTable};
+use tidemill_tables::web_analytics;
 
 use crate::cluster::*;
+use crate::sink::revenue;
 
 #[test]
 fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
@@ -25,7 +29,7 @@ fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
     let servers = servers.split(',').next().unwrap();
     let config = KafkaConfig::source(&format!("kafka://{servers}"), &Credentials::default()).unwrap();
     let mut reading = Reading::open(&KafkaSource::new(config), &[]);
-    let read = reading.until(0, (1 << 20, None), |r, read| !read.ids.is_empty() && r.reader.position(0).caught_up);
+    let read = reading.until(0, (1 << 20, None), |r, seen| !seen.ids.is_empty() && r.reader.position(0).caught_up);
     assert_eq!(read.unwrap().ids, ["e0"]);
 
     brokers.broker_down(1).unwrap();
@@ -38,6 +42,30 @@ fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
         assert_eq!(reading.reader.position(0).offset, 1);
     }
     brokers.broker_up(1).unwrap();
-    let read = reading.until(0, (1 << 20, None), |r, read| !read.ids.is_empty() && r.reader.position(0).caught_up);
-    assert_eq!(read.unwrap().ids, ["e1"]);
+    let after = reading.until(0, (1 << 20, None), |r, seen| !seen.ids.is_empty() && r.reader.position(0).caught_up);
+    assert_eq!(after.unwrap().ids, ["e1"]);
+}
+
+#[test]
+fn a_sink_waits_through_an_outage_and_goes_on() {
+    let brokers = MockCluster::new(1).unwrap();
+    brokers.create_topic("out.revenue_by_minute", 1, 1).unwrap();
+    let servers = brokers.bootstrap_servers();
+    let servers = servers.split(',').next().unwrap();
+    let config = KafkaConfig::sink(&format!("kafka://{servers}/out."), &Credentials::default()).unwrap();
+    let mut table = KafkaTable::new(config.clone(), "web_analytics", web_analytics::revenue_by_minute());
+    let fence = Arc::new(|| Ok(()));
+    let start = SinkStart { instance: "one".into(), run: 1, committed: 0, bound: 0, fence };
+    table.open(&start).unwrap();
+    table.write_epoch(1, 0, revenue(&[1])).unwrap();
+    brokers.broker_down(1).unwrap();
+    let writer = std::thread::spawn(move || {
+        table.write_epoch(2, 0, revenue(&[2])).unwrap();
+        table.write_epoch(3, 0, revenue(&[3])).unwrap();
+    });
+    // Long enough for the first attempt to fail; whether it did or not, the epoch has to arrive.
+    std::thread::park_timeout(Duration::from_secs(1));
+    assert!(!writer.is_finished());
+    brokers.broker_up(1).unwrap();
+    writer.join().unwrap();
 }

@@ -1,11 +1,13 @@
 //! Everything that is committed is read, once, in the order of each partition, however blocks are cut.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rdkafka::producer::Producer;
 use tidemill_kafka::produce::{create_topic, produce_lines};
-use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
+use tidemill_kafka::{AvroToJson, Credentials, KafkaConfig, KafkaSource};
 
 use crate::cluster::*;
 
@@ -22,7 +24,7 @@ fn any_block_limit_gives_what_was_produced_and_the_same_digests() {
     for limit in [1, 777, 64 << 10, 4 << 20] {
         let mut reading = Reading::open(&source, &[]);
         assert!(reading.reader.bounded());
-        let read = reading.to_the_end(limit);
+        let read = reading.read_to_the_end(limit);
         for partition in 0..4_u64 {
             let name = format!("{topic}/{partition}");
             assert_eq!(read[&name].ids, ids((0..4_000).filter(|id| id % 4 == partition)), "limit {limit}");
@@ -34,7 +36,7 @@ fn any_block_limit_gives_what_was_produced_and_the_same_digests() {
     assert!(positions.iter().all(|other| *other == positions[0]), "{positions:?}");
     assert_eq!((positions[0][0].offset, positions[0][0].lines), (1_000, 1_000));
     let blocks = |read: BTreeMap<String, Read>| read.into_values().map(|read| read.blocks).collect::<Vec<_>>();
-    let again = || blocks(Reading::open(&source, &[]).to_the_end(10_000));
+    let again = || blocks(Reading::open(&source, &[]).read_to_the_end(10_000));
     assert_eq!(again(), again(), "blocks of a bounded source are the same each time");
 }
 
@@ -50,12 +52,12 @@ fn reading_goes_on_where_it_was_recorded() {
     load(&topic, 2, 200..300);
     let ending = until_end(&format!("topics={topic}"));
     let mut second = Reading::open(&ending, &recorded);
-    let mut read = second.to_the_end(1 << 20);
+    let mut read = second.read_to_the_end(1 << 20);
     let mut all = before.ids;
     all.append(&mut read.get_mut(&format!("{topic}/0")).unwrap().ids);
     assert_eq!(all, ids((0..300).filter(|id| id % 2 == 0)));
     let mut whole = Reading::open(&ending, &[]);
-    whole.to_the_end(1 << 20);
+    whole.read_to_the_end(1 << 20);
     assert_eq!(whole.bindings(), second.bindings(), "the digest went on from its text");
 }
 
@@ -77,8 +79,8 @@ fn a_replay_reads_the_recorded_range_and_nothing_behind_it() {
     (recorded[0].end, recorded[0].lines, recorded[0].digest) = (0, 0, String::new());
     recorded[0].detail["start"] = 5.into();
     let mut from_start = Reading::open(&source, &recorded);
-    let read = from_start.until(0, (100, Some(10)), |r, _| r.reader.position(0).offset >= 10).unwrap();
-    assert_eq!(read.ids, ids(5..10));
+    let bound_again = from_start.until(0, (100, Some(10)), |r, _| r.reader.position(0).offset >= 10).unwrap();
+    assert_eq!(bound_again.ids, ids(5..10));
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn every_compression_is_readable() {
         let config = KafkaConfig::sink(&address, &Credentials::default()).unwrap();
         let lines: Vec<String> = (0..500).map(event).collect();
         produce_lines(&config, &topic, lines.iter().map(String::as_bytes), |_, _| 0).unwrap();
-        let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).to_the_end(1 << 20);
+        let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
         assert_eq!(read[&format!("{topic}/0")].ids, ids(0..500), "{kind}");
     }
 }
@@ -113,11 +115,11 @@ fn aborted_transactions_are_not_read_and_open_ones_are_not_waited_for() {
     let source = until_end(&format!("topics={topic}"));
     let name = format!("{topic}/0");
     let mut reading = Reading::open(&source, &[]);
-    assert_eq!(reading.to_the_end(1 << 20)[&name].ids, ["e0", "e1"]);
+    assert_eq!(reading.read_to_the_end(1 << 20)[&name].ids, ["e0", "e1"]);
     // 0, marker, 666, marker, 1, marker: all of it is behind the position.
     assert_eq!((reading.reader.position(0).offset, reading.reader.position(0).lines), (6, 2));
     producer.commit_transaction(PATIENCE).unwrap();
-    assert_eq!(Reading::open(&source, &reading.bindings()).to_the_end(1 << 20)[&name].ids, ["e2"]);
+    assert_eq!(Reading::open(&source, &reading.bindings()).read_to_the_end(1 << 20)[&name].ids, ["e2"]);
 }
 
 #[test]
@@ -129,14 +131,14 @@ fn a_tail_of_markers_ends_and_nothing_but_markers_too() {
     producer.abort_transaction(PATIENCE).unwrap();
     let source = until_end(&format!("topics={topic}"));
     let mut reading = Reading::open(&source, &[]);
-    assert_eq!(reading.to_the_end(1 << 20)[&format!("{topic}/0")].ids, Vec::<String>::new());
+    assert_eq!(reading.read_to_the_end(1 << 20)[&format!("{topic}/0")].ids, Vec::<String>::new());
     assert_eq!(reading.reader.position(0).offset, 2);
     load(&topic, 1, 0..3);
     producer.begin_transaction().unwrap();
     put(&producer, &topic, &event(3));
     producer.commit_transaction(PATIENCE).unwrap();
     let mut reading = Reading::open(&source, &reading.bindings());
-    assert_eq!(reading.to_the_end(1 << 20)[&format!("{topic}/0")].ids, ids(0..4));
+    assert_eq!(reading.read_to_the_end(1 << 20)[&format!("{topic}/0")].ids, ids(0..4));
     assert_eq!(reading.reader.position(0).offset, 7);
 }
 
@@ -161,12 +163,41 @@ fn a_broken_message_is_a_dead_letter_with_its_offset() {
     let messages: [Option<&[u8]>; 6] =
         [Some(b"{}"), None, Some(pretty.as_bytes()), Some(b""), Some(b"\0\0\0\0\x07avro"), Some(b"\xff")];
     send(&topic, 0, &messages);
-    let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).to_the_end(1 << 20);
+    let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
     let read = &read[&format!("{topic}/0")];
     assert_eq!(read.ids, ["e7"]);
     let offsets: Vec<u64> = read.letters.iter().map(|(offset, _)| *offset).collect();
     assert_eq!(offsets, [0, 1, 3, 4, 5]);
     assert!(read.letters[3].1.contains("SCHEMA_REGISTRY_URL"), "{:?}", read.letters);
+}
+
+/// A registry that does not answer at first.
+struct Slow(AtomicU32);
+
+impl AvroToJson for Slow {
+    fn prepare(&self, _: &[u8]) -> Result<(), String> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 3 { Err("it does not answer".into()) } else { Ok(()) }
+    }
+
+    fn to_json(&self, framed: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        assert!(self.0.load(Ordering::Relaxed) > 3, "not before the schema is there");
+        out.extend_from_slice(&framed[5..]);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_avro_message_is_waited_with_until_its_schema_is_there() {
+    let topic = topic("avro", 1);
+    let (plain, avro) = (event(0), format!("\0\0\0\0\x01{}", event(1)));
+    let last = event(2);
+    send(&topic, 0, &[Some(plain.as_bytes()), Some(avro.as_bytes()), Some(last.as_bytes()), Some(avro.as_bytes())]);
+    let registry = Arc::new(Slow(AtomicU32::new(0)));
+    let source = until_end(&format!("topics={topic}")).with_avro(Arc::clone(&registry) as Arc<dyn AvroToJson>);
+    let read = Reading::open(&source, &[]).read_to_the_end(1 << 20);
+    let read = &read[&format!("{topic}/0")];
+    assert_eq!(read.ids, ["e0", "e1", "e2", "e1"]);
+    assert_eq!(registry.0.load(Ordering::Relaxed), 4, "a schema is asked for once");
 }
 
 #[test]
@@ -197,7 +228,7 @@ fn new_partitions_and_topics_are_found_while_reading_and_numbered_behind_the_oth
     add_partitions(&first, 2);
     load(&second, 1, 5..8);
     load(&first, 2, 8..10);
-    let names = |reading: &Reading| reading.reader.partitions().into_iter().map(|p| p.name).collect::<Vec<_>>();
+    let names = |of: &Reading| of.reader.partitions().into_iter().map(|p| p.name).collect::<Vec<_>>();
     for _ in 0..600 {
         reading.reader.discover().unwrap();
         if reading.reader.partitions().len() == 3 {
@@ -207,9 +238,9 @@ fn new_partitions_and_topics_are_found_while_reading_and_numbered_behind_the_oth
     }
     let expected = [format!("{first}/0"), format!("{second}/0"), format!("{first}/1")];
     assert_eq!(names(&reading), expected);
-    let read = |reading: &mut Reading, name: &str, count: usize| {
-        let number = reading.number(name);
-        reading.until(number, (1 << 20, None), |_, read| read.ids.len() >= count).unwrap().ids
+    let read = |from: &mut Reading, name: &str, count: usize| {
+        let number = from.number(name);
+        from.until(number, (1 << 20, None), |_, seen| seen.ids.len() >= count).unwrap().ids
     };
     assert_eq!(read(&mut reading, &expected[1], 3), ids(5..8), "what appears later is read from its beginning");
     assert_eq!(read(&mut reading, &expected[2], 1), ["e9"]);
@@ -233,6 +264,6 @@ fn many_partitions_share_a_bounded_queue_and_are_all_read() {
     let topic = topic("many", 100);
     load(&topic, 100, 0..2_000);
     let source: KafkaSource = until_end(&format!("topics={topic}"));
-    let read = Reading::open(&source, &[]).to_the_end(64 << 10);
+    let read = Reading::open(&source, &[]).read_to_the_end(64 << 10);
     assert_eq!(read.values().map(|read| read.ids.len()).sum::<usize>(), 2_000);
 }

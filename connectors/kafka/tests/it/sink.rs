@@ -67,7 +67,7 @@ impl Setting {
     }
 }
 
-fn revenue(orders: &[i64]) -> Vec<RecordBatch> {
+pub(crate) fn revenue(orders: &[i64]) -> Vec<RecordBatch> {
     let minutes: Vec<i64> = (0..).take(orders.len()).map(|minute| minute * 60_000).collect();
     let tenant: ArrayRef = Arc::new(StringArray::from(vec!["default"; orders.len()]));
     let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(minutes).with_timezone("UTC"));
@@ -87,9 +87,9 @@ fn an_epoch_written_twice_is_there_once() {
     table.write_epoch(3, 0, revenue(&[3])).unwrap();
     drop(table);
     // Killed before the log said that epoch 3 is there: it is written again by the next run.
-    let mut table = setting.opened(2, 3);
-    table.write_epoch(3, 0, revenue(&[3])).unwrap();
-    table.write_epoch(4, 0, revenue(&[4])).unwrap();
+    let mut next = setting.opened(2, 3);
+    next.write_epoch(3, 0, revenue(&[3])).unwrap();
+    next.write_epoch(4, 0, revenue(&[4])).unwrap();
     assert_eq!(setting.published(), [(1, 1), (1, 2), (3, 3), (4, 4)]);
     let messages = read_committed(&setting.config, &setting.topic()).unwrap();
     assert_eq!(String::from_utf8_lossy(&messages[0].0), r#"["default","1970-01-01T00:00:00.000Z","EUR"]"#);

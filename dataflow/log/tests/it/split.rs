@@ -228,7 +228,9 @@ fn tables_of_another_pipeline_are_refused() {
     let mut log = tidemill_log::Log::start(another.clone(), crate::pipeline::options(1000)).unwrap().log;
     let other = tidemill_log::Seal { instance: "another".into(), ..seal(1, None) };
     log.append(tidemill_log::Entry::Seal(other)).unwrap();
-    (1..60).for_each(|epoch| drop(log.append(tidemill_log::Entry::Bind(bind(epoch))).unwrap()));
+    for epoch in 1..60 {
+        log.append(tidemill_log::Entry::Bind(bind(epoch))).unwrap();
+    }
     let foreign = refusal(another);
     assert!(foreign.contains("their log is another one"), "{foreign}");
 

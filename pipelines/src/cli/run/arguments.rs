@@ -1,0 +1,83 @@
+//! What `tidemill run` is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::units;
+
+/// The pipelines that this command knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pipeline {
+    /// Page views, sessions, errors and revenue of a web site.
+    #[value(name = "web_analytics")]
+    WebAnalytics,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum InputFormat {
+    Ndjson,
+    Combined,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The pipeline.
+    pub(super) pipeline: Pipeline,
+    /// Event files, plain, .gz or .zst, in any order.
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "from", conflicts_with = "from")]
+    pub(super) input: Vec<PathBuf>,
+    /// Topics to read instead, for example 'kafka://HOST:PORT?topics=events.*'.
+    #[arg(long, value_name = "URL")]
+    pub(super) from: Option<String>,
+    /// Read topics up to where they end now, then finish as a run of files does.
+    #[arg(long, requires = "from")]
+    pub(super) until_end: bool,
+    /// The folder for tables, dead letters, log and state.
+    #[arg(long, value_name = "DIR", required_unless_present = "state", conflicts_with = "state")]
+    pub(super) out: Option<PathBuf>,
+    /// A place for the tables, once or several times: clickhouse://HOST:PORT/DB, s3://BUCKET/PREFIX,
+    /// kafka://HOST:PORT/PREFIX, or a folder.
+    #[arg(long, value_name = "URL")]
+    pub(super) to: Vec<String>,
+    /// Where log and state are kept when the tables are elsewhere: a folder, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "PLACE", requires = "to")]
+    pub(super) state: Option<String>,
+    /// Worker threads; may change from one start to the next.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) workers: u32,
+    /// Print one JSON object on stdout at the end.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// What the files hold; told from each file's first line when not given.
+    #[arg(long, value_enum)]
+    pub(super) format: Option<InputFormat>,
+    /// Bytes of input that an epoch takes, for example 8388608 or 32MiB.
+    #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = units::bytes)]
+    pub(super) epoch_bytes: u64,
+    /// Length of an epoch of a live source, unless it is full before.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    pub(super) epoch_every: Duration,
+    /// Time between checkpoints, for example 500ms, 10s or 5m.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    pub(super) checkpoint_every: Duration,
+    /// Memory for what is read and not yet committed, for example 256MiB.
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = units::bytes)]
+    pub(super) memory_budget: u64,
+    /// Leave a sink out; fixed when the folder is begun. May be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(super) disable_sink: Vec<String>,
+    /// `off`: no log and no checkpoints, in a new folder only; for measuring what they cost.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(super) exactly_once: Switch,
+    /// Declare the end of the input the end of time: everything closes, nothing can be added afterwards.
+    #[arg(long)]
+    pub(super) drain: bool,
+}

@@ -1,0 +1,196 @@
+//! What a run is about, resolved from arguments and environment: the source, the places, the options.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidemill_clickhouse::Target;
+use tidemill_connectors::events::{Format, HashKey};
+use tidemill_connectors::files::FilesConfig;
+use tidemill_dataflow::faults::Faults;
+use tidemill_dataflow::runtime::RunOptions;
+use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
+use tidemill_log::{Location, SplitStore, Store};
+
+use super::arguments::{InputFormat, Pipeline, RunArguments, Switch};
+use crate::cli::{Failure, with_causes};
+use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
+
+/// The topic of dead letters beside topics that are read, where no prefix is given.
+const DEAD_LETTER_PREFIX: &str = "tidemill.";
+
+/// A run, ready to start.
+pub(super) struct Job {
+    pub(super) options: RunOptions,
+    pub(super) io: AnalyticsIo,
+    /// Log and state; the lake's files where there is a lake.
+    pub(super) store: Arc<dyn Store>,
+    /// Where the lake is read, if there is one.
+    pub(super) lake: Option<Location>,
+    /// What to call the place of the log.
+    pub(super) place: String,
+    /// Whether what is read can be compared with what was read before without starting.
+    pub(super) files: bool,
+    pub(super) json: bool,
+}
+
+/// The places that `--out`, `--to` and `--state` name.
+struct Places {
+    state: Location,
+    lake: Option<Location>,
+    clickhouse: Vec<Target>,
+    kafka: Vec<KafkaConfig>,
+}
+
+pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
+    let Pipeline::WebAnalytics = arguments.pipeline;
+    let faults = std::env::var("TIDEMILL_FAULTS").unwrap_or_default();
+    let faults = Faults::parse(&faults).map_err(|problem| Failure::usage(format!("TIDEMILL_FAULTS: {problem}")))?;
+    let places = places(&arguments)?;
+    let exactly_once = arguments.exactly_once == Switch::On;
+    if !exactly_once && !(places.clickhouse.is_empty() && places.kafka.is_empty()) {
+        return Err(Failure::usage("--exactly-once off is for a folder only: leave out --to, or the option".to_owned()));
+    }
+    let open = |place: &Location| {
+        place.open(exactly_once, faults.forget_unsynced).map_err(|error| Failure::failed(with_causes(&error)))
+    };
+    let state = open(&places.state)?;
+    let (store, mut targets): (Arc<dyn Store>, _) = match &places.lake {
+        Some(lake) if *lake == places.state => (Arc::clone(&state), vec![SinkTarget::Lake(state)]),
+        Some(lake) => {
+            let split = SplitStore::new(state, open(lake)?, "_tidemill");
+            split.check().map_err(|error| Failure::refused(with_causes(&error)))?;
+            let split: Arc<dyn Store> = Arc::new(split);
+            (Arc::clone(&split), vec![SinkTarget::Lake(split)])
+        }
+        None => (state, Vec::new()),
+    };
+    let dead_prefix = places.kafka.first().map(|config| config.prefix.clone());
+    let settings = settings(&arguments, &places);
+    targets.extend(places.clickhouse.into_iter().map(SinkTarget::ClickHouse));
+    targets.extend(places.kafka.into_iter().map(SinkTarget::Kafka));
+    let (source, dead_letters) = source(&arguments, dead_prefix, &store)?;
+    let io = AnalyticsIo::new(source, targets, dead_letters);
+    let mut disabled_sinks: BTreeSet<String> = arguments.disable_sink.into_iter().collect();
+    disabled_sinks.extend(io.unwanted());
+    let options = RunOptions {
+        workers: arguments.workers,
+        epoch_bytes: arguments.epoch_bytes,
+        epoch_every: arguments.epoch_every,
+        checkpoint_every: arguments.checkpoint_every,
+        memory_budget: arguments.memory_budget,
+        disabled_sinks,
+        exactly_once,
+        drain: arguments.drain,
+        settings,
+        faults,
+    };
+    let place = places.state.to_string();
+    let files = arguments.from.is_none();
+    Ok(Job { options, io, store, lake: places.lake, place, files, json: arguments.json })
+}
+
+/// Kinds and names, without hosts: a broker may move, but the tables of one state are not those of another.
+fn settings(arguments: &RunArguments, places: &Places) -> String {
+    if arguments.from.is_none() && arguments.to.is_empty() {
+        return String::new();
+    }
+    let from = arguments.from.as_ref().map_or("files", |_| "kafka");
+    let mut to: Vec<String> = Vec::new();
+    to.extend(places.lake.as_ref().map(|_| "lake".to_owned()));
+    to.extend(places.clickhouse.iter().map(|target| format!("clickhouse:{}", target.database())));
+    to.extend(places.kafka.iter().map(|config| format!("kafka:{}", config.prefix)));
+    to.sort();
+    format!("from={from} to={}", to.join(","))
+}
+
+fn places(arguments: &RunArguments) -> Result<Places, Failure> {
+    let location = |text: &str| text.parse::<Location>().map_err(|error| Failure::usage(with_causes(&error)));
+    let (mut lakes, mut clickhouse, mut kafka) = (Vec::new(), Vec::new(), Vec::new());
+    let state = match (&arguments.out, &arguments.state) {
+        (Some(out), _) => {
+            let folder = Location::Folder(folder("--out", out)?);
+            lakes.push(folder.clone());
+            folder
+        }
+        (None, Some(state)) => location(state)?,
+        (None, None) => return Err(Failure::usage("give --out DIR, or --state PLACE with at least one --to URL")),
+    };
+    if let Location::Folder(path) = &state {
+        folder("--state", path)?;
+    }
+    for to in &arguments.to {
+        match to.split_once("://") {
+            Some(("clickhouse", _)) => clickhouse.push(clickhouse_target(to)?),
+            Some(("kafka", _)) => {
+                let config = KafkaConfig::sink(to, &kafka_credentials());
+                kafka.push(config.map_err(|error| Failure::usage(format!("--to: {error}")))?);
+            }
+            None | Some(("s3", _)) => lakes.push(location(to)?),
+            Some((scheme, _)) => {
+                return Err(Failure::usage(format!(
+                    "--to {to}: nothing is known of {scheme}://; give clickhouse://, s3://, kafka:// or a folder"
+                )));
+            }
+        }
+    }
+    if lakes.len() > 1 {
+        return Err(Failure::usage(
+            "there can be one place for Parquet tables: a folder (--out, or --to DIR) or s3://, not two",
+        ));
+    }
+    Ok(Places { state, lake: lakes.pop(), clickhouse, kafka })
+}
+
+/// A ClickHouse database by its address, with user and password from the environment.
+pub(crate) fn clickhouse_target(address: &str) -> Result<Target, Failure> {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    Target::parse(address, variable("CLICKHOUSE_USER"), variable("CLICKHOUSE_PASSWORD"))
+        .map_err(|error| Failure::usage(with_causes(&error)))
+}
+
+/// User and password for Kafka from the environment.
+pub(crate) fn kafka_credentials() -> Credentials {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    Credentials { username: variable("KAFKA_SASL_USERNAME"), password: variable("KAFKA_SASL_PASSWORD") }
+}
+
+fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
+    if path.exists() && !path.is_dir() {
+        return Err(Failure::usage(format!("{option} {}: it is no folder; name a folder", path.display())));
+    }
+    Ok(path.to_owned())
+}
+
+fn source(
+    arguments: &RunArguments,
+    dead_prefix: Option<String>,
+    store: &Arc<dyn Store>,
+) -> Result<(EventSource, DeadLetters), Failure> {
+    if let Some(from) = &arguments.from {
+        if !from.starts_with("kafka://") {
+            return Err(Failure::usage(format!("--from {from}: give kafka://HOST:PORT?topics=LIST")));
+        }
+        let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
+        let config = KafkaConfig::source(from, &kafka_credentials()).map_err(|error| usage(&error))?;
+        let mut letters = config.clone();
+        letters.prefix = dead_prefix.unwrap_or_else(|| DEAD_LETTER_PREFIX.to_owned());
+        let mut source = KafkaSource::new(config);
+        if arguments.until_end {
+            source = source.until_end();
+        }
+        if let Some(avro) = super::super::avro::from_environment()? {
+            source = source.with_avro(avro);
+        }
+        return Ok((EventSource::topics(source), DeadLetters::Topic(letters)));
+    }
+    let format = match arguments.format {
+        None => Format::Guess,
+        Some(InputFormat::Ndjson) => Format::Ndjson,
+        Some(InputFormat::Combined) => Format::Combined,
+    };
+    let secret = std::env::var("TIDEMILL_HASH_KEY").ok().filter(|secret| !secret.is_empty());
+    let hash_key = secret.as_deref().map(HashKey::from_secret).unwrap_or_default();
+    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key };
+    Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
+}

@@ -1,0 +1,62 @@
+//! `tidemill tables`: the tables of a ClickHouse database, made and compared.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use tidemill_clickhouse::{Retention, apply, diff};
+
+use super::run::clickhouse_target;
+use super::{Failure, with_causes};
+
+#[derive(Debug, Args)]
+pub(crate) struct TablesArguments {
+    #[command(subcommand)]
+    command: TablesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TablesCommand {
+    /// Create what is missing; what is there and differs is reported, not changed.
+    Apply {
+        /// The database: clickhouse://HOST:PORT/DB.
+        #[arg(long, value_name = "URL")]
+        to: String,
+        /// Days that raw events are kept after they arrived; 0: for ever.
+        #[arg(long, value_name = "DAYS", default_value_t = Retention::default().raw_days)]
+        raw_days: u32,
+        /// Days that minutes, days and sessions are kept after they last changed; 0: for ever.
+        #[arg(long, value_name = "DAYS", default_value_t = Retention::default().rollup_days)]
+        rollup_days: u32,
+    },
+    /// Say how the database differs from what the sinks need, with the statements that mend it. Exit code 3 if it does.
+    Diff {
+        /// The database: clickhouse://HOST:PORT/DB.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+}
+
+pub(crate) fn tables(arguments: &TablesArguments) -> Result<(), Failure> {
+    match &arguments.command {
+        TablesCommand::Apply { to, raw_days, rollup_days } => {
+            let target = clickhouse_target(to)?;
+            let retention = Retention { raw_days: *raw_days, rollup_days: *rollup_days };
+            let changes = apply(&target, retention).map_err(|error| Failure::failed(with_causes(&error)))?;
+            print(changes.iter().map(ToString::to_string), "nothing to do: everything is there")
+        }
+        TablesCommand::Diff { to } => {
+            let differences = diff(&clickhouse_target(to)?).map_err(|error| Failure::failed(with_causes(&error)))?;
+            print(differences.iter().map(ToString::to_string), "no difference")?;
+            match differences.len() {
+                0 => Ok(()),
+                n => Err(Failure::refused(format!("{n} differences; run what is said above, or name a new database"))),
+            }
+        }
+    }
+}
+
+fn print(lines: impl ExactSizeIterator<Item = String>, none: &str) -> Result<(), Failure> {
+    let mut text = if lines.len() == 0 { format!("{none}\n") } else { String::new() };
+    lines.for_each(|line| text.push_str(&(line + "\n")));
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
+}

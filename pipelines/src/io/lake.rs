@@ -1,0 +1,58 @@
+//! The lake side of a pipeline: a table's writer, and the rolling of what it wrote.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tidemill_connectors::lake::{self, LakeTable, RowOrder, plan_rolls};
+use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableWriter};
+use tidemill_dataflow::time::Epoch;
+use tidemill_log::Store;
+use tidemill_tables::{TableSpec, web_analytics};
+
+/// How many epochs are rolled into final files at once.
+const ROLLED_EPOCHS: u64 = 60;
+
+/// The writer of one table.
+pub(super) fn writer(spec: TableSpec, store: Arc<dyn Store>, order: RowOrder) -> impl TableWriter {
+    LakeWriter { table: LakeTable::new(spec, store), order }
+}
+
+struct LakeWriter {
+    table: LakeTable,
+    order: RowOrder,
+}
+
+impl TableWriter for LakeWriter {
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+        Ok(self.table.write_epoch(epoch, shard, rows, self.order)?)
+    }
+}
+
+/// Rolls small files into large ones, table after table.
+pub(super) struct Rolling {
+    store: Arc<dyn Store>,
+}
+
+impl Rolling {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Rolling { store }
+    }
+}
+
+impl Maintenance for Rolling {
+    fn next(&mut self, state: &LogState) -> Option<MaintenanceJob> {
+        let committed = state.committed()?;
+        for spec in web_analytics::all() {
+            let Some(files) = state.tables().get(&spec.name) else { continue };
+            let visible: Vec<DataFile> = files
+                .iter()
+                .map(|(path, file)| DataFile { path: path.clone(), rows: file.rows, bytes: file.bytes })
+                .collect();
+            if let Some(due) = plan_rolls(&visible, committed, ROLLED_EPOCHS).into_iter().next() {
+                let store = Arc::clone(&self.store);
+                return Some(Box::new(move || Ok(lake::roll(&spec, &*store, &due)?)));
+            }
+        }
+        None
+    }
+}

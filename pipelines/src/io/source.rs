@@ -1,0 +1,77 @@
+//! Where events come from, behind one type: a pipeline is the same over files and over topics.
+
+use tidemill_connectors::events::Event;
+use tidemill_connectors::files::{FileDecoder, FileSource, FilesConfig};
+use tidemill_dataflow::source::{Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError};
+use tidemill_kafka::{KafkaConfig, KafkaDecoder, KafkaSource};
+
+/// A source of events.
+#[derive(Clone)]
+pub struct EventSource(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Files(FileSource),
+    Kafka(KafkaSource),
+}
+
+impl EventSource {
+    /// Files of events or web server logs.
+    #[must_use]
+    pub fn files(files: FilesConfig) -> Self {
+        EventSource(Kind::Files(FileSource::new(files)))
+    }
+
+    /// Topics.
+    #[must_use]
+    pub fn topics(source: KafkaSource) -> Self {
+        EventSource(Kind::Kafka(source))
+    }
+
+    /// The cluster that is read, if one is.
+    pub(super) fn kafka(&self) -> Option<&KafkaConfig> {
+        match &self.0 {
+            Kind::Kafka(source) => Some(source.config()),
+            Kind::Files(_) => None,
+        }
+    }
+}
+
+impl Source for EventSource {
+    type Decoder = EventDecoder;
+
+    fn decoder(&self) -> EventDecoder {
+        match &self.0 {
+            Kind::Files(source) => EventDecoder(DecoderKind::Files(source.decoder())),
+            Kind::Kafka(source) => EventDecoder(DecoderKind::Kafka(source.decoder())),
+        }
+    }
+
+    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+        match &self.0 {
+            Kind::Files(source) => source.open(recorded),
+            Kind::Kafka(source) => source.open(recorded),
+        }
+    }
+}
+
+/// The decoder of an [`EventSource`].
+#[derive(Clone)]
+pub struct EventDecoder(DecoderKind);
+
+#[derive(Clone)]
+enum DecoderKind {
+    Files(FileDecoder),
+    Kafka(KafkaDecoder),
+}
+
+impl Decode for EventDecoder {
+    type Record = Event;
+
+    fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
+        match &mut self.0 {
+            DecoderKind::Files(decoder) => decoder.decode(block, out),
+            DecoderKind::Kafka(decoder) => decoder.decode(block, out),
+        }
+    }
+}
