@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientConfigKey, Error, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::LocationError;
 use crate::bridge::ObjectStoreBridge;
@@ -78,15 +78,18 @@ impl Settings {
             let mut names = store.list(None);
             names.try_next().await.map(drop)
         });
-        asked.map_err(|error| match error {
-            Error::NotFound { .. } => LocationError::NoBucket {
-                bucket: self.bucket.clone(),
-                endpoint: self.endpoint().unwrap_or_else(|| "Amazon S3".to_owned()),
-            },
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                LocationError::Denied { place: self.name(), source: Box::new(error) }
+        asked.map_err(|error| {
+            // The client says of a listing that failed no more than the text of the answer.
+            let said = error.to_string();
+            let place = self.name();
+            if said.contains("NoSuchBucket") {
+                let endpoint = self.endpoint().unwrap_or_else(|| "Amazon S3".to_owned());
+                LocationError::NoBucket { bucket: self.bucket.clone(), endpoint }
+            } else if said.contains("403 Forbidden") || said.contains("401 Unauthorized") {
+                LocationError::Denied { place, source: Box::new(error) }
+            } else {
+                LocationError::Unreachable { place, source: Box::new(error) }
             }
-            _ => LocationError::Unreachable { place: self.name(), source: Box::new(error) },
         })
     }
 

@@ -11,7 +11,7 @@ use tracing::{Event, Metadata, Subscriber, span};
 
 use crate::pipeline::{Pipeline, outcome};
 
-/// A store whose every call fails `times` times in this way first.
+/// A store that fails `times` times in this way, again and again.
 fn failing(inner: Arc<dyn Store>, times: u64, kind: StoreErrorKind, when: Moment) -> PatientStore {
     let calls = AtomicU64::new(0);
     let scripted = ScriptedStore::new(inner, move |_, moment| {
@@ -19,7 +19,7 @@ fn failing(inner: Arc<dyn Store>, times: u64, kind: StoreErrorKind, when: Moment
             return Reaction::Proceed;
         }
         let call = calls.fetch_add(1, Ordering::SeqCst);
-        if call % (times + 1) < times { Reaction::Fail(kind) } else { Reaction::Proceed }
+        if call % times.saturating_add(11) < times { Reaction::Fail(kind) } else { Reaction::Proceed }
     });
     PatientStore::new(Arc::new(scripted), "the store").pausing(Arc::new(|_| {}))
 }

@@ -101,6 +101,6 @@ fn a_bucket_that_does_not_exist_is_named() {
     let location: Location = "s3://tidemill-no-such-bucket/x".parse().unwrap();
     let error = location.open(true, false).unwrap_err();
     assert!(error.to_string().starts_with("there is no bucket tidemill-no-such-bucket at http"), "{error}");
-    let error = location.open_for_reading().unwrap_err();
-    assert!(error.to_string().contains("create it"), "{error}");
+    let for_reading = location.open_for_reading().unwrap_err();
+    assert!(for_reading.to_string().contains("create it"), "{for_reading}");
 }
