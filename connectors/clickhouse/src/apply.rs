@@ -41,6 +41,9 @@ impl fmt::Display for Change {
 
 /// Creates the database and all tables of the analytics pipelines, or brings what is there up to date.
 ///
+/// Pipelines may go on meanwhile, unless views of another version are replaced: between the old and the new one, rows would
+/// not reach the tables behind them. [`crate::diff`] says beforehand whether there are any.
+///
 /// # Errors
 /// When the server refuses, or a table is there that differs in a way that only its owner can decide about; what could be
 /// done is done then.
@@ -58,7 +61,7 @@ pub fn apply_tables(
     retention: Retention,
 ) -> Result<Vec<Change>, ClickHouseError> {
     let expected = objects(specs, retention)?;
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let failed = |what: &str| {
         let what = what.to_owned();
         let client = &client;
@@ -77,8 +80,8 @@ pub fn apply_tables(
             changes.extend(change);
         }
     }
-    let found = Found::read(&client).map_err(failed("describe its tables"))?;
-    let left = differences(&found, &expected);
+    let after = Found::read(&client).map_err(failed("describe its tables"))?;
+    let left = differences(&after, &expected);
     if left.is_empty() {
         return Ok(changes);
     }
@@ -90,7 +93,7 @@ pub fn apply_tables(
 /// # Errors
 /// When the server refuses.
 pub fn drop_tables(target: &Target, specs: &[TableSpec]) -> Result<(), ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     for spec in specs {
         for object in ddl::table(spec, Retention::default())?.iter().rev() {
             let what = if matches!(object.kind, Kind::Table { .. }) { "TABLE" } else { "VIEW" };

@@ -28,7 +28,7 @@ pub struct Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.text)
+        write!(out, "{}; to mend it: {}", self.text, self.remedy)
     }
 }
 
@@ -45,7 +45,7 @@ pub fn diff(target: &Target) -> Result<Vec<Difference>, ClickHouseError> {
 /// # Errors
 /// When the server cannot be asked, or a table cannot be described in ClickHouse.
 pub fn diff_tables(target: &Target, specs: &[TableSpec]) -> Result<Vec<Difference>, ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let asked = |source| client.failed("describe its tables", source);
     if !client.database_exists().map_err(asked)? {
         let name = target.database();
@@ -166,11 +166,11 @@ pub(crate) fn differences(found: &Found, expected: &[Object]) -> Vec<Difference>
         compare_columns(object, there, &mut say);
         match &object.kind {
             Kind::Table { partition_by, order_by, remembers, .. } => {
-                for (what, found, expected) in
+                for (what, is, should) in
                     [("partitioned", &there.partition_key, partition_by), ("ordered", &there.sorting_key, order_by)]
                 {
-                    if plain(found) != plain(expected) {
-                        say(format!("{name} is {what} by ({found}), not ({expected})"), remake(object));
+                    if plain(is) != plain(should) {
+                        say(format!("{name} is {what} by ({is}), not ({should})"), remake(object));
                     }
                 }
                 if *remembers && there.window() == 0 {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{partition, take_record_batch};
@@ -69,7 +70,7 @@ pub(crate) fn cut(
     let days = if signed { Vec::new() } else { days(spec, rows) };
     // Rows that stay together: those of a key where rows are taken back, else each by itself.
     let groups: Vec<Range<usize>> = if signed {
-        let keys: Vec<_> = spec.with_role(Role::Key).map(|at| rows.column(at).clone()).collect();
+        let keys: Vec<_> = spec.with_role(Role::Key).map(|at| Arc::clone(rows.column(at))).collect();
         partition(&keys)?.ranges()
     } else {
         (0..rows.num_rows()).map(|row| row..row + 1).collect()
@@ -110,8 +111,6 @@ fn days(spec: &TableSpec, rows: &RecordBatch) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, Int8Array, Int64Array, StringArray, TimestampMillisecondArray};
     use proptest::prelude::*;
     use tidemill_tables::web_analytics;

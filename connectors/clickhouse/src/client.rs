@@ -16,8 +16,8 @@ use crate::target::Target;
 
 /// How long a piece of an insert may take to leave, and an answer to come.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a statement other than an insert may take; digests read whole tables.
-const STATEMENT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a statement may take that people wait for: digests read whole tables.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// The pieces in which an insert's bytes are compressed and sent.
 const PIECE: usize = 1 << 20;
 
@@ -41,9 +41,16 @@ pub(crate) struct Client {
     http: Http,
     runtime: Runtime,
     target: Target,
+    /// The limit of each statement other than an insert.
+    patience: Duration,
 }
 
 impl Client {
+    /// Prepares a client for commands, whose statements may take their time.
+    pub(crate) fn patient(target: &Target) -> Result<Self, ClickHouseError> {
+        Ok(Self { patience: LONG_PATIENCE, ..Self::new(target)? })
+    }
+
     /// Prepares a client; nothing is sent yet.
     pub(crate) fn new(target: &Target) -> Result<Self, ClickHouseError> {
         let mut http = Http::default()
@@ -58,7 +65,7 @@ impl Client {
             http = http.with_password(password);
         }
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ClickHouseError::Local)?;
-        Ok(Self { http, runtime, target: target.clone() })
+        Ok(Self { http, runtime, target: target.clone(), patience: PATIENCE })
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -67,14 +74,14 @@ impl Client {
 
     /// Runs a statement without an answer.
     pub(crate) fn execute(&self, sql: &str) -> Result<(), Error> {
-        self.within(STATEMENT_PATIENCE, self.http.query_raw(sql).execute())
+        self.within(self.patience, self.http.query_raw(sql).execute())
     }
 
     /// Creates the target's database if there is none; the only statement outside of it.
     pub(crate) fn create_database(&self) -> Result<(), Error> {
         let outside = self.http.clone().with_database("system");
         let sql = format!("CREATE DATABASE IF NOT EXISTS {}", self.target.database());
-        self.within(STATEMENT_PATIENCE, outside.query_raw(&sql).execute())
+        self.within(self.patience, outside.query_raw(&sql).execute())
     }
 
     /// Whether the target's database exists.
@@ -100,7 +107,7 @@ impl Client {
             .query_raw(sql)
             .with_setting("output_format_json_quote_64bit_integers", "0")
             .with_setting("output_format_json_quote_denormals", "1");
-        let bytes = self.within(STATEMENT_PATIENCE, async { query.fetch_bytes("TabSeparated")?.collect().await })?;
+        let bytes = self.within(self.patience, async { query.fetch_bytes("TabSeparated")?.collect().await })?;
         String::from_utf8(bytes.into()).map_err(|error| Error::Custom(error.to_string()))
     }
 
@@ -125,7 +132,8 @@ impl Client {
 
     /// Waits between two attempts.
     pub(crate) fn wait(&self, pause: Duration) {
-        self.runtime.block_on(tokio::time::sleep(pause));
+        // The timer belongs to the runtime, so it is made inside of it.
+        self.runtime.block_on(async { tokio::time::sleep(pause).await });
     }
 
     /// What the server refused, with its place.

@@ -46,18 +46,17 @@ pub struct Partition {
 /// # Errors
 /// When the view does not exist, the expression is none, or the server fails.
 pub fn digest(target: &Target, view: &str, by: &str) -> Result<Vec<PartitionDigest>, ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let what = format!("digest {view}");
-    let row: Vec<String> = columns(&client, view)?.iter().map(|column| column.hashed()).collect();
+    let hashed: Vec<String> = columns(&client, view)?.iter().map(|column| column.hashed()).collect();
     let sql = format!(
         "SELECT toString({by}) AS p, count(), lower(hex(sum(sipHash64({})))) FROM {view} GROUP BY p ORDER BY p",
-        row.join(", ")
+        hashed.join(", ")
     );
     let rows = client.rows(&sql).map_err(|source| client.failed(&what, source))?;
     let digests = rows.into_iter().map(|row| {
-        let [partition, rows, digest] = texts(row).map_err(|_| client.not_understood(&what))?;
-        let rows = rows.parse().map_err(|_| client.not_understood(&what))?;
-        Ok(PartitionDigest { partition, rows, digest })
+        let [partition, count, digest] = texts(row).map_err(|_| client.not_understood(&what))?;
+        Ok(PartitionDigest { partition, rows: count.parse().map_err(|_| client.not_understood(&what))?, digest })
     });
     digests.collect()
 }
@@ -74,7 +73,7 @@ pub fn first_difference(
     second: &str,
     within: Option<&Partition>,
 ) -> Result<Option<DifferingRow>, ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let what = format!("compare {first} and {second}");
     let names: Vec<String> = columns(&client, first)?.into_iter().map(|column| format!("`{}`", column.name)).collect();
     let names = names.join(", ");

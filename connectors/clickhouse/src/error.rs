@@ -104,5 +104,5 @@ pub enum ClickHouseError {
 }
 
 fn sentences(differences: &[Difference]) -> String {
-    differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    differences.iter().map(|difference| difference.text.as_str()).collect::<Vec<_>>().join("; ")
 }

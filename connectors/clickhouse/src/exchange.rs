@@ -29,7 +29,7 @@ pub struct Exchange {
 /// # Errors
 /// When a table is missing on either side, or the server fails.
 pub fn plan_exchange(target: &Target, specs: &[TableSpec], suffix: &str) -> Result<Vec<Exchange>, ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
     let mut plan = Vec::new();
     for spec in specs {
@@ -53,7 +53,7 @@ pub fn plan_exchange(target: &Target, specs: &[TableSpec], suffix: &str) -> Resu
 /// # Errors
 /// When the server fails; what was done stays, and the same plan goes on from there.
 pub fn exchange(target: &Target, plan: &[Exchange]) -> Result<(), ClickHouseError> {
-    let client = Client::new(target)?;
+    let client = Client::patient(target)?;
     let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
     for Exchange { live, rebuilt, uuid } in plan {
         if found.get(live).is_some_and(|object| object.uuid == *uuid) {

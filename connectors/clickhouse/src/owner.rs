@@ -25,6 +25,12 @@ pub(crate) struct Owner {
     noted: u64,
 }
 
+/// Whether `progress` is about this table. It is about those that readers know; a set that is rebuilt beside them, by a
+/// replay with a log of its own, has none.
+fn has_progress(table: &str) -> bool {
+    ddl::default_tables().iter().any(|spec| spec.name == table)
+}
+
 impl Owner {
     /// Takes the table, or refuses with a sentence.
     pub(crate) fn claim(
@@ -55,7 +61,7 @@ impl Owner {
                     return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).into());
                 }
                 // A log that begins anew begins its progress anew.
-                if start.committed == 0 {
+                if start.committed == 0 && has_progress(&spec.name) {
                     let forget = format!("DELETE FROM {PROGRESS}_data WHERE pipeline = {}", quote(pipeline));
                     answer(client, fence, "forget the progress of an earlier pipeline", || client.execute(&forget))?;
                 }
@@ -89,8 +95,11 @@ impl Owner {
         Ok(Some((instance, epoch.parse().map_err(|_| client.not_understood(what))?)))
     }
 
-    /// The epoch that `progress` shows for this pipeline.
+    /// The epoch that `progress` shows for this pipeline's tables; 0 where it says nothing.
     fn shown(&self, client: &Client, fence: &Fence) -> Result<u64, SinkError> {
+        if !has_progress(&self.table) {
+            return Ok(0);
+        }
         let what = "say how far its tables are";
         let sql = format!("SELECT max(epoch) FROM {PROGRESS}_data WHERE pipeline = {}", quote(&self.pipeline));
         let rows = answer(client, fence, what, || client.rows(&sql))?;
@@ -144,9 +153,13 @@ impl Owner {
     }
 }
 
-/// Whether no row is stored.
+/// Whether no row is stored in any of the tables beneath; what a view hides counts too.
 fn is_empty(client: &Client, fence: &Fence, spec: &TableSpec) -> Result<bool, SinkError> {
-    // What a view hides counts too: a token's rows are there, even those that add up to nothing.
-    let sql = format!("SELECT 1 FROM {} LIMIT 1", ddl::storage(spec));
-    Ok(answer(client, fence, "say whether a table is empty", || client.rows(&sql))?.is_empty())
+    for table in ddl::storages(spec) {
+        let sql = format!("SELECT 1 FROM {table} LIMIT 1");
+        if !answer(client, fence, "say whether a table is empty", || client.rows(&sql))?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

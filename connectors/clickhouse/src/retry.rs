@@ -192,9 +192,9 @@ pub(crate) fn answer<T>(
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(text, ": {error}").expect("a String takes all that is written");
-        cause = error.source();
+    while let Some(below) = cause {
+        write!(text, ": {below}").expect("a String takes all that is written");
+        cause = below.source();
     }
     text
 }

@@ -129,11 +129,15 @@ pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
 
 /// A number in groups of seven bits, the lowest first.
 fn write_length(mut length: usize, out: &mut Vec<u8>) {
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = length.to_le_bytes();
         length >>= 7;
+        if length == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
     }
-    out.push((length & 0x7f) as u8);
 }
 
 /// The statement that goes before encoded rows.

@@ -123,8 +123,8 @@ mod tests {
         let target = parse("clickhouse://127.0.0.1:8123/web").unwrap();
         assert_eq!((target.at().as_str(), target.database()), ("127.0.0.1:8123", "web"));
         assert_eq!(target.url(), "http://127.0.0.1:8123/");
-        let target = parse("clickhouse://[::1]:8443/web?secure=true").unwrap();
-        assert_eq!(target.url(), "https://[::1]:8443/");
+        let secure = parse("clickhouse://[::1]:8443/web?secure=true").unwrap();
+        assert_eq!(secure.url(), "https://[::1]:8443/");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Window {
     fn count(&mut self, epoch: u64, tokens: u64) -> u64 {
         self.recent.retain(|(at, _)| *at != epoch && at + self.in_flight > epoch);
         self.recent.push_back((epoch, tokens));
-        self.recent.iter().map(|(_, tokens)| tokens).sum::<u64>().saturating_mul(self.shards)
+        self.recent.iter().map(|(_, of_epoch)| of_epoch).sum::<u64>().saturating_mul(self.shards)
     }
 }
 

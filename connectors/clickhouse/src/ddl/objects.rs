@@ -130,8 +130,8 @@ impl Object {
                 format!("{verb} MATERIALIZED VIEW {name} TO {into}\nAS {query}\nCOMMENT '{version}'")
             }
             Kind::Table { engine, partition_by, order_by, retention_days, remembers } => {
-                let plain = self.columns.iter().map(|(name, data_type)| format!("    `{name}` {data_type}"));
-                let filled = self.filled.iter().map(|(name, t, default)| format!("    `{name}` {t} DEFAULT {default}"));
+                let plain = self.columns.iter().map(|(column, t)| format!("    `{column}` {t}"));
+                let filled = self.filled.iter().map(|(column, t, value)| format!("    `{column}` {t} DEFAULT {value}"));
                 let columns = plain.chain(filled).collect::<Vec<_>>().join(",\n");
                 let mut text = format!("{verb} TABLE {name}\n(\n{columns}\n)\nENGINE = {engine}");
                 let mut settings = Vec::new();
