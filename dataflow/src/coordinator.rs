@@ -159,6 +159,7 @@ impl Coordinator {
             tables,
             counts: totals,
             drained,
+            exchange: None,
         }))?;
         self.journal.maybe_snapshot()?;
         gauges.events_committed.store(read, Ordering::Relaxed);
@@ -291,7 +292,7 @@ impl Coordinator {
         let (watermark, drained, counts) = (state.watermark(), state.drained(), state.counts().clone());
         let mut tables = Vec::new();
         self.add_rolled(&mut tables);
-        self.journal.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained }))?;
+        self.journal.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained, exchange: None }))?;
         Ok(())
     }
 }

@@ -90,7 +90,7 @@ impl Journal {
             removed: Vec::new(),
         });
         let (tables, counts, drained) = (tables.collect(), state.counts().clone(), state.drained());
-        log.append(Entry::Commit(Commit { epoch: 1, watermark, tables, counts, drained }))?;
+        log.append(Entry::Commit(Commit { epoch: 1, watermark, tables, counts, drained, exchange: None }))?;
         log.snapshot()
     }
 }

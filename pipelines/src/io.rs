@@ -10,7 +10,7 @@ mod tee;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target};
+use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target, suffixed};
 use tidemill_connectors::events::Event;
 use tidemill_connectors::lake::RowOrder;
 use tidemill_dataflow::batch::Batch;
@@ -39,6 +39,8 @@ pub enum SinkTarget {
     Lake(Arc<dyn Store>),
     /// Tables of a ClickHouse database, made by `tidemill tables apply`.
     ClickHouse(Target),
+    /// A set of tables beside the live ones, each named with a suffix; what a replay fills.
+    Rebuilt(Target, String),
     /// Topics named by a prefix and the table: sessions, errors and revenue.
     Kafka(KafkaConfig),
 }
@@ -53,8 +55,9 @@ impl SinkTarget {
     fn writer(&self, spec: &TableSpec, order: RowOrder) -> Box<dyn TableWriter> {
         match self {
             SinkTarget::Lake(store) => Box::new(lake::writer(spec.clone(), Arc::clone(store), order)),
-            SinkTarget::ClickHouse(target) => {
-                Box::new(ClickHouseTable::new(target.clone(), spec.clone(), PIPELINE))
+            SinkTarget::ClickHouse(target) => Box::new(ClickHouseTable::new(target.clone(), spec.clone(), PIPELINE)),
+            SinkTarget::Rebuilt(target, suffix) => {
+                Box::new(ClickHouseTable::new(target.clone(), suffixed(spec, suffix), PIPELINE))
             }
             SinkTarget::Kafka(config) => Box::new(KafkaTable::new(config.clone(), PIPELINE, spec.clone())),
         }
@@ -90,6 +93,12 @@ impl AnalyticsIo {
     pub fn nowhere() -> Self {
         let store = Arc::new(tidemill_log::testing::MemoryStore::default());
         AnalyticsIo::new(EventSource::files(Default::default()), Vec::new(), DeadLetters::Files(store))
+    }
+
+    /// The places that tables are written to.
+    #[must_use]
+    pub fn targets(&self) -> &[SinkTarget] {
+        &self.targets
     }
 
     /// The events.
@@ -158,7 +167,7 @@ impl AnalyticsIo {
     pub fn maintenance(&self) -> Option<Box<dyn Maintenance>> {
         self.targets.iter().find_map(|target| match target {
             SinkTarget::Lake(store) => Some(Box::new(lake::Rolling::new(Arc::clone(store))) as Box<dyn Maintenance>),
-            SinkTarget::ClickHouse(_) | SinkTarget::Kafka(_) => None,
+            SinkTarget::ClickHouse(_) | SinkTarget::Rebuilt(..) | SinkTarget::Kafka(_) => None,
         })
     }
 

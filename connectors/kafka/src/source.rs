@@ -40,6 +40,8 @@ const QUEUED_BYTES: usize = 32 << 20;
 pub struct KafkaSource {
     config: KafkaConfig,
     extent: Extent,
+    /// Where each partition ends, if somebody else decided that; one that is not named is not read.
+    ends: Option<BTreeMap<String, u64>>,
     avro: Option<Arc<dyn AvroToJson>>,
 }
 
@@ -56,13 +58,19 @@ impl KafkaSource {
     /// A source that goes on for ever; nothing is connected yet.
     #[must_use]
     pub fn new(config: KafkaConfig) -> KafkaSource {
-        KafkaSource { config, extent: Extent::Live, avro: None }
+        KafkaSource { config, extent: Extent::Live, ends: None, avro: None }
     }
 
     /// The same source, ending where what is committed ends when it is opened.
     #[must_use]
     pub fn until_end(self) -> KafkaSource {
         KafkaSource { extent: Extent::UntilEnd, ..self }
+    }
+
+    /// The same source, ending at these offsets by `topic/partition`; partitions that are not named are not read.
+    #[must_use]
+    pub fn until_offsets(self, ends: BTreeMap<String, u64>) -> KafkaSource {
+        KafkaSource { extent: Extent::UntilEnd, ends: Some(ends), ..self }
     }
 
     /// The same source, reading Avro messages too.
@@ -92,6 +100,12 @@ impl Source for KafkaSource {
         let count = found.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum::<usize>();
         let mut places = opening.recorded(recorded, &found)?;
         places.extend(opening.new_places(recorded, &found)?);
+        if let Some(ends) = &self.ends {
+            for place in &mut places {
+                let end = ends.get(&name(&place.topic, place.id)).copied().unwrap_or(place.at.offset);
+                place.end = place.end.min(end).max(place.at.offset);
+            }
+        }
         // How much each partition may queue depends on how many there are.
         let fetching = consumer(&self.config, count.max(1), watch).map_err(|error| unusable(&error))?;
         let clients = Clients { fetching: Arc::new(fetching), asking: opening.consumer };

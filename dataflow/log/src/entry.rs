@@ -112,6 +112,10 @@ pub struct Commit {
     pub counts: BTreeMap<String, u64>,
     /// The end of time was declared: all windows are closed and nothing can be added.
     pub drained: bool,
+    /// Tables outside the store change places with rebuilt ones as of this epoch, by this plan of their connector. It is
+    /// recorded before it is carried out and does nothing the second time; later epochs are written to what was rebuilt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<serde_json::Value>,
 }
 
 /// The files that a commit adds to and removes from a table.

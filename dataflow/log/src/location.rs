@@ -103,6 +103,18 @@ impl Location {
         }
     }
 
+    /// The place below this one.
+    #[must_use]
+    pub fn below(&self, name: &str) -> Location {
+        match self {
+            Self::Folder(root) => Self::Folder(root.join(name)),
+            Self::S3 { bucket, prefix } => {
+                let separator = if prefix.is_empty() { "" } else { "/" };
+                Self::S3 { bucket: bucket.clone(), prefix: format!("{prefix}{separator}{name}") }
+            }
+        }
+    }
+
     fn bridge(&self, started: std::io::Result<ObjectStoreBridge>) -> Result<ObjectStoreBridge, LocationError> {
         started.map_err(|source| LocationError::Thread { place: self.to_string(), source })
     }

@@ -54,6 +54,9 @@ pub struct LogState {
     tables: BTreeMap<String, BTreeMap<String, VisibleFile>>,
     removed: BTreeMap<String, u64>,
     deleting: Vec<String>,
+    /// The last exchange of tables outside the store, and the epoch as of which they hold the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exchange: Option<(u64, serde_json::Value)>,
 }
 
 impl LogState {
@@ -180,6 +183,12 @@ impl LogState {
         &self.deleting
     }
 
+    /// The last exchange of tables outside the store by its connector's plan, and the epoch that is its floor: what was
+    /// exchanged in holds all through it.
+    pub fn exchange(&self) -> Option<(u64, &serde_json::Value)> {
+        self.exchange.as_ref().map(|(epoch, plan)| (*epoch, plan))
+    }
+
     /// Takes entry `number` into account; refuses, unchanged, one that cannot follow.
     ///
     /// # Errors
@@ -245,6 +254,9 @@ impl LogState {
         self.watermark = commit.watermark;
         self.counts = commit.counts;
         self.drained = commit.drained;
+        if let Some(plan) = commit.exchange {
+            self.exchange = Some((epoch, plan));
+        }
     }
 
     fn apply_checkpoint(&mut self, checkpoint: CheckpointEntry) {

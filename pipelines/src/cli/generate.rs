@@ -69,7 +69,8 @@ fn to_file(config: &GenerateConfig, path: &Path) -> Result<Summary, Failure> {
 }
 
 fn to_topic(config: &GenerateConfig, url: &str) -> Result<Summary, Failure> {
-    let cluster = KafkaConfig::sink(url, &kafka_credentials()).map_err(|error| Failure::usage(format!("--to: {error}")))?;
+    let cluster =
+        KafkaConfig::sink(url, &kafka_credentials()).map_err(|error| Failure::usage(format!("--to: {error}")))?;
     let (topic, partitions) = (cluster.prefix.clone(), cluster.partitions);
     if topic.is_empty() {
         return Err(Failure::usage(format!("--to {url}: name a topic, kafka://HOST:PORT/TOPIC")));

@@ -10,6 +10,7 @@ mod generate;
 mod measure;
 mod progress;
 mod query;
+mod replay;
 mod run;
 mod schema;
 mod tables;
@@ -43,6 +44,8 @@ enum Command {
     Checkpoints(checkpoints::CheckpointsArguments),
     /// Make or compare the tables of a ClickHouse database.
     Tables(tables::TablesArguments),
+    /// Build the tables anew beside the live ones, compare them, put them in their place.
+    Replay(replay::ReplayArguments),
     /// Register or check the Avro schema of a topic.
     Schema(schema::SchemaArguments),
 }
@@ -61,6 +64,10 @@ impl Failure {
 
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
         Failure { code: 2, message: message.to_string() }
+    }
+
+    pub(crate) fn fenced(message: impl fmt::Display) -> Failure {
+        Failure { code: 4, message: message.to_string() }
     }
 
     pub(crate) fn refused(message: impl fmt::Display) -> Failure {
@@ -111,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
         Command::Tables(arguments) => tables::tables(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     match done {

@@ -14,11 +14,13 @@ use serde_json::json;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::source::{PartitionBinding, Source, as_the_connector_left_it};
+use tidemill_kafka::Fenced;
 use tidemill_log::{Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
+use super::replay::finish_exchange;
 use super::{Failure, with_causes};
 use crate::web_analytics::web_analytics;
 pub(crate) use arguments::{Pipeline, RunArguments};
@@ -45,6 +47,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
             )));
         }
         runtime::check(&pipeline, &job.options, state)?;
+        finish_exchange(state, io.targets())?;
         if job.files && nothing_to_do(&job, state)? {
             eprintln!("finished before: all input was read and committed; nothing was changed");
             let report = finished_before(state);
@@ -70,9 +73,19 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let progress = Progress::start(Arc::clone(&gauges));
     let ended = runtime::run(pipeline, &job.options, context, &stop);
     drop(progress);
-    let report = ended?;
+    let report = ended.map_err(failure)?;
     let read_before = before.as_ref().map_or(0, |state| counter(state, "events/read"));
     print(&job, &report, &Usage::of(clock, read_before))
+}
+
+/// A sink that met a later run's producer was fenced like one that met it in the log.
+pub(crate) fn failure(error: RunError) -> Failure {
+    match &error {
+        RunError::Sink { error: cause, .. } if cause.downcast_ref::<Fenced>().is_some() => {
+            Failure::fenced(with_causes(&error))
+        }
+        _ => Failure::from(error),
+    }
 }
 
 /// What the folder's log says, if it has one.
@@ -124,7 +137,7 @@ fn finished_before(state: &LogState) -> RunReport {
     RunReport { finished: true, state: state.clone(), resumed_from, epochs: 0, checkpoints: 0 }
 }
 
-fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
+pub(crate) fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
     let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
     let mut signals = signal_hook::iterator::Signals::new(signals).map_err(Failure::failed)?;
     let stop = stop.clone();
@@ -135,7 +148,9 @@ fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
             stop.stop();
         }
         if forever.next().is_some() {
-            eprintln!("stopped at once; nothing that was committed is affected, and the same command goes on from there");
+            eprintln!(
+                "stopped at once; nothing that was committed is affected, and the same command goes on from there"
+            );
             std::process::exit(1);
         }
     };

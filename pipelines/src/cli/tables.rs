@@ -24,7 +24,7 @@ enum TablesCommand {
         /// Days that raw events are kept after they arrived; 0: for ever.
         #[arg(long, value_name = "DAYS", default_value_t = Retention::default().raw_days)]
         raw_days: u32,
-        /// Days that minutes, days and sessions are kept after they last changed; 0: for ever.
+        /// Days that the tables by minute and by day are kept after they last changed; 0: for ever. Sessions stay.
         #[arg(long, value_name = "DAYS", default_value_t = Retention::default().rollup_days)]
         rollup_days: u32,
     },

@@ -43,7 +43,7 @@ pub(crate) fn bind(epoch: u64) -> Binding {
 
 pub(crate) fn commit(epoch: u64, changes: Vec<TableChange>) -> Commit {
     let counts = BTreeMap::from([("accepted".to_owned(), epoch)]);
-    Commit { epoch, watermark: Some(epoch as i64 * 1000), tables: changes, counts, drained: false }
+    Commit { epoch, watermark: Some(epoch as i64 * 1000), tables: changes, counts, ..Commit::default() }
 }
 
 fn change(added: &[(&str, u64)], removed: &[String]) -> Vec<TableChange> {

@@ -49,7 +49,9 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     let places = places(&arguments)?;
     let exactly_once = arguments.exactly_once == Switch::On;
     if !exactly_once && !(places.clickhouse.is_empty() && places.kafka.is_empty()) {
-        return Err(Failure::usage("--exactly-once off is for a folder only: leave out --to, or the option".to_owned()));
+        return Err(Failure::usage(
+            "--exactly-once off is for a folder only: leave out --to, or the option".to_owned(),
+        ));
     }
     let open = |place: &Location| {
         place.open(exactly_once, faults.forget_unsynced).map_err(|error| Failure::failed(with_causes(&error)))

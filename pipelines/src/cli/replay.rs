@@ -1,0 +1,247 @@
+//! `tidemill replay`: the tables built anew from what is kept, beside the live ones, compared, and put in their place.
+//!
+//! ```text
+//! live run goes on ── replay (any number of times) ── live run is stopped ── replay --swap ── live run is started again
+//!                     rebuilds through X, the                               catches up, compares,
+//!                     last commit at that time                              records, exchanges
+//! ```
+//! A replay is a run of the same pipeline with a state of its own, bounded by what the live run had read when it committed
+//! its epoch X. When nothing runs any more, live and rebuilt tables hold the same epoch and must have equal digests.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::Args;
+use tidemill_clickhouse::{
+    ClickHouseError, Exchange, Partition, Retention, Target, apply_tables, digest, exchange, first_difference,
+    plan_exchange, suffixed,
+};
+use tidemill_dataflow::flow::Flow;
+use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunOptions, StopHandle};
+use tidemill_kafka::{KafkaConfig, KafkaSource, Start};
+use tidemill_log::{Commit, Entry, Location, Log, LogOptions, LogState, Seal, Store, reader};
+use tidemill_tables::{TableSpec, web_analytics as tables};
+
+use super::progress::Progress;
+use super::run::{Pipeline, clickhouse_target, failure, kafka_credentials, on_signals};
+use super::{Failure, avro, with_causes};
+use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
+use crate::web_analytics::web_analytics;
+
+/// The folder of a log.
+const LOG: &str = "_tidemill";
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// The pipeline.
+    #[arg(default_value = "web_analytics")]
+    pipeline: Pipeline,
+    /// What is read again: the topics of the live run, 'kafka://HOST:PORT?topics=events.*'.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// Where the live run keeps its log: its --state, or its --out.
+    #[arg(long, value_name = "PLACE")]
+    state: Location,
+    /// The database of the live tables.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// What the rebuilt tables are called, behind the live ones' names: letters, digits and underscores.
+    #[arg(long, value_name = "SUFFIX")]
+    into: String,
+    /// Begin at this broker timestamp (milliseconds since 1970) instead of the topics' beginning.
+    #[arg(long, value_name = "MS")]
+    since: Option<i64>,
+    /// Compare, and if all is equal put the rebuilt tables in the place of the live ones. The live run must be stopped.
+    #[arg(long)]
+    swap: bool,
+    /// Worker threads.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    workers: u32,
+}
+
+pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
+    let Pipeline::WebAnalytics = arguments.pipeline;
+    let suffix = &arguments.into;
+    if suffix.is_empty() || !suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Err(Failure::usage(format!("--into {suffix}: give letters, digits and underscores, such as _rebuilt")));
+    }
+    let target = clickhouse_target(&arguments.to)?;
+    let live_store = open(&arguments.state)?;
+    let live = read(&live_store, &arguments.state)?
+        .ok_or_else(|| Failure::refused(format!("{}: there is no log of a live run", arguments.state)))?;
+    let floor = live.committed().ok_or_else(|| Failure::refused("the live run has committed nothing yet"))?;
+    let place = arguments.state.below(&format!("replay/{suffix}"));
+    let store = open(&place)?;
+    if read(&store, &place)?.is_some_and(|state| state.exchange().is_some()) {
+        return Err(Failure::refused(format!(
+            "the tables rebuilt with {suffix} were put in the place of the live ones; name another suffix"
+        )));
+    }
+    let specs = tables::all();
+    let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
+    apply_tables(&target, &rebuilt, Retention::default()).map_err(of_clickhouse)?;
+    rebuild(arguments, &live, &target, Arc::clone(&store))?;
+    say(&format!("rebuilt through epoch {floor} of the live run"))?;
+
+    let now = read(&live_store, &arguments.state)?.and_then(|state| state.committed());
+    if now != Some(floor) {
+        let gone_on = "the live run has gone on meanwhile; stop it and repeat this to compare";
+        return if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
+    }
+    compare(&target, &specs, suffix)?;
+    if arguments.swap { swap(&target, &specs, suffix, live_store, store, floor) } else { Ok(()) }
+}
+
+fn of_clickhouse(error: ClickHouseError) -> Failure {
+    Failure::failed(with_causes(&error))
+}
+
+fn open(place: &Location) -> Result<Arc<dyn Store>, Failure> {
+    place.open(true, false).map_err(|error| Failure::failed(with_causes(&error)))
+}
+
+fn read(store: &Arc<dyn Store>, place: &Location) -> Result<Option<LogState>, Failure> {
+    let failed = |error| Failure::refused(format!("{place}: {}", with_causes(&error)));
+    if !reader::is_initialized(Arc::clone(store), LOG).map_err(failed)? {
+        return Ok(None);
+    }
+    reader::read(Arc::clone(store), LOG).map(Some).map_err(failed)
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
+}
+
+/// Runs the pipeline through what the live run had read at its last commit.
+fn rebuild(
+    arguments: &ReplayArguments,
+    live: &LogState,
+    target: &Target,
+    store: Arc<dyn Store>,
+) -> Result<(), Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
+    let mut config = KafkaConfig::source(&arguments.from, &kafka_credentials()).map_err(|error| usage(&error))?;
+    if let Some(since) = arguments.since {
+        config.start = Start::Timestamp(since);
+    }
+    let ends: BTreeMap<String, u64> =
+        live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect();
+    let mut source = KafkaSource::new(config).until_offsets(ends);
+    if let Some(avro) = avro::from_environment()? {
+        source = source.with_avro(avro);
+    }
+    let targets = vec![SinkTarget::Rebuilt(target.clone(), arguments.into.clone())];
+    let io = AnalyticsIo::new(EventSource::topics(source), targets, DeadLetters::Files(Arc::clone(&store)));
+    let options =
+        RunOptions { workers: arguments.workers, settings: "from=kafka to=rebuilt".into(), ..RunOptions::default() };
+    let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
+    on_signals(&stop)?;
+    let context = RunContext {
+        store,
+        maintenance: None,
+        observers: Vec::new(),
+        gauges: Arc::clone(&gauges),
+        warn: Box::new(|warning| eprintln!("warning: {warning}")),
+    };
+    let progress = Progress::start(gauges);
+    let ended = runtime::run(move |flow: &Flow<'_>| web_analytics(flow, &io), &options, context, &stop);
+    drop(progress);
+    let report = ended.map_err(failure)?;
+    if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
+}
+
+/// Prints the digests of live and rebuilt tables; fails with the first row that differs.
+fn compare(target: &Target, specs: &[TableSpec], suffix: &str) -> Result<(), Failure> {
+    for spec in specs {
+        let rebuilt = suffixed(spec, suffix).name;
+        let by = format!("toDate({})", spec.columns[spec.time].name);
+        let (there, anew) = (
+            digest(target, &spec.name, &by).map_err(of_clickhouse)?,
+            digest(target, &rebuilt, &by).map_err(of_clickhouse)?,
+        );
+        for one in &there {
+            let other = anew.iter().find(|other| other.partition == one.partition);
+            let verdict = if other == Some(one) { "equal" } else { "DIFFERENT" };
+            say(&format!("{} {} {} rows {} {verdict}", spec.name, one.partition, one.rows, one.digest))?;
+        }
+        let differs = there.iter().chain(&anew).find(|one| !(there.contains(one) && anew.contains(one)));
+        if let Some(one) = differs {
+            let within = Partition { by, value: one.partition.clone() };
+            let first = first_difference(target, &spec.name, &rebuilt, Some(&within)).map_err(of_clickhouse)?;
+            let row = first.map_or_else(
+                || "they agree by now: something still writes to one of them".to_owned(),
+                |found| {
+                    format!(
+                        "{} is there {} times live and {} times rebuilt",
+                        found.row, found.in_first, found.in_second
+                    )
+                },
+            );
+            return Err(Failure::refused(format!("{} differs in {}: {row}", spec.name, one.partition)));
+        }
+    }
+    say("all tables are equal")
+}
+
+/// Takes the live log over, records the exchange and its floor, carries it out.
+fn swap(
+    target: &Target,
+    specs: &[TableSpec],
+    suffix: &str,
+    live_store: Arc<dyn Store>,
+    store: Arc<dyn Store>,
+    floor: u64,
+) -> Result<(), Failure> {
+    let plan = plan_exchange(target, specs, suffix).map_err(of_clickhouse)?;
+    let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
+    record(live_store, floor, &recorded)?;
+    exchange(target, &plan).map_err(of_clickhouse)?;
+    // From here on a replay with this suffix would add to what was live before.
+    let own = read(&store, &Location::Folder(suffix.into()))?.and_then(|state| state.committed());
+    if let Some(own) = own {
+        record(store, own, &recorded)?;
+    }
+    say(&format!("exchanged; the live run goes on at epoch {}, and its old tables are those with {suffix}", floor + 1))
+}
+
+/// Appends the exchange to a log as a run of its own: whoever wrote the log before is fenced.
+fn record(store: Arc<dyn Store>, floor: u64, plan: &serde_json::Value) -> Result<(), Failure> {
+    let failed = |error: tidemill_log::LogError| Failure::failed(with_causes(&error));
+    let mut log = Log::start(store, LogOptions::default()).map_err(failed)?.log;
+    let (run, state) = (log.run(), log.state().clone());
+    if state.committed() != Some(floor) || state.bound() != Some(floor) {
+        return Err(Failure::refused(
+            "the live run has epochs that are not committed, or has gone on; start and stop it once, then repeat this",
+        ));
+    }
+    let before = state.seal().cloned().ok_or_else(|| Failure::refused("the log has no seal"))?;
+    let checkpoint = state.checkpoints().last().map(|checkpoint| checkpoint.epoch);
+    log.seal(|_| Ok::<_, tidemill_log::LogError>(Seal { run, checkpoint, ..before.clone() })).map_err(failed)?;
+    let commit = Commit {
+        epoch: floor,
+        watermark: state.watermark(),
+        counts: state.counts().clone(),
+        drained: state.drained(),
+        exchange: Some(plan.clone()),
+        ..Commit::default()
+    };
+    log.append(Entry::Commit(commit)).map(drop).map_err(failed)
+}
+
+/// Carries out an exchange that was recorded, in case whoever recorded it died before it was done.
+///
+/// # Errors
+/// If the plan is not one of this build, or the server fails.
+pub(crate) fn finish_exchange(state: &LogState, targets: &[SinkTarget]) -> Result<(), Failure> {
+    let Some((_, plan)) = state.exchange() else { return Ok(()) };
+    let plan: Vec<Exchange> = serde_json::from_value(plan.clone()).map_err(|error| {
+        Failure::refused(format!("the log records an exchange of tables that this build cannot read: {error}"))
+    })?;
+    for target in targets {
+        if let SinkTarget::ClickHouse(target) = target {
+            exchange(target, &plan).map_err(of_clickhouse)?;
+        }
+    }
+    Ok(())
+}
