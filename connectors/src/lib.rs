@@ -1,6 +1,9 @@
 //! (in construction)
+pub mod capture;
+pub mod conformance;
 pub mod dead_letters;
 pub mod events;
 pub mod files;
 pub mod generate;
 pub mod lake;
+pub mod parquet_source;

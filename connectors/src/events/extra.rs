@@ -103,7 +103,7 @@ fn masked(raw: &str) -> String {
 }
 
 /// Appends a text as a JSON string.
-pub(super) fn push_text(out: &mut String, text: &str) {
+pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('"');
     let mut from = 0;
     for (at, byte) in text.bytes().enumerate() {

@@ -79,6 +79,14 @@ impl<'a> Members<'a> {
     }
 }
 
+/// A key and its value as it stands in the text.
+pub(crate) type Member<'a> = (Cow<'a, str>, &'a RawValue);
+
+/// The members of a JSON object, the last value of each key; none if the text is no object.
+pub(crate) fn members_of(object: &str) -> Option<Vec<Member<'_>>> {
+    Members::read(object).ok().map(Members::last_wins)
+}
+
 /// What kind of value a raw value is.
 pub(super) fn what(raw: &RawValue) -> What {
     let text = raw.get();

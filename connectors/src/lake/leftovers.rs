@@ -37,7 +37,8 @@ pub fn leftovers(store: &dyn Store, log: &LogState) -> Result<Vec<String>, LakeE
         let past = match (recent_epoch(&path), rolled_epochs(&path)) {
             (Some(epoch), _) => epoch <= committed,
             (None, Some(range)) => {
-                let mut recent = visible.into_iter().flat_map(|files| files.keys()).filter_map(|path| recent_epoch(path));
+                let mut recent =
+                    visible.into_iter().flat_map(|files| files.keys()).filter_map(|named| recent_epoch(named));
                 *range.end() <= committed && !recent.any(|epoch| range.contains(&epoch))
             }
             (None, None) => false,
