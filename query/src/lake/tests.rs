@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{
@@ -260,16 +261,12 @@ fn a_query_overtaken_by_rolling_answers_from_the_newer_commit() {
     assert!(matches!(error, QueryError::Overtaken { attempts: ATTEMPTS, .. }), "{error:?}");
 }
 
-#[test]
-fn the_newest_commit_of_a_log_is_what_is_visible() {
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let source = LogSource::new(Arc::clone(&store), LOG);
-    assert!(source.latest().unwrap_err().contains("there is no pipeline"));
-    let mut log = Log::start(Arc::clone(&store), LogOptions::default()).unwrap().log;
+/// A log that is begun in this store.
+fn sealed(store: &Arc<dyn Store>) -> Log {
+    let mut log = Log::start(Arc::clone(store), LogOptions::default()).unwrap().log;
     let text = String::new;
-    let run = log.run();
     log.append(Entry::Seal(Seal {
-        run,
+        run: log.run(),
         format: FORMAT,
         plan: text(),
         build: text(),
@@ -279,13 +276,22 @@ fn the_newest_commit_of_a_log_is_what_is_visible() {
         checkpoint: None,
     }))
     .unwrap();
+    log
+}
+
+#[test]
+fn the_newest_commit_of_a_log_is_what_is_visible() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let source = LogSource::new(Arc::clone(&store), LOG);
+    assert!(source.latest().unwrap_err().contains("there is no pipeline"));
+    let mut log = sealed(&store);
     assert_eq!(source.latest().unwrap(), Visible::default());
     let partition = PartitionBinding {
         partition: 0,
         name: "a.ndjson".into(),
         end: 100,
         lines: 3,
-        digest: text(),
+        digest: String::new(),
         watermark: Some(5),
         status: PartitionStatus::Active,
         detail: serde_json::Value::Null,
@@ -307,4 +313,39 @@ fn the_newest_commit_of_a_log_is_what_is_visible() {
         files: vec![("a.ndjson".to_owned(), 3 + first)],
     };
     assert_eq!(source.latest().unwrap(), expected);
+}
+
+#[test]
+fn tables_in_a_bucket_are_read_as_those_in_a_folder() {
+    for name in ["S3_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"] {
+        assert!(std::env::var_os(name).is_some(), "{name} is not set: run `make services`, which says how to set it");
+    }
+    let local = filled();
+    let random = RandomState::new().build_hasher().finish();
+    let location: Location = format!("s3://tidemill/query-tests/{random:016x}").parse().unwrap();
+    let store = location.open(true, false).unwrap();
+    let sql = "SELECT page, views FROM page_views_by_minute ORDER BY page, views";
+    let none = Lake::open(&location).unwrap().sql(sql).unwrap_err().chain();
+    assert!(none.starts_with(&format!("cannot read the tables of {location}: there is no pipeline at")), "{none}");
+
+    let mut log = sealed(&store);
+    let binding = Binding { epoch: 1, watermark: Some(MINUTE), partitions: vec![], last: false, checkpoint: false };
+    log.append(Entry::Bind(binding)).unwrap();
+    let tables = local.visible.tables.iter().map(|(table, files)| {
+        for file in files {
+            store.put(&file.path, &fs::read(local.folder.path().join(&file.path)).unwrap()).unwrap();
+        }
+        TableChange { table: table.clone(), added: files.clone(), removed: Vec::new() }
+    });
+    let commit = Commit { epoch: 1, watermark: Some(MINUTE), tables: tables.collect(), ..Commit::default() };
+    log.append(Entry::Commit(commit)).unwrap();
+    let lake = Lake::open(&location).unwrap();
+    for asked in [sql, "SELECT count(*) FROM raw_events", "SELECT * FROM sessions ORDER BY user_id"] {
+        let (from_bucket, from_folder) = (lake.sql(asked).unwrap(), local.sql(asked).unwrap());
+        assert_eq!(from_bucket.batches, from_folder.batches, "{asked}");
+        assert_eq!((from_bucket.epoch, from_bucket.complete_through), (Some(1), Some(MINUTE)));
+    }
+    for path in store.list("").unwrap() {
+        store.delete(&path).unwrap();
+    }
 }
