@@ -41,14 +41,14 @@ pub enum LocationError {
     },
     /// The server refuses the keys, or what they may do.
     #[error(
-        "{place} refuses us: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be keys that may list, read, write and \
-         delete there"
+        "{place} refuses us ({answer}): AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be keys that may list, read, \
+         write and delete there"
     )]
     Denied {
         /// Bucket, prefix and server.
         place: String,
-        /// What the server said.
-        source: Box<object_store::Error>,
+        /// The server's word for it.
+        answer: String,
     },
     /// The server does not answer, or not as S3 does.
     #[error(

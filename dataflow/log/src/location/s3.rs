@@ -86,7 +86,7 @@ impl Settings {
                 let endpoint = self.endpoint().unwrap_or_else(|| "Amazon S3".to_owned());
                 LocationError::NoBucket { bucket: self.bucket.clone(), endpoint }
             } else if said.contains("403 Forbidden") || said.contains("401 Unauthorized") {
-                LocationError::Denied { place, source: Box::new(error) }
+                LocationError::Denied { place, answer: code(&said).to_owned() }
             } else {
                 LocationError::Unreachable { place, source: Box::new(error) }
             }
@@ -105,4 +105,10 @@ impl Settings {
             .iter()
             .find_map(|key| self.builder.get_config_value(key))
     }
+}
+
+/// The code in an answer of S3, such as `SignatureDoesNotMatch`.
+fn code(said: &str) -> &str {
+    let named = said.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    named.map_or("access denied", |(code, _)| code)
 }

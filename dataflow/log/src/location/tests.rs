@@ -6,6 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use super::*;
 
+const UNSET: &str = "S3_ENDPOINT is not set: run `make services`, which says how to set it";
+
 fn parsed(text: &str) -> Result<Location, String> {
     text.parse::<Location>().map_err(|error| error.to_string())
 }
@@ -62,6 +64,16 @@ fn half_a_pair_of_keys_is_refused_with_the_remedy() {
     let builder = object_store::aws::AmazonS3Builder::new().with_access_key_id("key");
     let error = s3::Settings::new(builder, "lake", "").connect(s3::Repeats::None).unwrap_err();
     assert!(error.to_string().contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{error}");
+}
+
+#[test]
+fn wrong_keys_are_refused_with_the_remedy() {
+    assert!(std::env::var_os("S3_ENDPOINT").is_some(), "{UNSET}");
+    let builder = object_store::aws::AmazonS3Builder::from_env().with_secret_access_key("another");
+    let settings = s3::Settings::new(builder, "tidemill", "x");
+    let bridge = ObjectStoreBridge::remote(settings.connect(s3::Repeats::None).unwrap()).unwrap();
+    let error = settings.probe(&bridge).unwrap_err().to_string();
+    assert!(error.contains("refuses us (SignatureDoesNotMatch): AWS_ACCESS_KEY_ID and"), "{error}");
 }
 
 /// A way to a server that can be cut, at an address of its own.
@@ -122,8 +134,7 @@ impl Line {
 
 #[test]
 fn an_outage_under_load_is_waited_out_and_nothing_is_lost() {
-    let unset = "S3_ENDPOINT is not set: run `make services`, which says how to set it";
-    let endpoint = std::env::var("S3_ENDPOINT").expect(unset);
+    let endpoint = std::env::var("S3_ENDPOINT").expect(UNSET);
     let server: SocketAddr = endpoint.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
     let mut line = Line::to(server);
     let random = RandomState::new().build_hasher().finish();
