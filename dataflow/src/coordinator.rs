@@ -83,6 +83,11 @@ impl Book {
 impl Coordinator {
     /// Serves requests until [`Request::Finish`] or a failure; gives the journal back.
     pub(crate) fn run(mut self, receiver: &Receiver<Request>) -> Result<(Journal, u64), RunError> {
+        if let Some(maintenance) = self.maintenance.as_mut().filter(|_| self.journal.durable()) {
+            let left = maintenance.leftovers(self.journal.state());
+            let left = left.map_err(|error| RunError::Sink { table: "maintenance".into(), error })?;
+            self.book.known.extend(left);
+        }
         for request in receiver {
             if matches!(request, Request::Finish) {
                 break;

@@ -159,6 +159,16 @@ pub type MaintenanceJob = Box<dyn FnOnce() -> Result<TableChange, SinkError> + S
 
 /// Housekeeping of what sinks wrote (rolling small files into large ones), decided after commits.
 pub trait Maintenance: Send {
+    /// Objects that no entry of the log names and none ever will: a run that slept put them there after it was fenced.
+    /// Asked once, at the start; they are announced and deleted with the first garbage.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn leftovers(&mut self, state: &LogState) -> Result<Vec<String>, SinkError> {
+        let _ = state;
+        Ok(Vec::new())
+    }
+
     /// The next job, if there is one; asked again when that is done. The change goes into a `commit` entry.
     fn next(&mut self, state: &LogState) -> Option<MaintenanceJob>;
 }

@@ -15,14 +15,18 @@ LONGEST = 600
 VAGUE = {"util", "utils", "common", "types", "helper", "helpers", "manager", "misc"}
 
 # package -> packages that it must not reach, directly or through others.
-ENGINE = {"timely", "tidemill-dataflow", "tidemill-operators", "tidemill-connectors", "tidemill"}
+CLIENTS = {"tidemill-clickhouse", "tidemill-kafka", "tidemill-registry"}
+ENGINE = {"timely", "tidemill-dataflow", "tidemill-operators", "tidemill-connectors", "tidemill"} | CLIENTS
 FORBIDDEN = {
     "tidemill-tables": ENGINE | {"tidemill-query"},
     "tidemill-log": ENGINE | {"tidemill-query"},
     "tidemill-query": ENGINE,
     "tidemill-dataflow": {"tidemill-operators", "tidemill-connectors", "tidemill-query", "tidemill", "datafusion"},
     "tidemill-operators": {"tidemill-connectors", "tidemill-query", "tidemill", "datafusion"},
-    "tidemill-connectors": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion"},
+    "tidemill-connectors": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion"} | CLIENTS,
+    "tidemill-clickhouse": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion", "tidemill-kafka"},
+    "tidemill-kafka": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion", "tidemill-clickhouse"},
+    "tidemill-registry": ENGINE - {"tidemill-registry"},
     "tidemill": {"tidemill-tests", "tidemill-benches"},
 }
 

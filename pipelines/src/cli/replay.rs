@@ -7,6 +7,9 @@
 //! ```
 //! A replay is a run of the same pipeline with a state of its own, bounded by what the live run had read when it committed
 //! its epoch X. When nothing runs any more, live and rebuilt tables hold the same epoch and must have equal digests.
+//!
+//! The archive is read as it stands: a replay of it that is to be put in place begins when the live run is stopped. It holds
+//! what was accepted, so what was unverified is neither read nor compared.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,8 +20,10 @@ use tidemill_clickhouse::{
     ClickHouseError, Exchange, Partition, Retention, Target, apply_tables, digest, exchange, first_difference,
     plan_exchange, suffixed,
 };
+use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunOptions, StopHandle};
+use tidemill_dataflow::time::EventTime;
 use tidemill_kafka::{KafkaConfig, KafkaSource, Start};
 use tidemill_log::{Commit, Entry, Location, Log, LogOptions, LogState, Seal, Store, reader};
 use tidemill_tables::{TableSpec, web_analytics as tables};
@@ -37,7 +42,8 @@ pub(crate) struct ReplayArguments {
     /// The pipeline.
     #[arg(default_value = "web_analytics")]
     pipeline: Pipeline,
-    /// What is read again: the topics of the live run, 'kafka://HOST:PORT?topics=events.*'.
+    /// What is read again: the topics of the live run, 'kafka://HOST:PORT?topics=events.*', or the raw events of its lake,
+    /// s3://BUCKET/PREFIX or a folder.
     #[arg(long, value_name = "URL")]
     from: String,
     /// Where the live run keeps its log: its --state, or its --out.
@@ -49,9 +55,12 @@ pub(crate) struct ReplayArguments {
     /// What the rebuilt tables are called, behind the live ones' names: letters, digits and underscores.
     #[arg(long, value_name = "SUFFIX")]
     into: String,
-    /// Begin at this broker timestamp (milliseconds since 1970) instead of the topics' beginning.
+    /// Begin here, in milliseconds since 1970: the broker's timestamp in topics, event time in a lake.
     #[arg(long, value_name = "MS")]
     since: Option<i64>,
+    /// End before this event time, in milliseconds since 1970; of a lake only. Topics are read to where the live run was.
+    #[arg(long, value_name = "MS")]
+    until: Option<i64>,
     /// Compare, and if all is equal put the rebuilt tables in the place of the live ones. The live run must be stopped.
     #[arg(long)]
     swap: bool,
@@ -89,7 +98,12 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
         let gone_on = "the live run has gone on meanwhile; stop it and repeat this to compare";
         return if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
     }
-    compare(&target, &specs, suffix)?;
+    if arguments.since.is_some() || arguments.until.is_some() {
+        return say("not compared: the rebuilt tables hold a part of the time only");
+    }
+    let archive = !arguments.from.starts_with("kafka://");
+    let compared = specs.iter().filter(|spec| !archive || spec.name != "unverified_events");
+    compare(&target, compared, suffix)?;
     if arguments.swap { swap(&target, &specs, suffix, live_store, store, floor) } else { Ok(()) }
 }
 
@@ -120,21 +134,15 @@ fn rebuild(
     target: &Target,
     store: Arc<dyn Store>,
 ) -> Result<(), Failure> {
-    let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
-    let mut config = KafkaConfig::source(&arguments.from, &kafka_credentials()).map_err(|error| usage(&error))?;
-    if let Some(since) = arguments.since {
-        config.start = Start::Timestamp(since);
-    }
-    let ends: BTreeMap<String, u64> =
-        live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect();
-    let mut source = KafkaSource::new(config).until_offsets(ends);
-    if let Some(avro) = avro::from_environment()? {
-        source = source.with_avro(avro);
-    }
+    let source = source(arguments, live)?;
+    let settings = match live.committed() {
+        // Its files are what they were when it was first read.
+        Some(floor) if !arguments.from.starts_with("kafka://") => format!("from=lake through={floor} to=rebuilt"),
+        _ => "from=kafka to=rebuilt".to_owned(),
+    };
     let targets = vec![SinkTarget::Rebuilt(target.clone(), arguments.into.clone())];
-    let io = AnalyticsIo::new(EventSource::topics(source), targets, DeadLetters::Files(Arc::clone(&store)));
-    let options =
-        RunOptions { workers: arguments.workers, settings: "from=kafka to=rebuilt".into(), ..RunOptions::default() };
+    let io = AnalyticsIo::new(source, targets, DeadLetters::Files(Arc::clone(&store)));
+    let options = RunOptions { workers: arguments.workers, settings, ..RunOptions::default() };
     let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
     on_signals(&stop)?;
     let context = RunContext {
@@ -151,8 +159,32 @@ fn rebuild(
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }
 
+/// What the live run had read at its last commit, from its topics or its archive.
+fn source(arguments: &ReplayArguments, live: &LogState) -> Result<EventSource, Failure> {
+    let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
+    if !arguments.from.starts_with("kafka://") {
+        let location = arguments.from.parse().map_err(|error| usage(&error))?;
+        let (since, until) = (arguments.since.map(EventTime), arguments.until.map(EventTime));
+        return Ok(EventSource::archive(ParquetSource { location, table: "raw_events".into(), since, until }));
+    }
+    if arguments.until.is_some() {
+        return Err(Failure::usage("--until is of a lake only: topics are read to where the live run was"));
+    }
+    let mut config = KafkaConfig::source(&arguments.from, &kafka_credentials()).map_err(|error| usage(&error))?;
+    if let Some(since) = arguments.since {
+        config.start = Start::Timestamp(since);
+    }
+    let ends: BTreeMap<String, u64> =
+        live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect();
+    let mut source = KafkaSource::new(config).until_offsets(ends);
+    if let Some(avro) = avro::from_environment()? {
+        source = source.with_avro(avro);
+    }
+    Ok(EventSource::topics(source))
+}
+
 /// Prints the digests of live and rebuilt tables; fails with the first row that differs.
-fn compare(target: &Target, specs: &[TableSpec], suffix: &str) -> Result<(), Failure> {
+fn compare<'a>(target: &Target, specs: impl Iterator<Item = &'a TableSpec>, suffix: &str) -> Result<(), Failure> {
     for spec in specs {
         let rebuilt = suffixed(spec, suffix).name;
         let by = format!("toDate({})", spec.columns[spec.time].name);

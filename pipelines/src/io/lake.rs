@@ -40,6 +40,10 @@ impl Rolling {
 }
 
 impl Maintenance for Rolling {
+    fn leftovers(&mut self, state: &LogState) -> Result<Vec<String>, SinkError> {
+        Ok(lake::leftovers(&*self.store, state)?)
+    }
+
     fn next(&mut self, state: &LogState) -> Option<MaintenanceJob> {
         let committed = state.committed()?;
         for spec in web_analytics::all() {

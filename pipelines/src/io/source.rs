@@ -1,7 +1,8 @@
-//! Where events come from, behind one type: a pipeline is the same over files and over topics.
+//! Where events come from, behind one type: a pipeline is the same over files, over topics and over its own archive.
 
-use tidemill_connectors::events::Event;
+use tidemill_connectors::events::{Event, NdjsonDecoder};
 use tidemill_connectors::files::{FileDecoder, FileSource, FilesConfig};
+use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::source::{Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError};
 use tidemill_kafka::{KafkaConfig, KafkaDecoder, KafkaSource};
 
@@ -13,6 +14,7 @@ pub struct EventSource(Kind);
 enum Kind {
     Files(FileSource),
     Kafka(KafkaSource),
+    Archive(ParquetSource),
 }
 
 impl EventSource {
@@ -28,11 +30,17 @@ impl EventSource {
         EventSource(Kind::Kafka(source))
     }
 
+    /// The raw events of a lake.
+    #[must_use]
+    pub fn archive(source: ParquetSource) -> Self {
+        EventSource(Kind::Archive(source))
+    }
+
     /// The cluster that is read, if one is.
     pub(super) fn kafka(&self) -> Option<&KafkaConfig> {
         match &self.0 {
             Kind::Kafka(source) => Some(source.config()),
-            Kind::Files(_) => None,
+            Kind::Files(_) | Kind::Archive(_) => None,
         }
     }
 }
@@ -44,6 +52,7 @@ impl Source for EventSource {
         match &self.0 {
             Kind::Files(source) => EventDecoder(DecoderKind::Files(source.decoder())),
             Kind::Kafka(source) => EventDecoder(DecoderKind::Kafka(source.decoder())),
+            Kind::Archive(source) => EventDecoder(DecoderKind::Lines(source.decoder())),
         }
     }
 
@@ -51,6 +60,7 @@ impl Source for EventSource {
         match &self.0 {
             Kind::Files(source) => source.open(recorded),
             Kind::Kafka(source) => source.open(recorded),
+            Kind::Archive(source) => source.open(recorded),
         }
     }
 }
@@ -63,6 +73,7 @@ pub struct EventDecoder(DecoderKind);
 enum DecoderKind {
     Files(FileDecoder),
     Kafka(KafkaDecoder),
+    Lines(NdjsonDecoder),
 }
 
 impl Decode for EventDecoder {
@@ -72,6 +83,7 @@ impl Decode for EventDecoder {
         match &mut self.0 {
             DecoderKind::Files(decoder) => decoder.decode(block, out),
             DecoderKind::Kafka(decoder) => decoder.decode(block, out),
+            DecoderKind::Lines(decoder) => decoder.decode(block, out),
         }
     }
 }
