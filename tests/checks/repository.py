@@ -5,6 +5,7 @@ Prints every breach with its remedy and exits 1 if there is any. Needs nothing b
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -40,9 +41,10 @@ def metadata():
 
 
 def source_files():
-    for path in sorted(ROOT.glob("**/*.rs")):
-        if not {"target", ".cache", ".git"} & set(path.relative_to(ROOT).parts):
-            yield path
+    # Folders that others work in are not entered: what is in them comes and goes.
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = sorted(set(folders) - {"target", ".cache", ".git"})
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".rs"))
 
 
 def lengths():

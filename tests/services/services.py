@@ -48,8 +48,12 @@ WIDTH = max(map(len, SERVICES))
 
 def say(name: str, text: str) -> None:
     # One write, as several threads speak.
-    sys.stdout.write(f"{name:{WIDTH}}  {text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"{name:{WIDTH}}  {text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever listened is dead; what is left to do is done all the same.
+        pass
 
 
 class Commands:

@@ -27,13 +27,13 @@ const LOOK: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub struct Tidemill {
     binary: PathBuf,
+    environment: BTreeMap<String, String>,
 }
 
 /// A `tidemill run web_analytics` to be started, more than once if need be.
 #[derive(Clone, Debug)]
 pub struct Run {
     binary: PathBuf,
-    inputs: Vec<PathBuf>,
     out: PathBuf,
     options: Vec<OsString>,
     environment: BTreeMap<String, String>,
@@ -54,6 +54,7 @@ pub struct Outcome {
 pub struct Running {
     pid: u32,
     ended: Receiver<ExitStatus>,
+    status: Option<ExitStatus>,
     outputs: TempDir,
 }
 
@@ -61,7 +62,13 @@ impl Tidemill {
     /// The binary at a path.
     #[must_use]
     pub fn new(binary: impl Into<PathBuf>) -> Tidemill {
-        Tidemill { binary: binary.into() }
+        Tidemill { binary: binary.into(), environment: BTreeMap::new() }
+    }
+
+    /// The same binary, every call with these environment variables.
+    #[must_use]
+    pub fn with_environment(self, environment: BTreeMap<String, String>) -> Tidemill {
+        Tidemill { environment, ..self }
     }
 
     /// Where the binary is.
@@ -73,20 +80,28 @@ impl Tidemill {
     /// A run of the job over `inputs` to `out`, with `--json`.
     #[must_use]
     pub fn job(&self, inputs: &[PathBuf], out: &Path) -> Run {
-        Run {
-            binary: self.binary.clone(),
-            inputs: inputs.to_vec(),
-            out: out.to_owned(),
-            options: vec!["--json".into()],
-            environment: BTreeMap::new(),
-        }
+        let files = inputs.iter().map(|input| input.as_os_str().to_owned());
+        let options = ["--input".into()].into_iter().chain(files).chain(["--out".into(), out.into(), "--json".into()]);
+        self.run(out, options.collect())
+    }
+
+    /// A run of the job over topics to any places, with `--json`; `state` is a folder or `s3://BUCKET/PREFIX`.
+    #[must_use]
+    pub fn stream(&self, from: &str, to: &[String], state: &str) -> Run {
+        let places = to.iter().flat_map(|place| ["--to".into(), place.into()]);
+        let options = ["--from".into(), from.into()].into_iter().chain(places);
+        self.run(Path::new(state), options.chain(["--state".into(), state.into(), "--json".into()]).collect())
+    }
+
+    fn run(&self, out: &Path, options: Vec<OsString>) -> Run {
+        Run { binary: self.binary.clone(), out: out.to_owned(), options, environment: self.environment.clone() }
     }
 
     /// Runs the command with these arguments to its end.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Outcome {
         let mut command = Command::new(&self.binary);
-        command.args(arguments);
+        command.args(arguments).envs(&self.environment);
         Running::start(command).wait()
     }
 
@@ -96,7 +111,7 @@ impl Tidemill {
     /// The whole outcome of a query that did not exit with 0.
     pub fn try_query(&self, data: &Path, sql: &str) -> Result<Vec<u8>, Outcome> {
         let mut command = Command::new(&self.binary);
-        command.arg("query").arg("--data").arg(data).arg(sql).args(["--format", "ndjson"]);
+        command.arg("query").arg("--data").arg(data).arg(sql).args(["--format", "ndjson"]).envs(&self.environment);
         let outcome = Running::start(command).wait();
         if outcome.code == Some(0) { Ok(outcome.stdout) } else { Err(outcome) }
     }
@@ -161,7 +176,7 @@ impl Tidemill {
 }
 
 impl Run {
-    /// The folder that the run writes to.
+    /// The folder that the run writes to, or keeps its state in.
     #[must_use]
     pub fn out(&self) -> &Path {
         &self.out
@@ -202,8 +217,7 @@ impl Run {
     #[must_use]
     pub fn start(&self) -> Running {
         let mut command = Command::new(&self.binary);
-        command.args(["run", "web_analytics", "--input"]).args(&self.inputs).arg("--out").arg(&self.out);
-        command.args(&self.options).envs(&self.environment);
+        command.args(["run", "web_analytics"]).args(&self.options).envs(&self.environment);
         Running::start(command)
     }
 
@@ -269,7 +283,7 @@ impl Running {
             // Nobody listens any more where the test has failed already.
             sender.send(status).ok();
         });
-        Running { pid, ended, outputs }
+        Running { pid, ended, status: None, outputs }
     }
 
     /// Waits for the end of the child.
@@ -277,28 +291,25 @@ impl Running {
     /// # Panics
     /// When it does not end within ten minutes; it is killed then.
     #[must_use]
-    pub fn wait(self) -> Outcome {
-        match self.ended.recv_timeout(LIMIT) {
-            Ok(status) => self.outcome(status),
-            Err(_) => {
+    pub fn wait(mut self) -> Outcome {
+        match self.look(LIMIT) {
+            Some(status) => self.outcome(status),
+            None => {
                 self.signal("KILL");
-                panic!("the child hung; it had said: {}", self.said("stderr"));
+                panic!("the child hung; it had said: {}", self.said());
             }
         }
     }
 
     /// Kills the child after `delay`; gives its outcome instead if it ended before.
     #[must_use]
-    pub fn kill_after(self, delay: Duration) -> Option<Outcome> {
-        match self.ended.recv_timeout(delay) {
-            Ok(status) => Some(self.outcome(status)),
-            Err(_) => {
-                self.signal("KILL");
-                let status = self.ended.recv_timeout(LIMIT).expect("a killed child ends");
-                // It may have ended by itself just before the signal.
-                status.code().map(|_| self.outcome(status))
-            }
+    pub fn kill_after(mut self, delay: Duration) -> Option<Outcome> {
+        if self.look(delay).is_none() {
+            self.signal("KILL");
         }
+        let status = self.look(LIMIT).expect("a killed child ends");
+        // It may have ended by itself just before the signal.
+        status.code().map(|_| self.outcome(status))
     }
 
     /// Waits until `condition` holds; false if the child ended first.
@@ -310,20 +321,35 @@ impl Running {
             if condition(self.pid) {
                 return true;
             }
-            match self.ended.recv_timeout(LOOK) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(status) => {
-                    // Put back for `wait`.
-                    let (sender, ended) = channel();
-                    sender.send(status).expect("the receiver is at hand");
-                    self.ended = ended;
-                    return false;
-                }
-                Err(RecvTimeoutError::Disconnected) => panic!("the waiting thread ended without a status"),
+            if self.look(LOOK).is_some() {
+                return false;
             }
         }
         self.signal("KILL");
-        panic!("nothing happened; the child had said: {}", self.said("stderr"));
+        panic!("nothing happened; the child had said: {}", self.said());
+    }
+
+    /// Checks that the child runs.
+    ///
+    /// # Panics
+    /// When it has ended, with what it said.
+    #[track_caller]
+    pub fn assert_alive(&mut self, context: &str) {
+        if let Some(status) = self.look(Duration::ZERO) {
+            panic!("{context}: the child has ended with {status}: {}", self.said());
+        }
+    }
+
+    /// Its status, if it ends within this time.
+    fn look(&mut self, at_most: Duration) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = match self.ended.recv_timeout(at_most) {
+                Ok(status) => Some(status),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => panic!("the waiting thread ended without a status"),
+            };
+        }
+        self.status
     }
 
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`, `INT`, `KILL`).
@@ -335,14 +361,27 @@ impl Running {
         sent.expect("a shell to send signals with");
     }
 
-    fn outcome(&self, status: ExitStatus) -> Outcome {
-        let stdout = fs::read(self.outputs.path().join("stdout")).unwrap_or_default();
-        Outcome { code: status.code(), stdout, stderr: self.said("stderr") }
+    /// What it has said on standard error so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.read("stderr")).into_owned()
     }
 
-    fn said(&self, name: &str) -> String {
-        let bytes = fs::read(self.outputs.path().join(name)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+    fn outcome(&self, status: ExitStatus) -> Outcome {
+        Outcome { code: status.code(), stdout: self.read("stdout"), stderr: self.said() }
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.outputs.path().join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    /// A child that a failed test leaves behind would write on.
+    fn drop(&mut self) {
+        if self.look(Duration::ZERO).is_none() {
+            self.signal("KILL");
+        }
     }
 }
 

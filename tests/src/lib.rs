@@ -2,7 +2,12 @@
 //!
 //! Everything here may panic: it is test code that happens to be shared, and a panic with a sentence is its report.
 
+pub mod chaos;
 pub mod corpus;
 pub mod harness;
 pub mod oracle;
+pub mod published;
 pub mod rows;
+pub mod services;
+pub mod stream;
+pub mod topics;

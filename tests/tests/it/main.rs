@@ -3,9 +3,13 @@
 //! The modules say `cfg(test)` so that the lints know the helpers in them for test code.
 
 #[cfg(test)]
+mod avro;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod chaos_services;
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
