@@ -13,10 +13,12 @@ SERVICES := $(PYTHON) tests/services/services.py
 # The schedule of `make chaos-files`.
 SEED ?= 1
 KILLS ?= 60
+# The events of `make kafka-million`.
+EVENTS ?= 1000000
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files services services-stop services-wipe
+.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files chaos-services kafka-million services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +60,13 @@ bench-rules: ## Measure the hot rules one by one.
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos:: -- --nocapture
+
+chaos-services: venv ## Kill the job and the services around it KILLS times by the schedule of SEED; every place must equal the oracle.
+	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos_services:: -- --nocapture
+
+kafka-million: venv ## A million events through Kafka into ClickHouse, S3 and topics, compared row for row (EVENTS=N).
+	EVENTS=$(EVENTS) cargo test --locked --package tidemill-tests --test it \
+		streams::every_place_equals_the_oracle_for_seed_1 -- --nocapture
 
 services: ## Start Kafka, ClickHouse, a schema registry, S3 and toxiproxy on this machine.
 	$(SERVICES) start
