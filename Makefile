@@ -9,6 +9,8 @@ VENV := .cache/venv
 ORACLE := $(VENV)/installed
 
 SERVICES := $(PYTHON) tests/services/services.py
+# The services of `make test`: their logs are in logs/ there.
+TEST_SERVICES := .cache/services/test
 
 # The schedule of `make chaos-files`.
 SEED ?= 1
@@ -18,14 +20,18 @@ EVENTS ?= 1000000
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench bench-rules chaos-files chaos-services kafka-million services services-stop services-wipe
+.PHONY: help test venv lint fmt docs checks demo bench bench-kafka bench-rules chaos-files chaos-services kafka-million services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Lints before tests: they fail sooner. Documentation and clippy share their build, tests have their own.
-test: venv lint docs ## Install the oracle's engine, then lint, build the docs and run every test.
-	cargo test --workspace --locked
+test: venv lint docs ## Install what the tests need, lint, build the docs and run every test, on real services that end with it.
+	cargo test --workspace --locked --no-run
+	trap '$(SERVICES) stop --dir $(TEST_SERVICES)' EXIT; \
+		$(SERVICES) start --dir $(TEST_SERVICES); \
+		eval "$$($(SERVICES) env --dir $(TEST_SERVICES))"; \
+		cargo test --workspace --locked
 
 venv: $(ORACLE) ## Install the independent engine of the oracle tests under .cache/.
 
@@ -55,17 +61,22 @@ bench: ## Measure workload S beside a hand-written loop, rounds interleaved (BEN
 	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench
 	target/release/bench $(BENCH)
 
+bench-kafka: ## Measure Kafka to ClickHouse beside a bare consumer, on the services that run or are started (BENCH="--rounds N").
+	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench --bin bench-kafka
+	$(PYTHON) tests/services/services.py start kafka clickhouse
+	eval "$$($(PYTHON) tests/services/services.py env)" && target/release/bench-kafka $(BENCH)
+
 bench-rules: ## Measure the hot rules one by one.
 	cargo bench --locked --package tidemill-benches --bench rules
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
-	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos:: -- --nocapture
+	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos:: -- --nocapture
 
 chaos-services: venv ## Kill the job and the services around it KILLS times by the schedule of SEED; every place must equal the oracle.
-	SEED=$(SEED) KILLS=$(KILLS) cargo test --locked --package tidemill-tests --test it chaos_services:: -- --nocapture
+	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos_services:: -- --nocapture
 
 kafka-million: venv ## A million events through Kafka into ClickHouse, S3 and topics, compared row for row (EVENTS=N).
-	EVENTS=$(EVENTS) cargo test --locked --package tidemill-tests --test it \
+	EVENTS=$(EVENTS) cargo test --workspace --locked --test it \
 		streams::every_place_equals_the_oracle_for_seed_1 -- --nocapture
 
 services: ## Start Kafka, ClickHouse, a schema registry, S3 and toxiproxy on this machine.

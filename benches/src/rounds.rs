@@ -80,7 +80,6 @@ pub fn contestants() -> Vec<Contestant> {
             for exactly_once in ["on", "off"] {
                 let mut options = vec!["--workers".into(), workers.to_string()];
                 options.extend(["--exactly-once".into(), exactly_once.into()]);
-                options.extend(["--checkpoint-every".into(), "1s".into()]);
                 if !archive {
                     options.extend(["--disable-sink".into(), "raw_events".into()]);
                 }
@@ -93,6 +92,12 @@ pub fn contestants() -> Vec<Contestant> {
             }
         }
     }
+    let every_second = ["--workers", "2", "--checkpoint-every", "1s", "--disable-sink", "raw_events"];
+    all.push(Contestant {
+        name: "2 workers, a checkpoint every second, without archive".into(),
+        options: every_second.map(String::from).to_vec(),
+        is_loop: false,
+    });
     all
 }
 

@@ -251,7 +251,7 @@ pub fn run(
         Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, (&state, Some(sink_start(&journal)))));
 
     let reader = open_reader(&registry, &env, &state, options)?;
-    let (snapshots, snapshot_thread) = writer::start(Arc::clone(&context.store), journal.run(), requests.clone())
+    let (snapshots, snapshot_threads) = writer::start(&context.store, journal.run(), &requests)
         .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
     let durable = journal.durable();
     *env.snapshots.lock().expect("no panic while it is held") = Some(snapshots.clone());
@@ -294,7 +294,9 @@ pub fn run(
     let ended = join("the log's thread", log_thread, &shared).flatten();
     drop((requests, env));
     drop(observers);
-    join("the checkpoint thread", snapshot_thread, &shared);
+    for thread in snapshot_threads {
+        join("a checkpoint thread", thread, &shared);
+    }
     if let Some(error) = shared.take_failure() {
         return Err(error);
     }

@@ -1,7 +1,8 @@
-//! The thread that encodes, stores and folds pieces, so that a worker's stall at a checkpoint is one channel send.
+//! The threads that encode, store and fold pieces, so that a worker's stall at a checkpoint is one channel send.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use tidemill_log::Store;
@@ -41,30 +42,53 @@ pub(crate) enum Request {
     },
 }
 
-/// Starts the thread; it ends when all senders are gone.
+/// While one piece is synced, another one is encoded.
+const THREADS: usize = 2;
+
+/// Starts the threads; they end when all senders are gone.
 pub(crate) fn start(
-    store: Arc<dyn Store>,
+    store: &Arc<dyn Store>,
     run: u64,
-    requests: Requests,
-) -> std::io::Result<(Sender<Request>, JoinHandle<()>)> {
+    requests: &Requests,
+) -> std::io::Result<(Sender<Request>, Vec<JoinHandle<()>>)> {
     let (sender, receiver) = channel();
-    let work = move || {
-        if let Err(error) = serve(&*store, run, &receiver, &requests) {
-            requests.fail(error);
-        }
-    };
-    let thread = thread::Builder::new().name("checkpoints".into()).spawn(work)?;
-    Ok((sender, thread))
+    let todo = Arc::new(Todo { receiver: Mutex::new(receiver), folds: AtomicU64::new(0), run });
+    let mut threads = Vec::new();
+    for number in 0..THREADS {
+        let (todo, store, requests) = (Arc::clone(&todo), Arc::clone(store), requests.clone());
+        let work = move || {
+            while let Some(request) = todo.next() {
+                if let Err(error) = todo.serve(&*store, request, &requests) {
+                    requests.fail(error);
+                }
+            }
+        };
+        threads.push(thread::Builder::new().name(format!("checkpoints {number}")).spawn(work)?);
+    }
+    Ok((sender, threads))
 }
 
-fn serve(store: &dyn Store, run: u64, receiver: &Receiver<Request>, requests: &Requests) -> Result<(), RunError> {
-    let mut folds = 0_u64;
-    while let Ok(request) = receiver.recv() {
+/// What the threads share.
+struct Todo {
+    receiver: Mutex<Receiver<Request>>,
+    /// Folds begun, which name what they write.
+    folds: AtomicU64,
+    run: u64,
+}
+
+impl Todo {
+    fn next(&self) -> Option<Request> {
+        self.receiver.lock().expect("no panic while it is held").recv().ok()
+    }
+
+    fn serve(&self, store: &dyn Store, request: Request, requests: &Requests) -> Result<(), RunError> {
+        let run = self.run;
         match request {
             Request::Write { operator, worker, epoch, changes, reply, wake } => {
                 let path = format!("_tidemill/state/{operator}/{epoch:012}-{run:06}-{worker:04}");
                 let sections = (changes.encode)();
                 let bytes = piece::encode(&sections);
+                drop(sections);
                 store.put(&path, &bytes)?;
                 let (bytes, expires) = (bytes.len() as u64, changes.expires);
                 let piece = PieceRef { path, bytes, first: epoch, last: epoch, expires };
@@ -73,14 +97,14 @@ fn serve(store: &dyn Store, run: u64, receiver: &Receiver<Request>, requests: &R
                 let _ = wake.activate();
             }
             Request::Fold { operator, plan, fold, watermark } => {
-                folds += 1;
-                let path = format!("_tidemill/state/{operator}/fold-{run:06}-{folds:08}");
+                let number = self.folds.fetch_add(1, Ordering::Relaxed) + 1;
+                let path = format!("_tidemill/state/{operator}/fold-{run:06}-{number:08}");
                 let piece = fold_pieces(store, path, &plan, fold, watermark)?;
                 requests.folded(operator, piece);
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn fold_pieces(

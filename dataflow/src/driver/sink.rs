@@ -32,9 +32,14 @@ struct Job {
     rows: Vec<RecordBatch>,
 }
 
-struct Written {
-    epoch: Epoch,
-    files: Vec<DataFile>,
+/// What the writer's thread has to say.
+enum Progress {
+    /// The sink was opened: it fenced earlier runs and found everything as it should be.
+    Opened,
+    Written {
+        epoch: Epoch,
+        files: Vec<DataFile>,
+    },
 }
 
 pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'static str, table: TableSink<D>) {
@@ -70,9 +75,11 @@ pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'stat
     let env = Arc::clone(&flow.env);
     let mine = flow.worker() == owner;
 
-    builder.build(move |initial| {
-        drop(initial);
+    builder.build(move |mut initial| {
         let jobs = if mine { start_writer(&env, &table, writer(), wake) } else { None };
+        // No epoch is committed before every sink was opened, not even one that has no rows for it: what a sink finds when
+        // it is opened is compared with what the log said when the run began.
+        let mut unopened = initial.pop().filter(|_| jobs.is_some());
         let mut pending: PendingByTime<Capability<Epoch>, Vec<Rows>> = PendingByTime::new();
         let mut writing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
         move |frontiers| {
@@ -82,7 +89,11 @@ pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'stat
             });
             bound.for_each(|_, _| {});
             let Some((jobs, written)) = &jobs else { return };
-            while let Ok(Written { epoch, files }) = written.try_recv() {
+            while let Ok(progress) = written.try_recv() {
+                let Progress::Written { epoch, files } = progress else {
+                    drop(unopened.take());
+                    continue;
+                };
                 let capability = writing.remove(&epoch).expect("an epoch is written once");
                 acks_out.activate().session(&capability).give(Ack::Files { table: table.clone(), files });
             }
@@ -110,7 +121,7 @@ fn failed(table: String, error: SinkError) -> RunError {
     }
 }
 
-type Link = (Sender<Job>, Receiver<Written>);
+type Link = (Sender<Job>, Receiver<Progress>);
 
 fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, wake: SyncActivator) -> Option<Link> {
     // A dry build has no run to write for.
@@ -123,6 +134,9 @@ fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, w
         if let Err(error) = writer.open(&start) {
             return env.shared.fail(failed(name, error));
         }
+        // It fails only when the worker is gone, and then the run is over anyway.
+        let _ = done.send(Progress::Opened);
+        let _ = wake.activate();
         let mut hang = env.faults.hang_sink.clone().filter(|hang| hang.table == name);
         for Job { epoch, rows } in todo {
             if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
@@ -131,7 +145,7 @@ fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, w
             match writer.write_epoch(epoch, SHARD, rows) {
                 Ok(files) => {
                     // Both fail only when the worker is gone, and then the run is over anyway.
-                    let _ = done.send(Written { epoch, files });
+                    let _ = done.send(Progress::Written { epoch, files });
                     let _ = wake.activate();
                 }
                 Err(error) => return env.shared.fail(failed(name, error)),

@@ -56,8 +56,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     }
     if before.as_ref().is_none_or(|state| !state.ended()) {
         // A mistyped or changed input is refused before this run takes the folder over from one that may be alive.
-        let recorded =
-            before.iter().flat_map(|state| state.committed_partitions().into_values()).map(as_the_connector_left_it);
+        let recorded = before.iter().flat_map(|state| state.bound_partitions().values().cloned());
+        let recorded = recorded.map(as_the_connector_left_it);
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let gauges = Arc::new(Gauges::default());
