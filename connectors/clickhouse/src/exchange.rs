@@ -46,7 +46,8 @@ pub fn plan_exchange(target: &Target, specs: &[TableSpec], suffix: &str) -> Resu
     Ok(plan)
 }
 
-/// Carries out a plan; what it has done before, it does not do again.
+/// Carries out a plan; what it has done before, it does not do again. Tables that are neither as they were planned nor as
+/// they were to become (a database that was restored or moved since) are left alone.
 ///
 /// Each table changes places at once, the tables of a set one after the other.
 ///
@@ -56,7 +57,7 @@ pub fn exchange(target: &Target, plan: &[Exchange]) -> Result<(), ClickHouseErro
     let client = Client::patient(target)?;
     let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
     for Exchange { live, rebuilt, uuid } in plan {
-        if found.get(live).is_some_and(|object| object.uuid == *uuid) {
+        if found.get(rebuilt).is_none_or(|object| object.uuid != *uuid) {
             continue;
         }
         let statement = format!("EXCHANGE TABLES {live} AND {rebuilt}");

@@ -2,10 +2,12 @@
 //!
 //! A server that is away, busy or out of memory is asked again, for ever, with pauses that double; a repeated insert is
 //! recognised by its token (INV-3), so an attempt of which nobody knows how it ended is simply repeated. That waiting
-//! has begun is said once, and once that it has ended. While the sink waits, the memory budget stops the source (INV-8).
+//! has begun is said once, and once that it has ended, however many tables wait. While a sink waits, the memory budget
+//! stops the source (INV-8).
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clickhouse::error::Error;
@@ -143,6 +145,43 @@ pub(crate) enum Ended {
     Refused(Error, Verdict),
 }
 
+/// How many wait for one server; clones of an address share it. It is no part of what the address is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waiters(Arc<AtomicUsize>);
+
+impl PartialEq for Waiters {
+    fn eq(&self, _: &Waiters) -> bool {
+        true
+    }
+}
+
+impl Eq for Waiters {}
+
+/// One of those who wait, for as long as it lives.
+struct Wait {
+    waiters: Waiters,
+    is_the_first: bool,
+}
+
+impl Wait {
+    fn new(waiters: &Waiters) -> Wait {
+        Wait { is_the_first: waiters.0.fetch_add(1, Ordering::Relaxed) == 0, waiters: waiters.clone() }
+    }
+
+    /// Ends the wait; gives whether nobody else waits.
+    fn was_the_last(self) -> bool {
+        let waiters = self.waiters.clone();
+        drop(self);
+        waiters.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.waiters.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Calls until there is an answer that asking again would not change.
 pub(crate) fn until_answered<T>(
     client: &Client,
@@ -150,12 +189,12 @@ pub(crate) fn until_answered<T>(
     mut call: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Ended> {
     let mut pause = FIRST_PAUSE;
-    let mut waiting = false;
+    let mut wait = None;
     loop {
         fence().map_err(Ended::Fenced)?;
         let error = match call() {
             Ok(answer) => {
-                if waiting {
+                if wait.take().is_some_and(Wait::was_the_last) {
                     info!("ClickHouse at {} answers again", client.target().at());
                 }
                 return Ok(answer);
@@ -166,9 +205,11 @@ pub(crate) fn until_answered<T>(
             Verdict::Retry => {}
             verdict => return Err(Ended::Refused(error, verdict)),
         }
-        if !waiting {
-            waiting = true;
-            warn!("waiting for ClickHouse at {}: {}", client.target().at(), chain(&error));
+        if wait.is_none() {
+            let begun = wait.insert(Wait::new(client.target().waiters()));
+            if begun.is_the_first {
+                warn!("waiting for ClickHouse at {}: {}", client.target().at(), chain(&error));
+            }
         }
         client.wait(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -231,6 +272,16 @@ mod tests {
         assert_eq!(judge(&Error::TimedOut), Verdict::Retry);
         assert_eq!(judge(&Error::Network("connection refused".into())), Verdict::Retry);
         assert_eq!(judge(&Error::SchemaMismatch("x".to_owned())), Verdict::Fatal);
+    }
+
+    #[test]
+    fn of_many_who_wait_one_says_so_and_one_that_it_is_over() {
+        let waiters = Waiters::default();
+        let (first, second) = (Wait::new(&waiters), Wait::new(&waiters.clone()));
+        assert!(first.is_the_first && !second.is_the_first);
+        assert!(!first.was_the_last() && second.was_the_last());
+        drop(Wait::new(&waiters));
+        assert!(Wait::new(&waiters).is_the_first, "one that gave up waits no more");
     }
 
     #[test]

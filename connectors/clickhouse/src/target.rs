@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::ClickHouseError;
+use crate::retry::Waiters;
 
 const SCHEME: &str = "clickhouse://";
 
@@ -15,6 +16,7 @@ pub struct Target {
     secure: bool,
     user: Option<String>,
     password: Option<String>,
+    waiters: Waiters,
 }
 
 impl Target {
@@ -60,6 +62,7 @@ impl Target {
             secure,
             user: given(user),
             password: given(password),
+            waiters: Waiters::default(),
         })
     }
 
@@ -77,6 +80,11 @@ impl Target {
 
     pub(crate) fn url(&self) -> String {
         format!("{}://{}:{}/", if self.secure { "https" } else { "http" }, self.host, self.port)
+    }
+
+    /// Those who wait for this server, through this address and its clones.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     pub(crate) fn user(&self) -> Option<&str> {

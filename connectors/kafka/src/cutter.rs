@@ -22,6 +22,8 @@ pub(crate) enum Polled {
     End,
     /// Nothing now.
     Nothing,
+    /// There is a message, and it cannot be passed on yet.
+    Held,
 }
 
 /// Where messages come from; never waits.
@@ -129,7 +131,7 @@ impl Cutter {
             return Ok(self.front(limit, stop));
         }
         let halt = self.fill(feed, limit, stop)?;
-        let whole = halt != Halt::Waiting || self.cutting == Cutting::AsItComes;
+        let whole = halt != Halt::Waiting || (self.cutting == Cutting::AsItComes && until.is_none());
         let block = if self.frame.is_empty() || !whole { None } else { Some(self.hand_out()) };
         let to_the_end = halt == Halt::End && stop != u64::MAX;
         if self.frame.is_empty() && (halt == Halt::Reached || to_the_end && stop <= self.known_end) {
@@ -157,7 +159,7 @@ impl Cutter {
             let mut halt = None;
             let polled = feed.poll(&mut |offset, payload| halt = self.offer(offset, payload, limit, stop))?;
             match polled {
-                Polled::Message => self.at_end = false,
+                Polled::Message | Polled::Held => self.at_end = false,
                 Polled::End => self.at_end = true,
                 Polled::Nothing => {}
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -107,6 +107,8 @@ pub(crate) struct Inbox {
     schema: Option<[u8; 4]>,
     /// An Avro message whose schema is waited for.
     unprepared: Option<(u64, Vec<u8>)>,
+    /// When its schema was asked for.
+    asked: Option<Instant>,
 }
 
 impl Inbox {
@@ -123,7 +125,7 @@ impl Inbox {
         let watch = Arc::clone(consumer.context());
         queue.set_nonempty_callback(move || watch.arrived());
         let (consumer, topic) = (Arc::clone(consumer), topic.to_owned());
-        Ok(Inbox { consumer, queue, topic, id, next, avro, schema: None, unprepared: None })
+        Ok(Inbox { consumer, queue, topic, id, next, avro, schema: None, unprepared: None, asked: None })
     }
 
     /// Passes an Avro message on if its schema is at hand, or known to be unknown; keeps it else.
@@ -148,7 +150,8 @@ impl Inbox {
                         warn!("the schema of {} is waited for: {problem}", place());
                     }
                     self.unprepared = Some((offset, framed));
-                    return Polled::Nothing;
+                    self.asked = Some(now());
+                    return Polled::Held;
                 }
             }
         }
@@ -201,8 +204,19 @@ fn unusable(topic: &str, id: i32, problem: &str) -> SourceError {
     SourceError::Io { partition: name(topic, id), source: io::Error::other(problem.to_owned()) }
 }
 
+/// Between two questions for a schema that is waited for.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+#[expect(clippy::disallowed_methods, reason = "when to ask a registry again reaches no result")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 impl Feed for Inbox {
     fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError> {
+        if self.unprepared.is_some() && self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return Ok(Polled::Held);
+        }
         if let Some(kept) = self.unprepared.take() {
             return Ok(self.pass_avro(kept, Waited::Before, take));
         }

@@ -23,7 +23,7 @@ const SILENT_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at partitions that had nothing.
 const LULL: Duration = Duration::from_millis(10);
 
-/// Measures time but for the spans in which the engine held the source back.
+/// Measures time but for the spans in which the engine held the source back: what is read may wait for a worker.
 struct Awake {
     passed: Duration,
     seen: Instant,
@@ -123,18 +123,17 @@ impl Reader {
         silence: &mut Silence,
         silent: &mut Duration,
     ) -> Result<EpochCut, Halt> {
-        let begun = awake.tick();
+        let begun = now();
         let mut read = vec![0_u64; self.partitions.len()];
         let mut budget = self.config.epoch_bytes;
+        let mut round = usize::try_from(epoch).unwrap_or_default();
         let (stopping, silent_now) = loop {
             self.find_partitions()?;
             read.resize(self.partitions.len(), 0);
-            let came = self.read_round(epoch, &mut budget, &mut read)?;
-            if came > 0 {
-                // It may have waited for a worker to make room.
-                awake.skip();
-            }
             let passed = awake.tick();
+            let came = self.read_round(epoch, round, &mut budget, &mut read)?;
+            round = round.wrapping_add(1);
+            awake.skip();
             let changed = self.judge_idleness(&read, silence, passed);
             let silent_now = if self.partitions.iter().all(|p| p.idle) { silence.of_all(passed) } else { None };
             let goes_on = silent_now.is_some_and(|now| now >= *silent + SILENT_EVERY || now < *silent);
@@ -145,7 +144,7 @@ impl Reader {
             if self.shared.stopping() {
                 break (true, silent_now);
             }
-            if budget < SLIVER || (any && passed.saturating_sub(begun) >= self.config.epoch_every) {
+            if budget < SLIVER || (any && begun.elapsed() >= self.config.epoch_every) {
                 break (false, silent_now);
             }
             if came == 0 {
@@ -169,8 +168,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes from every partition that need not wait what is there; gives the bytes.
-    fn read_round(&mut self, epoch: Epoch, budget: &mut u64, read: &mut [u64]) -> Result<u64, Halt> {
+    /// Takes from every partition that need not wait a block of what is there; gives the bytes. Each round begins with
+    /// another partition, so that a small epoch does not leave the last ones out for ever.
+    fn read_round(&mut self, epoch: Epoch, round: usize, budget: &mut u64, read: &mut [u64]) -> Result<u64, Halt> {
         let known = self.shared.latest_positions();
         let position = |(n, p): (usize, &Partition)| known.get(n).copied().flatten().or(p.head);
         let positions: Vec<Watermark> = self.partitions.iter().enumerate().map(position).collect();
@@ -178,7 +178,10 @@ impl Reader {
         let caught_up: Vec<bool> = numbers.clone().map(|number| self.reader.position(number).caught_up).collect();
         let held = held_back(&positions, &caught_up);
         let mut came = 0;
-        for number in numbers.filter(|number| !held[*number as usize]) {
+        let begin = round % self.partitions.len().max(1);
+        let numbers: Vec<u32> = numbers.collect();
+        let (before, after) = numbers.split_at(begin);
+        for number in after.iter().chain(before).copied().filter(|number| !held[*number as usize]) {
             if *budget < SLIVER {
                 break;
             }

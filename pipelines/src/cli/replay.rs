@@ -22,7 +22,7 @@ use tidemill_clickhouse::{
 };
 use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunOptions, StopHandle};
+use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunOptions, StopHandle};
 use tidemill_dataflow::time::EventTime;
 use tidemill_kafka::{KafkaConfig, KafkaSource, Start};
 use tidemill_log::{Commit, Entry, Location, Log, LogOptions, LogState, Seal, Store, reader};
@@ -75,6 +75,10 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
     if suffix.is_empty() || !suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return Err(Failure::usage(format!("--into {suffix}: give letters, digits and underscores, such as _rebuilt")));
     }
+    if arguments.swap && (arguments.since.is_some() || arguments.until.is_some()) {
+        return Err(Failure::usage("--swap needs all of the time: leave out --since and --until"));
+    }
+    let archive = !arguments.from.starts_with("kafka://");
     let target = clickhouse_target(&arguments.to)?;
     let live_store = open(&arguments.state)?;
     let live = read(&live_store, &arguments.state)?
@@ -89,26 +93,29 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
     }
     let specs = tables::all();
     let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
-    apply_tables(&target, &rebuilt, Retention::default()).map_err(of_clickhouse)?;
+    apply_tables(&target, &rebuilt, Retention::default()).map_err(|error| of_clickhouse(&error))?;
     rebuild(arguments, &live, &target, Arc::clone(&store))?;
     say(&format!("rebuilt through epoch {floor} of the live run"))?;
 
     let now = read(&live_store, &arguments.state)?.and_then(|state| state.committed());
     if now != Some(floor) {
-        let gone_on = "the live run has gone on meanwhile; stop it and repeat this to compare";
+        let gone_on = if archive {
+            "the live run has gone on meanwhile; stop it and repeat this with another --into to compare"
+        } else {
+            "the live run has gone on meanwhile; stop it and repeat this to compare"
+        };
         return if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
     }
     if arguments.since.is_some() || arguments.until.is_some() {
         return say("not compared: the rebuilt tables hold a part of the time only");
     }
-    let archive = !arguments.from.starts_with("kafka://");
     let compared = specs.iter().filter(|spec| !archive || spec.name != "unverified_events");
     compare(&target, compared, suffix)?;
     if arguments.swap { swap(&target, &specs, suffix, live_store, store, floor) } else { Ok(()) }
 }
 
-fn of_clickhouse(error: ClickHouseError) -> Failure {
-    Failure::failed(with_causes(&error))
+fn of_clickhouse(error: &ClickHouseError) -> Failure {
+    Failure::failed(with_causes(error))
 }
 
 fn open(place: &Location) -> Result<Arc<dyn Store>, Failure> {
@@ -189,8 +196,8 @@ fn compare<'a>(target: &Target, specs: impl Iterator<Item = &'a TableSpec>, suff
         let rebuilt = suffixed(spec, suffix).name;
         let by = format!("toDate({})", spec.columns[spec.time].name);
         let (there, anew) = (
-            digest(target, &spec.name, &by).map_err(of_clickhouse)?,
-            digest(target, &rebuilt, &by).map_err(of_clickhouse)?,
+            digest(target, &spec.name, &by).map_err(|error| of_clickhouse(&error))?,
+            digest(target, &rebuilt, &by).map_err(|error| of_clickhouse(&error))?,
         );
         for one in &there {
             let other = anew.iter().find(|other| other.partition == one.partition);
@@ -200,7 +207,8 @@ fn compare<'a>(target: &Target, specs: impl Iterator<Item = &'a TableSpec>, suff
         let differs = there.iter().chain(&anew).find(|one| !(there.contains(one) && anew.contains(one)));
         if let Some(one) = differs {
             let within = Partition { by, value: one.partition.clone() };
-            let first = first_difference(target, &spec.name, &rebuilt, Some(&within)).map_err(of_clickhouse)?;
+            let first =
+                first_difference(target, &spec.name, &rebuilt, Some(&within)).map_err(|error| of_clickhouse(&error))?;
             let row = first.map_or_else(
                 || "they agree by now: something still writes to one of them".to_owned(),
                 |found| {
@@ -225,10 +233,10 @@ fn swap(
     store: Arc<dyn Store>,
     floor: u64,
 ) -> Result<(), Failure> {
-    let plan = plan_exchange(target, specs, suffix).map_err(of_clickhouse)?;
+    let plan = plan_exchange(target, specs, suffix).map_err(|error| of_clickhouse(&error))?;
     let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
     record(live_store, floor, &recorded)?;
-    exchange(target, &plan).map_err(of_clickhouse)?;
+    exchange(target, &plan).map_err(|error| of_clickhouse(&error))?;
     // From here on a replay with this suffix would add to what was live before.
     let own = read(&store, &Location::Folder(suffix.into()))?.and_then(|state| state.committed());
     if let Some(own) = own {
@@ -239,7 +247,7 @@ fn swap(
 
 /// Appends the exchange to a log as a run of its own: whoever wrote the log before is fenced.
 fn record(store: Arc<dyn Store>, floor: u64, plan: &serde_json::Value) -> Result<(), Failure> {
-    let failed = |error: tidemill_log::LogError| Failure::failed(with_causes(&error));
+    let failed = |error: tidemill_log::LogError| Failure::from(RunError::Log(error));
     let mut log = Log::start(store, LogOptions::default()).map_err(failed)?.log;
     let (run, state) = (log.run(), log.state().clone());
     if state.committed() != Some(floor) || state.bound() != Some(floor) {
@@ -272,7 +280,7 @@ pub(crate) fn finish_exchange(state: &LogState, targets: &[SinkTarget]) -> Resul
     })?;
     for target in targets {
         if let SinkTarget::ClickHouse(target) = target {
-            exchange(target, &plan).map_err(of_clickhouse)?;
+            exchange(target, &plan).map_err(|error| of_clickhouse(&error))?;
         }
     }
     Ok(())

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use serde_json::json;
+use tidemill_clickhouse::ClickHouseError;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunReport, StopHandle};
-use tidemill_dataflow::source::{PartitionBinding, Source, as_the_connector_left_it};
+use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_kafka::Fenced;
 use tidemill_log::{Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
@@ -73,9 +74,21 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
     let progress = Progress::start(Arc::clone(&gauges));
     let ended = runtime::run(pipeline, &job.options, context, &stop);
     drop(progress);
-    let report = ended.map_err(failure)?;
+    let report = match ended {
+        // It was asked to stop before it could read again what was bound: that is for the next start.
+        Err(RunError::Source(SourceError::Interrupted { .. })) => {
+            let state = existing(&job)?.unwrap_or_default();
+            RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
+        }
+        ended => ended.map_err(failure)?,
+    };
     let read_before = before.as_ref().map_or(0, |state| counter(state, "events/read"));
     print(&job, &report, &Usage::of(clock, read_before))
+}
+
+/// Whether the tables are not what this state wrote, or not as they have to be.
+fn refused(error: &ClickHouseError) -> bool {
+    matches!(error, ClickHouseError::Owner(_) | ClickHouseError::Differs { .. } | ClickHouseError::Window { .. })
 }
 
 /// A sink that met a later run's producer was fenced like one that met it in the log.
@@ -83,6 +96,9 @@ pub(crate) fn failure(error: RunError) -> Failure {
     match &error {
         RunError::Sink { error: cause, .. } if cause.downcast_ref::<Fenced>().is_some() => {
             Failure::fenced(with_causes(&error))
+        }
+        RunError::Sink { error: cause, .. } if cause.downcast_ref().is_some_and(refused) => {
+            Failure::refused(with_causes(&error))
         }
         _ => Failure::from(error),
     }

@@ -30,9 +30,9 @@ impl Tee {
     ) -> Result<Vec<R>, SinkError> {
         let call = &call;
         thread::scope(|scope| {
-            let calls = self.writers.iter_mut().map(|writer| scope.spawn(move || call(&mut **writer)));
-            let calls: Vec<_> = calls.collect();
-            calls.into_iter().map(|call| call.join().expect("a panic ends the process")).collect()
+            let begun = self.writers.iter_mut().map(|writer| scope.spawn(move || call(&mut **writer)));
+            let begun: Vec<_> = begun.collect();
+            begun.into_iter().map(|one| one.join().expect("a panic ends the process")).collect()
         })
     }
 }

@@ -46,9 +46,13 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     let Pipeline::WebAnalytics = arguments.pipeline;
     let faults = std::env::var("TIDEMILL_FAULTS").unwrap_or_default();
     let faults = Faults::parse(&faults).map_err(|problem| Failure::usage(format!("TIDEMILL_FAULTS: {problem}")))?;
+    if arguments.drain && arguments.from.is_some() && !arguments.until_end {
+        return Err(Failure::usage("--drain declares the end of the input: topics have one only with --until-end"));
+    }
     let places = places(&arguments)?;
     let exactly_once = arguments.exactly_once == Switch::On;
-    if !exactly_once && !(places.clickhouse.is_empty() && places.kafka.is_empty()) {
+    let elsewhere = !places.clickhouse.is_empty() || !places.kafka.is_empty();
+    if elsewhere && !exactly_once {
         return Err(Failure::usage(
             "--exactly-once off is for a folder only: leave out --to, or the option".to_owned(),
         ));
