@@ -65,6 +65,21 @@ impl Tidemill {
         Tidemill { binary: binary.into(), environment: BTreeMap::new() }
     }
 
+    /// The binary that `TIDEMILL_BINARY` names, or the one beside the program that asks.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn to_be_measured() -> Tidemill {
+        let beside = || {
+            let own = std::env::current_exe().expect("a running program has a path");
+            own.with_file_name("tidemill-under-test")
+        };
+        let binary = std::env::var_os("TIDEMILL_BINARY").map_or_else(beside, PathBuf::from);
+        assert!(binary.is_file(), "{} is missing; build it, or name another in TIDEMILL_BINARY", binary.display());
+        Tidemill::new(binary)
+    }
+
     /// The same binary, every call with these environment variables.
     #[must_use]
     pub fn with_environment(self, environment: BTreeMap<String, String>) -> Tidemill {
@@ -350,6 +365,12 @@ impl Running {
             };
         }
         self.status
+    }
+
+    /// Its resident memory in bytes now; 0 when it is gone.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        resident_bytes(self.pid)
     }
 
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`, `INT`, `KILL`).

@@ -10,7 +10,7 @@ use crate::harness::{Run, Tidemill};
 use crate::oracle::Oracle;
 use crate::published;
 use crate::rows::{QUERIES, Tables};
-use crate::services::{Database, Services, read_lines, unique};
+use crate::services::{Database, Services, read_lines, unique, wait_until};
 use crate::topics::Topics;
 
 /// A pipeline's places, under names that nobody else has.
@@ -96,13 +96,31 @@ impl Stream {
         assert_eq!(made.code, Some(0), "{}", made.stderr);
     }
 
+    /// The topics that are read, as a command line names them.
+    #[must_use]
+    pub fn source(&self) -> String {
+        format!("kafka://{}?topics={}.events.*&group={}", self.brokers, self.name, self.name)
+    }
+
     /// The run from all topics to all places.
     #[must_use]
     pub fn run(&self, state: &str) -> Run {
-        let from = format!("kafka://{}?topics={}.events.*&group={}", self.brokers, self.name, self.name);
+        let from = self.source();
         let kafka = format!("kafka://{}/{}.out.", self.brokers, self.name);
         let to = [self.database.address_by(&self.clickhouse_by), self.lake.clone(), kafka];
         self.tidemill.stream(&from, &to, state)
+    }
+
+    /// Waits until ClickHouse shows exactly so many events; calls `look` each time that it does not yet.
+    ///
+    /// # Panics
+    /// When it does not within five minutes.
+    #[track_caller]
+    pub fn until_visible(&self, events: u64, mut look: impl FnMut()) {
+        wait_until(&format!("{events} events are visible"), || {
+            look();
+            self.database.try_numbers("SELECT count() FROM raw_events") == Ok(vec![events])
+        });
     }
 
     /// How far ClickHouse says it is: epochs; 0 before the first.

@@ -25,6 +25,8 @@ mod lifecycle;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod replay;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod tables;
@@ -33,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tidemill_tests::harness::Tidemill;
+use tidemill_tests::harness::{Outcome, Running, Tidemill};
 
 /// The command under test.
 fn tidemill() -> Tidemill {
@@ -65,6 +67,16 @@ fn assert_engine_agrees(inputs: &[PathBuf], data: &Path, options: &[&str]) {
     let done = command.output().expect("the interpreter starts");
     let said = [done.stdout, done.stderr].concat();
     assert!(done.status.success(), "{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&said));
+}
+
+/// Ends a live run and expects that it ended because it was asked to.
+#[track_caller]
+fn stop(running: Running) -> Outcome {
+    running.signal("TERM");
+    let outcome = running.wait();
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.json()["status"], "stopped", "{}", outcome.stderr);
+    outcome
 }
 
 /// A counter of the `--json` line.

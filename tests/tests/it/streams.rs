@@ -9,13 +9,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_connectors::generate::{GenerateConfig, Rates, generate};
 use tidemill_tests::corpus;
-use tidemill_tests::harness::{Outcome, Run};
+use tidemill_tests::harness::{Run, Running};
 use tidemill_tests::oracle::Books;
-use tidemill_tests::services::{Producer, Services, committed_offsets, wait_until};
+use tidemill_tests::services::{Producer, Services, committed_offsets};
 use tidemill_tests::stream::Stream;
 use tidemill_tests::topics::{self, Topics};
 
-use crate::{assert_books_balance, counter, root, setting, tidemill};
+use crate::{assert_books_balance, counter, root, setting, stop, tidemill};
 
 /// Starts a run to where the topics end, and gives its `--json` object.
 #[track_caller]
@@ -121,16 +121,6 @@ fn the_same_command_goes_on_where_the_topics_ended_and_changes_nothing_without_n
     stream.database().drop_all();
 }
 
-/// Ends a live run and expects that it ended because it was asked to.
-#[track_caller]
-fn stop(running: tidemill_tests::harness::Running) -> Outcome {
-    running.signal("TERM");
-    let outcome = running.wait();
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    assert_eq!(outcome.json()["status"], "stopped", "{}", outcome.stderr);
-    outcome
-}
-
 #[test]
 fn a_live_run_keeps_up_is_stopped_goes_on_and_takes_up_new_topics() {
     let services = Services::shared();
@@ -151,10 +141,7 @@ fn a_live_run_keeps_up_is_stopped_goes_on_and_takes_up_new_topics() {
     stream.apply();
     let state = folder.path().join("state");
     let run = stream.run(&state.to_string_lossy()).option(&["--epoch-every", "200ms", "--checkpoint-every", "500ms"]);
-    let visible = |count: u64| {
-        let what = format!("{count} events are visible");
-        wait_until(&what, || stream.database().try_numbers("SELECT count() FROM raw_events") == Ok(vec![count]));
-    };
+    let visible = |count, running: &mut Running| stream.until_visible(count, || running.assert_alive("the live run"));
     // Lines of the topic that is not there yet wait for it.
     let of = |topic: &str| topics.partitions().iter().map(|(name, _)| name == topic).collect::<Vec<_>>();
     let part = |sent: usize, topics_there: &[bool]| {
@@ -166,21 +153,21 @@ fn a_live_run_keeps_up_is_stopped_goes_on_and_takes_up_new_topics() {
     let (third, two_thirds) = (topics.len() / 3, 2 * topics.len() / 3);
 
     topics::create(brokers, &early, 3);
-    let running = run.workers(1).start();
+    let mut running = run.workers(1).start();
     topics.send_some(&producer, 0, third, &of(&early));
     producer.flush();
-    visible(accepted(&part(third, &of(&early))));
+    visible(accepted(&part(third, &of(&early))), &mut running);
     stop(running);
 
     topics.send_some(&producer, third, two_thirds, &of(&early));
-    let again = run.workers(3).start();
+    let mut again = run.workers(3).start();
     topics::create(brokers, &late, 2);
     topics.send_some(&producer, 0, two_thirds, &of(&late));
     producer.flush();
-    visible(accepted(&topics.counts(two_thirds)));
+    visible(accepted(&topics.counts(two_thirds)), &mut again);
     topics.send(&producer, two_thirds, topics.len());
     producer.flush();
-    visible(accepted(&topics.counts(topics.len())));
+    visible(accepted(&topics.counts(topics.len())), &mut again);
     let line = stop(again).json();
 
     let sent = topics.counts(topics.len());
