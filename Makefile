@@ -17,10 +17,14 @@ SEED ?= 1
 KILLS ?= 60
 # The events of `make kafka-million`.
 EVENTS ?= 1000000
+# How long each service is away in `make outages`.
+SECONDS_DOWN ?= 60
+# Passed on by `make latency`: --rate N, --seconds N, --backlog N, --workers N, --epoch-every TIME.
+LATENCY ?=
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench bench-kafka bench-rules chaos-files chaos-services kafka-million services services-stop services-wipe
+.PHONY: help test venv lint fmt docs checks demo bench bench-kafka bench-rules chaos-files chaos-services kafka-million latency outages services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -78,6 +82,14 @@ chaos-services: venv ## Kill the job and the services around it KILLS times by t
 kafka-million: venv ## A million events through Kafka into ClickHouse, S3 and topics, compared row for row (EVENTS=N).
 	EVENTS=$(EVENTS) cargo test --workspace --locked --test it \
 		streams::every_place_equals_the_oracle_for_seed_1 -- --nocapture
+
+latency: ## Measure the time from sending an event to seeing it in ClickHouse, at half of full load (LATENCY="--seconds N").
+	cargo build --release --locked --package tidemill-tests --bins
+	target/release/latency $(LATENCY)
+
+outages: ## Take Kafka, ClickHouse and S3 away for SECONDS_DOWN each, under load; nothing may be lost.
+	cargo build --release --locked --package tidemill-tests --bins
+	target/release/outages --seconds $(SECONDS_DOWN)
 
 services: ## Start Kafka, ClickHouse, a schema registry, S3 and toxiproxy on this machine.
 	$(SERVICES) start
