@@ -37,6 +37,8 @@ struct File {
     /// The bytes as of the last sync.
     synced: Vec<u8>,
     modified: SystemTime,
+    /// Somebody still writes to it: that it is as long as it was synced, perhaps empty, settles nothing.
+    open: bool,
 }
 
 impl File {
@@ -91,7 +93,7 @@ fn file_at(names: &Names<'_>, path: &Path) -> io::Result<Arc<Mutex<File>>> {
         None => {
             let bytes = fs::read(path)?;
             let modified = fs::metadata(path)?.modified()?;
-            Ok(Arc::new(Mutex::new(File { synced: bytes.clone(), bytes, modified })))
+            Ok(Arc::new(Mutex::new(File { synced: bytes.clone(), bytes, modified, open: false })))
         }
     }
 }
@@ -109,7 +111,7 @@ impl FileSystem for ForgetfulFs {
     fn create_file(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let mut names = self.names();
         ensure_free(&names, path)?;
-        let file = File { bytes: Vec::new(), synced: Vec::new(), modified: SystemTime::now() };
+        let file = File { bytes: Vec::new(), synced: Vec::new(), modified: SystemTime::now(), open: true };
         let file = Arc::new(Mutex::new(file));
         names.insert(path.to_owned(), Pending::File(Arc::clone(&file)));
         Ok(Box::new(ForgetfulFile(file)))
@@ -164,7 +166,7 @@ impl FileSystem for ForgetfulFs {
                     let staged = path.join(format!("{TEMPORARY}forgetful-{}", std::process::id()));
                     fs::write(&staged, &file.synced)?;
                     fs::rename(&staged, &name)?;
-                    file.bytes == file.synced
+                    !file.open && file.bytes == file.synced
                 }
             };
             if settled {
@@ -215,6 +217,12 @@ fn absent<T>(error: io::Error, instead: T) -> io::Result<T> {
 
 #[derive(Debug)]
 struct ForgetfulFile(Arc<Mutex<File>>);
+
+impl Drop for ForgetfulFile {
+    fn drop(&mut self) {
+        lock(&self.0).open = false;
+    }
+}
 
 impl NewFile for ForgetfulFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
