@@ -24,7 +24,7 @@ use tidemill_tests::{chaos, corpus};
 
 const SERVICES: [&str; 3] = ["kafka", "clickhouse", "s3"];
 /// Beside the budget: the program, the clients' buffers, and the state of all operators, which this load keeps small.
-const BESIDE_THE_BUDGET: u64 = 512 << 20;
+const BESIDE_THE_BUDGET: u64 = 640 << 20;
 /// Peace before an outage, and what an outage is allowed to last longer than it does.
 const PEACE: Duration = Duration::from_secs(10);
 

@@ -17,6 +17,21 @@ fn after_death(root: &Path) -> Box<dyn Store> {
 }
 
 #[test]
+fn a_file_that_is_still_written_keeps_its_bytes_when_another_settles_the_folder() {
+    let root = TempDir::new().unwrap();
+    let files = ForgetfulFs::default();
+    let (begun, named) = (root.path().join(".tmp-1"), root.path().join("object"));
+    let mut file = files.create_file(&begun).unwrap();
+    files.sync_dir(root.path()).unwrap();
+    file.write(b"bytes").unwrap();
+    file.sync().unwrap();
+    drop(file);
+    files.rename(&begun, &named).unwrap();
+    files.sync_dir(root.path()).unwrap();
+    assert_eq!(fs::read(named).unwrap(), b"bytes");
+}
+
+#[test]
 fn bytes_and_names_are_forgotten_until_each_is_synced() {
     let root = TempDir::new().unwrap();
     let at = |name: &str| root.path().join(name);
