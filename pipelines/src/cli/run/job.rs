@@ -96,14 +96,16 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     Ok(Job { options, io, store, lake: places.lake, place, files, json: arguments.json })
 }
 
-/// Kinds and names, without hosts: a broker may move, but the tables of one state are not those of another.
+/// Kinds and names, without hosts: a server may move, but the tables of one state are not those of another.
 fn settings(arguments: &RunArguments, places: &Places) -> String {
     if arguments.from.is_none() && arguments.to.is_empty() {
         return String::new();
     }
     let from = arguments.from.as_ref().map_or("files", |_| "kafka");
     let mut to: Vec<String> = Vec::new();
-    to.extend(places.lake.as_ref().map(|_| "lake".to_owned()));
+    // Files that the log names are in this place and no other.
+    let apart = |lake: &&Location| **lake != places.state;
+    to.extend(places.lake.as_ref().map(|lake| if apart(&lake) { format!("lake:{lake}") } else { "lake".to_owned() }));
     to.extend(places.clickhouse.iter().map(|target| format!("clickhouse:{}", target.database())));
     to.extend(places.kafka.iter().map(|config| format!("kafka:{}", config.prefix)));
     to.sort();
