@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemill_log::{Binding, Commit, DataFile, Entry, Log, LogError, LogOptions, LogState, Seal, Store, TableChange};
 
-use crate::sink::SinkError;
+use crate::sink::{Fence, SinkError};
 
 /// The log as the coordinator uses it.
 pub(crate) enum Journal {
@@ -27,7 +27,7 @@ impl Journal {
     }
 
     /// Fails once a later run has begun.
-    pub(crate) fn fence(&self) -> Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync> {
+    pub(crate) fn fence(&self) -> Fence {
         match self {
             Journal::Durable(log) => {
                 let fence = log.fence();

@@ -4,6 +4,7 @@
 
 mod live;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -91,20 +92,28 @@ impl Reader {
     /// # Errors
     /// If a partition that was never read cannot be looked at.
     pub(crate) fn new(
-        mut reader: Box<dyn BlockReader>,
+        reader: Box<dyn BlockReader>,
         config: ReaderConfig,
         (shared, queue): (Arc<Shared>, Arc<BlockQueue>),
         (resume, known, start_positions): (Epoch, usize, [Vec<Watermark>; 2]),
     ) -> Result<Self, SourceError> {
-        let mut partitions = Vec::new();
-        for (number, info) in reader.partitions().into_iter().enumerate() {
-            shared.gauges.bytes_total.fetch_add(info.size, Ordering::Relaxed);
+        let (partitions, in_flight) = (Vec::new(), Vec::new());
+        let mut reader = Reader { reader, config, shared, queue, partitions, start_positions, resume, in_flight };
+        reader.take_in_partitions(known)?;
+        Ok(reader)
+    }
+
+    /// Takes in the partitions that the source lists behind those at hand; those from `known` on were never read.
+    fn take_in_partitions(&mut self, known: usize) -> Result<(), SourceError> {
+        for info in self.reader.partitions().into_iter().skip(self.partitions.len()) {
+            self.shared.gauges.bytes_total.fetch_add(info.size, Ordering::Relaxed);
+            let number = self.partitions.len();
             let new = number >= known;
             let number = u32::try_from(number).map_err(|_| SourceError::Usage("too many partitions".into()))?;
-            let head = if new { reader.head(number)? } else { None };
-            partitions.push(Partition { info, head, finished: false, new, idle: false });
+            let head = if new { self.reader.head(number)? } else { None };
+            self.partitions.push(Partition { info, head, finished: false, new, idle: false });
         }
-        Ok(Reader { reader, config, shared, queue, partitions, start_positions, resume, in_flight: Vec::new() })
+        Ok(())
     }
 
     /// Replays `recorded`, then reads on until the end, a stop or a failure.
@@ -204,7 +213,7 @@ impl Reader {
                 touched[partition as usize] = true;
                 let read = self.read_share(epoch, partition, share)?;
                 budget = budget.saturating_sub(read);
-                cut.partitions.push(self.cut_of(partition, share));
+                cut.partitions.push(self.cut_of(partition, share, None));
             }
         }
         cut.partitions.sort_by_key(|p| p.partition);
@@ -263,12 +272,17 @@ impl Reader {
         if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }
 
-    fn cut_of(&mut self, number: u32, asked: u64) -> PartitionCut {
+    /// The partition as it stands; `live` is what the clock decided, in a live cut.
+    fn cut_of(&mut self, number: u32, asked: u64, live: Option<Value>) -> PartitionCut {
         let position = self.reader.position(number);
         let partition = &mut self.partitions[number as usize];
         partition.finished |= position.finished;
         partition.new = false;
-        let detail = json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail });
+        let mut detail =
+            json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail });
+        if let Some(live) = live {
+            detail["live"] = live;
+        }
         PartitionCut {
             partition: number,
             name: partition.info.name.clone(),
@@ -277,16 +291,20 @@ impl Reader {
             end: position.offset,
             lines: position.lines,
             digest: position.digest,
-            finished: partition.finished,
+            finished: partition.finished && (position.lines == 0 || self.reader.over_when_finished()),
             idle: partition.idle,
         }
     }
 
+    fn numbers(&self) -> Range<u32> {
+        0..u32::try_from(self.partitions.len()).expect("counted when they were taken in")
+    }
+
     /// A partition is introduced by the first cut after it was found, read or not: it holds the watermark back.
     fn introduce_new(&mut self, cut: &mut EpochCut) {
-        for number in 0..u32::try_from(self.partitions.len()).expect("checked at start") {
+        for number in self.numbers() {
             if self.partitions[number as usize].new {
-                let introduced = self.cut_of(number, 0);
+                let introduced = self.cut_of(number, 0, None);
                 cut.partitions.push(introduced);
             }
         }
@@ -303,19 +321,18 @@ impl Reader {
         let mut bytes = 0;
         for recorded in &binding.partitions {
             bytes += self.replay_partition(binding.epoch, recorded)?;
-            let live = recorded.detail.get("live").is_some();
+            let live = recorded.detail.get("live");
             let partition = &mut self.partitions[recorded.partition as usize];
             partition.idle = recorded.status == PartitionStatus::Idle;
-            let mut again = self.cut_of(recorded.partition, asked(recorded));
+            let mut again = self.cut_of(recorded.partition, asked(recorded), live.cloned());
             // It was at its end then; whether more has been appended since is for the epochs after the replay.
             again.finished = recorded.status == PartitionStatus::Finished;
             if again.digest != recorded.digest || again.lines != recorded.lines {
                 return Err(Halt::Failed(changed(recorded, "its content is not what was read before")));
             }
-            if live {
+            if let Some(live) = live {
                 cut.recorded.push((recorded.partition, recorded.watermark.map(EventTime)));
-                cut.silent_for = cut.silent_for.or(live::silent_for(recorded));
-                again.detail = live::detail(&again.detail, live::silent_for(recorded));
+                cut.silent_for = cut.silent_for.or(live.get("silent_for").and_then(Value::as_u64));
             }
             cut.partitions.push(again);
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use tidemill_log::{Log, LogOptions, LogState, Seal, Store};
+use tidemill_log::{Log, LogError, LogErrorKind, LogOptions, LogState, Seal, Store};
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
@@ -28,7 +28,7 @@ use crate::queue::BlockQueue;
 use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
 pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::{CommitObserver, Maintenance, SinkStart};
+use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
 use crate::source::as_the_connector_left_it;
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
@@ -149,7 +149,8 @@ fn env(
     requests: Requests,
     options: &RunOptions,
     restored: Restored,
-    (state, sink_start): (&LogState, Option<SinkStart>),
+    state: &LogState,
+    sink_start: Option<SinkStart>,
 ) -> Env {
     let bound = state.bindings().values().map(|b| (b.epoch, b.watermark)).collect();
     Env {
@@ -171,7 +172,7 @@ fn env(
 fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
     let shared = Arc::new(Shared::new(0, Arc::default()));
     let (requests, _receiver) = Requests::new(Arc::clone(&shared));
-    let env = Arc::new(env(shared, requests, options, Restored::default(), (&LogState::default(), None)));
+    let env = Arc::new(env(shared, requests, options, Restored::default(), &LogState::default(), None));
     let allocator = Allocator::Thread(timely::communication::allocator::Thread::default());
     let mut worker = Worker::new(WorkerConfig::default(), allocator, None);
     let dry = Arc::clone(&env);
@@ -247,8 +248,9 @@ pub fn run(
     let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges)));
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
-    let env =
-        Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, (&state, Some(sink_start(&journal)))));
+    let sink_start = sink_start(&journal);
+    let fence = Arc::clone(&sink_start.fence);
+    let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start)));
 
     let reader = open_reader(&registry, &env, &state, options)?;
     let (snapshots, snapshot_threads) = writer::start(&context.store, journal.run(), &requests)
@@ -258,6 +260,7 @@ pub fn run(
 
     let operators = operators(&plan, &registry);
     let book = book(&context, &state, &env.restored)?;
+    let observers = Observers::start(context.observers, &state, &shared)?;
     let coordinator = Coordinator {
         journal,
         store: Arc::clone(&context.store),
@@ -265,13 +268,11 @@ pub fn run(
         requests: requests.clone(),
         snapshots: durable.then_some(snapshots),
         maintenance: context.maintenance,
-        observers: None,
+        observers: observers.as_ref().map(Observers::sender),
         operators,
         book,
     };
     let failing = Arc::clone(&shared);
-    let observers = Observers::start(context.observers, &state, &shared)?;
-    let coordinator = Coordinator { observers: observers.as_ref().map(Observers::sender), ..coordinator };
     let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
     let (source_shared, queue) = (Arc::clone(&shared), Arc::clone(&env.queue));
@@ -298,7 +299,7 @@ pub fn run(
         join("a checkpoint thread", thread, &shared);
     }
     if let Some(error) = shared.take_failure() {
-        return Err(error);
+        return Err(fenced_first(error, &fence));
     }
     let (written, checkpoints) = ended.ok_or_else(|| RunError::Panicked("the log's thread".into()))?;
     written.publish(context.store, log_options())?;
@@ -310,6 +311,14 @@ pub fn run(
         checkpoints,
         state: end.clone(),
     })
+}
+
+/// What failed may have been missing because a later run pruned it: that there is one is then the reason.
+fn fenced_first(error: RunError, fence: &Fence) -> RunError {
+    match fence().map_err(|found| found.downcast::<LogError>()) {
+        Err(Ok(log)) if log.kind() == LogErrorKind::Fenced => RunError::Log(*log),
+        _ => error,
+    }
 }
 
 /// The columns of an epoch have 32-bit offsets.

@@ -73,6 +73,9 @@ impl<'de> Deserialize<'de> for Columns {
     }
 }
 
+/// Fails once a later run has begun.
+pub type Fence = Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync>;
+
 /// What a sink is told before it writes.
 #[derive(Clone)]
 pub struct SinkStart {
@@ -86,7 +89,7 @@ pub struct SinkStart {
     /// The last epoch that an earlier run bound: those after `committed` through this one may be there in part.
     pub bound: Epoch,
     /// Fails once a later run has begun; asked before every write that the other side could not refuse by itself.
-    pub fence: Arc<dyn Fn() -> Result<(), SinkError> + Send + Sync>,
+    pub fence: Fence,
 }
 
 /// Writes the rows of a sink; lives on the sink's own thread.

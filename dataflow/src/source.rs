@@ -114,12 +114,18 @@ pub trait BlockReader: Send {
         true
     }
 
-    /// Looks for new partitions, if it is time to; called before each epoch of a live source.
+    /// Whether a finished partition is over: then it holds the watermark back no longer. One that stopped where it was told
+    /// to, and goes on in a later run, still does, or what follows in it would be older than the horizon.
+    fn over_when_finished(&self) -> bool {
+        true
+    }
+
+    /// Looks for new partitions, if it is time to, and says whether there are any; called all the time of a live source.
     ///
     /// # Errors
     /// If a partition vanished. A server that does not answer is no error: it is waited for.
-    fn discover(&mut self) -> Result<(), SourceError> {
-        Ok(())
+    fn discover(&mut self) -> Result<bool, SourceError> {
+        Ok(false)
     }
 
     /// Waits until something may have arrived, at most this long. Called when `read` had nothing and the partition is

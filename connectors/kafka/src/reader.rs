@@ -38,6 +38,8 @@ const MISSING: u8 = 3;
 pub(crate) enum Extent {
     /// They do, where they ended when they were opened.
     UntilEnd,
+    /// They stop where they were told to, and go on in a later run.
+    UntilOffsets,
     /// They go on.
     Live,
 }
@@ -100,7 +102,7 @@ impl KafkaReader {
                 .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
             let inbox = Inbox::split(&self.clients.fetching, (&topic, id), at.offset, self.avro.clone())?;
             let cutting = match self.extent {
-                Extent::UntilEnd => Cutting::Until(end),
+                Extent::UntilEnd | Extent::UntilOffsets => Cutting::Until(end),
                 Extent::Live => Cutting::AsItComes,
             };
             if self.extent == Extent::Live || at.offset < end {
@@ -212,17 +214,22 @@ impl BlockReader for KafkaReader {
     }
 
     fn bounded(&self) -> bool {
-        self.extent == Extent::UntilEnd
+        self.extent != Extent::Live
     }
 
-    fn discover(&mut self) -> Result<(), SourceError> {
+    fn over_when_finished(&self) -> bool {
+        self.extent != Extent::UntilOffsets
+    }
+
+    fn discover(&mut self) -> Result<bool, SourceError> {
         self.serve()?;
-        if self.extent == Extent::UntilEnd || self.discovered.elapsed() < DISCOVER_EVERY {
-            return Ok(());
+        if self.extent != Extent::Live || self.discovered.elapsed() < DISCOVER_EVERY {
+            return Ok(false);
         }
+        let known = self.partitions.len();
         let looked = self.look_for_new();
         self.discovered = now();
-        looked
+        looked.map(|()| self.partitions.len() > known)
     }
 
     fn wait(&mut self, at_most: Duration) -> Result<(), SourceError> {

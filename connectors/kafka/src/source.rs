@@ -67,10 +67,11 @@ impl KafkaSource {
         KafkaSource { extent: Extent::UntilEnd, ..self }
     }
 
-    /// The same source, ending at these offsets by `topic/partition`; partitions that are not named are not read.
+    /// The same source, stopping at these offsets by `topic/partition`; partitions that are not named are not read. A later
+    /// run may go on from there to other offsets: a partition that has stopped holds the watermark where it stands.
     #[must_use]
     pub fn until_offsets(self, ends: BTreeMap<String, u64>) -> KafkaSource {
-        KafkaSource { extent: Extent::UntilEnd, ends: Some(ends), ..self }
+        KafkaSource { extent: Extent::UntilOffsets, ends: Some(ends), ..self }
     }
 
     /// The same source, reading Avro messages too.

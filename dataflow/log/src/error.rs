@@ -1,6 +1,24 @@
 //! Why the log could not be started, read or written, in sentences for the person who runs the pipeline.
 
+use std::error::Error;
+
 use crate::store::StoreError;
+
+/// An error and everything that caused it in one line, without what the line says already.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        let message = deeper.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = deeper.source();
+    }
+    text
+}
 
 /// What the person at the keyboard can do about a [`LogError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

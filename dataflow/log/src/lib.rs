@@ -38,6 +38,9 @@
 //! # Ok::<(), tidemill_log::LogError>(())
 //! ```
 
+/// The folder of a pipeline's log, and of its state, below the place that holds them.
+pub const FOLDER: &str = "_tidemill";
+
 pub mod bridge;
 pub mod entry;
 pub mod error;
@@ -59,7 +62,7 @@ pub use bridge::ObjectStoreBridge;
 pub use entry::{
     Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Seal, TableChange,
 };
-pub use error::{LogError, LogErrorKind};
+pub use error::{LogError, LogErrorKind, with_causes};
 pub use local::{DurableLocal, Faults};
 pub use location::{Location, LocationError, ReadingSide};
 pub use patient::PatientStore;

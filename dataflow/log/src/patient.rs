@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::{info, warn};
 
+use crate::error::with_causes;
 use crate::retry::Pause;
 use crate::store::{Created, Store, StoreError, StoreErrorKind};
 
@@ -57,7 +58,7 @@ impl PatientStore {
                 Err(error) if error.kind() != StoreErrorKind::Fatal => {
                     failures = failures.saturating_add(1);
                     if failures >= WORTH_TELLING && !self.told.swap(true, Ordering::Relaxed) {
-                        warn!("waiting for {} to answer: {}", self.place, chain(&error));
+                        warn!("waiting for {} to answer: {}", self.place, with_causes(&error));
                     }
                     (self.pause)(failures);
                 }
@@ -76,21 +77,6 @@ impl PatientStore {
 fn sleep(failures: u32) {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
     std::thread::sleep(doubled.min(LONGEST_PAUSE));
-}
-
-/// An error and what caused it in one line, without what the line says already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let message = inner.to_string();
-        if !text.contains(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 impl fmt::Debug for PatientStore {

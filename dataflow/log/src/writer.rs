@@ -20,6 +20,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::FOLDER;
 use crate::entry::{Entry, FORMAT, Seal};
 use crate::error::LogError;
 use crate::frame::{self, Claim, Envelope, Format, Snapshot};
@@ -45,7 +46,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { prefix: "_tidemill".to_owned(), snapshot_every: 64, attempts: 5, pause: Arc::new(|_| {}) }
+        Self { prefix: FOLDER.to_owned(), snapshot_every: 64, attempts: 5, pause: Arc::new(|_| {}) }
     }
 }
 

@@ -6,12 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tidemill_log::PartitionBinding;
+use serde_json::json;
 
 use super::{BLOCK, Halt, Partition, Reader, SLIVER};
 use crate::bind::EpochCut;
-use crate::source::SourceError;
 use crate::time::{Epoch, Watermark};
 
 /// A partition further ahead in event time than this of one that has more to read waits for it.
@@ -87,18 +85,6 @@ fn held_back(positions: &[Watermark], caught_up: &[bool]) -> Vec<bool> {
     positions.iter().map(ahead).collect()
 }
 
-/// The detail of a live partition's binding.
-pub(super) fn detail(detail: &str, silent_for: Option<u64>) -> String {
-    let mut detail: Value = serde_json::from_str(detail).unwrap_or_default();
-    detail["live"] = json!({ "silent_for": silent_for });
-    detail.to_string()
-}
-
-/// How long all partitions had been silent, as recorded.
-pub(super) fn silent_for(recorded: &PartitionBinding) -> Option<u64> {
-    recorded.detail.get("live")?.get("silent_for")?.as_u64()
-}
-
 impl Reader {
     /// Reads on from `epoch` until the run is asked to stop.
     pub(super) fn read_live(&mut self, mut epoch: Epoch) -> Result<(), Halt> {
@@ -128,7 +114,9 @@ impl Reader {
         let mut budget = self.config.epoch_bytes;
         let mut round = usize::try_from(epoch).unwrap_or_default();
         let (stopping, silent_now) = loop {
-            self.find_partitions()?;
+            if self.reader.discover()? {
+                self.take_in_partitions(0)?;
+            }
             read.resize(self.partitions.len(), 0);
             let passed = awake.tick();
             let came = self.read_round(epoch, round, &mut budget, &mut read)?;
@@ -157,31 +145,19 @@ impl Reader {
         Ok(cut)
     }
 
-    fn find_partitions(&mut self) -> Result<(), Halt> {
-        self.reader.discover()?;
-        for info in self.reader.partitions().into_iter().skip(self.partitions.len()) {
-            let number = u32::try_from(self.partitions.len());
-            let number = number.map_err(|_| SourceError::Usage("too many partitions".into()))?;
-            let head = self.reader.head(number)?;
-            self.partitions.push(Partition { info, head, finished: false, new: true, idle: false });
-        }
-        Ok(())
-    }
-
     /// Takes from every partition that need not wait a block of what is there; gives the bytes. Each round begins with
     /// another partition, so that a small epoch does not leave the last ones out for ever.
     fn read_round(&mut self, epoch: Epoch, round: usize, budget: &mut u64, read: &mut [u64]) -> Result<u64, Halt> {
         let known = self.shared.latest_positions();
         let position = |(n, p): (usize, &Partition)| known.get(n).copied().flatten().or(p.head);
         let positions: Vec<Watermark> = self.partitions.iter().enumerate().map(position).collect();
-        let numbers = 0..u32::try_from(self.partitions.len()).expect("counted when they were found");
+        let numbers = self.numbers();
         let caught_up: Vec<bool> = numbers.clone().map(|number| self.reader.position(number).caught_up).collect();
         let held = held_back(&positions, &caught_up);
         let mut came = 0;
         let begin = round % self.partitions.len().max(1);
-        let numbers: Vec<u32> = numbers.collect();
-        let (before, after) = numbers.split_at(begin);
-        for number in after.iter().chain(before).copied().filter(|number| !held[*number as usize]) {
+        let all_from_there = numbers.clone().skip(begin).chain(numbers.take(begin));
+        for number in all_from_there.filter(|number| !held[*number as usize]) {
             if *budget < SLIVER {
                 break;
             }
@@ -198,9 +174,9 @@ impl Reader {
     /// Whether a partition became idle, or spoke again.
     fn judge_idleness(&mut self, read: &[u64], silence: &mut Silence, awake: Duration) -> bool {
         let mut changed = false;
-        for (number, partition) in self.partitions.iter_mut().enumerate() {
-            let position = self.reader.position(u32::try_from(number).expect("counted when they were found"));
-            silence.seen(number, read[number] > 0, position.caught_up, awake);
+        for (index, partition) in self.numbers().zip(&mut self.partitions) {
+            let number = index as usize;
+            silence.seen(number, read[number] > 0, self.reader.position(index).caught_up, awake);
             let idle = silence.idle(number, awake, self.config.idle_after);
             changed |= partition.idle != idle;
             partition.idle = idle;
@@ -213,14 +189,11 @@ impl Reader {
         cut.last = stopping;
         cut.silent_for = silent.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let moved = read.iter().any(|n| *n > 0) || self.partitions.iter().any(|p| p.new) || cut.silent_for.is_some();
-        for number in 0..u32::try_from(self.partitions.len()).expect("counted when they were found") {
-            let asked = read[number as usize];
+        if moved || !stopping {
+            let live = json!({ "silent_for": cut.silent_for });
             // All of them where one moved: who is idle is part of what the epoch decides.
-            if moved || !stopping {
-                let mut taken = self.cut_of(number, asked);
-                taken.detail = detail(&taken.detail, cut.silent_for);
-                cut.partitions.push(taken);
-            }
+            cut.partitions =
+                self.numbers().map(|number| self.cut_of(number, read[number as usize], Some(live.clone()))).collect();
         }
         cut
     }

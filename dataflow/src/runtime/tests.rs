@@ -198,16 +198,15 @@ fn options(workers: u32) -> RunOptions {
     RunOptions { workers, epoch_bytes: 64 * 1024, checkpoint_every: every, ..RunOptions::default() }
 }
 
+/// A run on a store, and nobody who watches.
+fn context(store: &Arc<dyn Store>) -> RunContext {
+    let (store, warn) = (Arc::clone(store), Box::new(|_: &str| {}));
+    RunContext { store, maintenance: None, observers: vec![], gauges: Arc::default(), warn }
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]
 fn attempt(lines: &Lines, store: Arc<dyn Store>, workers: u32) -> Result<RunReport, RunError> {
-    let context = RunContext {
-        store: Arc::clone(&store),
-        maintenance: None,
-        observers: vec![],
-        gauges: Arc::default(),
-        warn: Box::new(|_| {}),
-    };
-    run(pipeline(lines, &store), &options(workers), context, &StopHandle::default())
+    run(pipeline(lines, &store), &options(workers), context(&store), &StopHandle::default())
 }
 
 /// Lines of some epochs: about 400 KiB in three partitions.
@@ -366,15 +365,8 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
 fn a_drain_that_crashes_at_any_step_is_drained_in_the_end() {
     let lines = Lines(Arc::new(vec![sample().0[0][..40_000].to_vec()]));
     let drain = |store: Arc<dyn Store>| {
-        let context = RunContext {
-            store: Arc::clone(&store),
-            maintenance: None,
-            observers: vec![],
-            gauges: Arc::default(),
-            warn: Box::new(|_| {}),
-        };
         let options = RunOptions { drain: true, ..options(2) };
-        run(pipeline(&lines, &store), &options, context, &StopHandle::default())
+        run(pipeline(&lines, &store), &options, context(&store), &StopHandle::default())
     };
     let steps = {
         let store = Arc::new(ScriptedStore::new(memory(), |_, _| Reaction::Proceed));
@@ -399,14 +391,7 @@ fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
     let (lines, store) = (sample(), memory());
     let stop = StopHandle::default();
     stop.stop();
-    let context = RunContext {
-        store: Arc::clone(&store),
-        maintenance: None,
-        observers: vec![],
-        gauges: Arc::default(),
-        warn: Box::new(|_| {}),
-    };
-    let report = run(pipeline(&lines, &store), &options(2), context, &stop).unwrap();
+    let report = run(pipeline(&lines, &store), &options(2), context(&store), &stop).unwrap();
     assert!(!report.finished);
     assert_eq!(report.checkpoints, 1, "a stop checkpoints");
     let resumed = attempt(&lines, Arc::clone(&store), 1).unwrap();
@@ -438,14 +423,7 @@ fn a_wrong_option_gets_a_sentence_with_the_remedy() {
     let store = memory();
     let lines = sample();
     let attempt = |options: RunOptions| {
-        let context = RunContext {
-            store: Arc::clone(&store),
-            maintenance: None,
-            observers: vec![],
-            gauges: Arc::default(),
-            warn: Box::new(|_| {}),
-        };
-        let error = run(pipeline(&lines, &store), &options, context, &StopHandle::default()).unwrap_err();
+        let error = run(pipeline(&lines, &store), &options, context(&store), &StopHandle::default()).unwrap_err();
         assert_eq!(error.kind(), RunErrorKind::Usage);
         error.to_string()
     };

@@ -76,15 +76,8 @@ impl BlockReader for GrowingReader {
 fn attempt_live(lines: &Lines, store: Arc<dyn Store>, workers: u32, seed: u64) -> Result<RunReport, RunError> {
     let stop = StopHandle::default();
     let source = Growing { lines: lines.clone(), seed, stop: stop.clone() };
-    let context = RunContext {
-        store: Arc::clone(&store),
-        maintenance: None,
-        observers: vec![],
-        gauges: Arc::default(),
-        warn: Box::new(|_| {}),
-    };
     let options = RunOptions { epoch_every: Duration::ZERO, ..options(workers) };
-    run(pipeline(&source, &store), &options, context, &stop)
+    run(pipeline(&source, &store), &options, context(&store), &stop)
 }
 
 #[test]
