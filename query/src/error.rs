@@ -1,8 +1,7 @@
 //! Why a query has no answer.
 
-use std::error::Error;
-
 use datafusion::error::DataFusionError;
+use tidemill_log::with_causes;
 
 /// Why a query has no answer; the message says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -60,21 +59,6 @@ impl QueryError {
     /// The message and all that caused it, in one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        chain(self)
+        with_causes(self)
     }
-}
-
-/// An error's message and those of its causes, in one line; a cause that the message before repeats is left out.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(reason) = cause {
-        let message = reason.to_string();
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = reason.source();
-    }
-    text
 }

@@ -7,15 +7,12 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tidemill_log::Location;
+use tidemill_log::{FOLDER, Location, with_causes};
 use tidemill_tables::{TableSpec, web_analytics};
 
-use crate::error::{QueryError, chain};
+use crate::error::QueryError;
 use crate::session;
 use crate::visible::{LogSource, Visible, VisibleSource};
-
-/// The folder of the log beside the tables.
-const LOG: &str = "_tidemill";
 
 /// How often a query is tried when files are replaced under it.
 const ATTEMPTS: usize = 5;
@@ -60,9 +57,9 @@ impl Lake {
     pub fn open(at: impl Into<Location>) -> Result<Self, QueryError> {
         let location = at.into();
         let place = location.to_string();
-        let open = |error| QueryError::Open { place: place.clone(), reason: chain(&error) };
+        let open = |error| QueryError::Open { place: place.clone(), reason: with_causes(&error) };
         let reading = location.open_for_reading().map_err(open)?;
-        let source = LogSource::new(reading.store, LOG);
+        let source = LogSource::new(reading.store, FOLDER);
         Ok(Self { place, store: reading.objects, specs: web_analytics::all(), source: Arc::new(source) })
     }
 
@@ -130,7 +127,7 @@ impl Lake {
     ///
     /// Some layers below turn errors into text, so the files that the text names are looked for.
     async fn lacks_file(&self, visible: &Visible, error: &DataFusionError) -> bool {
-        let text = chain(error);
+        let text = with_causes(error);
         for file in visible.tables.values().flatten().filter(|file| text.contains(&file.path)) {
             let found = self.store.head(&ObjectPath::from(file.path.as_str())).await;
             if matches!(found, Err(object_store::Error::NotFound { .. })) {

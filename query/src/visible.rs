@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use tidemill_log::{DataFile, LogState, Store, reader};
-
-use crate::error::chain;
+use tidemill_log::{DataFile, LogState, Store, reader, with_causes};
 
 /// Everything that one commit makes visible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +45,7 @@ impl LogSource {
 
 impl VisibleSource for LogSource {
     fn latest(&self) -> Result<Visible, String> {
-        let state = reader::read(Arc::clone(&self.store), &self.prefix).map_err(|error| chain(&error))?;
+        let state = reader::read(Arc::clone(&self.store), &self.prefix).map_err(|error| with_causes(&error))?;
         Ok(Visible::from(&state))
     }
 }

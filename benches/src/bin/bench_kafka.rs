@@ -9,7 +9,7 @@ use std::env;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Offset;
 use rdkafka::config::ClientConfig;
@@ -17,7 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use serde_json::{Value, json};
+use tidemill_benches::report::median;
 use tidemill_benches::rounds::BenchError;
+use tidemill_benches::usage;
 
 const TOPIC: &str = "bench.kafka";
 const PARTITIONS: i32 = 8;
@@ -38,15 +40,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 /// Reads all partitions to their ends and counts; gives `{"messages", "bytes", "seconds"}`.
 fn count(brokers: &str, topic: &str) -> Result<String, BenchError> {
     let kafka = |error: rdkafka::error::KafkaError| BenchError::Usage(format!("Kafka at {brokers}: {error}"));
-    let begun = now();
+    let begun = usage::now();
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench-count")
@@ -150,12 +147,11 @@ fn compare(arguments: &[String]) -> Result<String, BenchError> {
         bare.push(rate);
         job.push(ours);
     }
-    let ratio = median(&mut job) / median(&mut bare);
+    let (bare, job) = (median(bare), median(job));
+    let ratio = job / bare;
     text.push_str(&format!(
         "\nmedians: bare {:.0}, job {:.0} at {} workers, ratio {ratio:.2} (goal 0.5)",
-        median(&mut bare),
-        median(&mut job),
-        settings.workers
+        bare, job, settings.workers
     ));
     Ok(text)
 }
@@ -183,9 +179,4 @@ fn parse(line: &[u8]) -> Result<Value, BenchError> {
 
 fn number(line: &Value, name: &str) -> f64 {
     line[name].as_f64().unwrap_or(f64::NAN)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -104,20 +104,7 @@ impl<'a, 's> Decoder<'a, 's, '_> {
     fn array(&mut self, items: Place, depth: u32) -> Result<(), Fault<'s>> {
         self.enter(depth)?;
         self.out.push(b'[');
-        let mut first = true;
-        loop {
-            let count = self.reader.block()?;
-            if count == 0 {
-                break;
-            }
-            for _ in 0..count {
-                if !first {
-                    self.out.push(b',');
-                }
-                first = false;
-                self.item(items, depth)?;
-            }
-        }
+        self.each(|decoder| decoder.item(items, depth))?;
         self.out.push(b']');
         Ok(())
     }
@@ -125,25 +112,32 @@ impl<'a, 's> Decoder<'a, 's, '_> {
     fn map(&mut self, values: Place, depth: u32) -> Result<(), Fault<'s>> {
         self.enter(depth)?;
         self.out.push(b'{');
+        self.each(|decoder| {
+            let key = decoder.reader.text()?;
+            decoder.text(key);
+            decoder.out.push(b':');
+            decoder.item(values, depth)
+        })?;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// Calls `one` for every item of an array or a map, whose blocks say how many follow, with commas between.
+    fn each(&mut self, mut one: impl FnMut(&mut Self) -> Result<(), Fault<'s>>) -> Result<(), Fault<'s>> {
         let mut first = true;
         loop {
             let count = self.reader.block()?;
             if count == 0 {
-                break;
+                return Ok(());
             }
             for _ in 0..count {
                 if !first {
                     self.out.push(b',');
                 }
                 first = false;
-                let key = self.reader.text()?;
-                self.text(key);
-                self.out.push(b':');
-                self.item(values, depth)?;
+                one(self)?;
             }
         }
-        self.out.push(b'}');
-        Ok(())
     }
 
     fn value(&mut self, place: Place, depth: u32) -> Result<Wrote, Fault<'s>> {

@@ -52,30 +52,16 @@ pub fn leftovers(store: &dyn Store, log: &LogState) -> Result<Vec<String>, LakeE
 
 #[cfg(test)]
 mod tests {
-    use tidemill_log::testing::MemoryStore;
-    use tidemill_log::{Binding, Commit, DataFile, Entry, FORMAT, Seal, TableChange};
+    use tidemill_log::testing::{MemoryStore, seal};
+    use tidemill_log::{Binding, Commit, DataFile, Entry, TableChange};
 
     use super::*;
     use crate::lake::names;
 
-    fn seal() -> Entry {
-        let text = String::new;
-        Entry::Seal(Seal {
-            run: 1,
-            format: FORMAT,
-            plan: text(),
-            build: text(),
-            workers: 1,
-            processes: 1,
-            instance: text(),
-            checkpoint: None,
-        })
-    }
-
     /// A log of epochs 1 to 130, whose first two ranges of sixty are rolled.
     fn log() -> LogState {
         let mut state = LogState::default();
-        let mut entries = vec![seal()];
+        let mut entries = vec![Entry::Seal(seal(1))];
         let file = |path: String| DataFile { path, rows: 1, bytes: 1 };
         for epoch in 1..=130 {
             entries.push(Entry::Bind(Binding {

@@ -31,12 +31,9 @@ use std::sync::Arc;
 
 use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceError};
 use tidemill_dataflow::time::EventTime;
-use tidemill_log::{Location, reader as log_reader};
+use tidemill_log::{FOLDER, Location, reader as log_reader, with_causes};
 
 use crate::events::NdjsonDecoder;
-
-/// The folder of the log beside the tables.
-const LOG: &str = "_tidemill";
 
 /// What to read of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +60,7 @@ impl Source for ParquetSource {
         let place = self.location.open_for_reading().map_err(|error| failed(&error))?;
         let span = plan::Span::new(self.since, self.until)?;
         let partitions = if recorded.is_empty() {
-            let log = log_reader::read(Arc::clone(&place.store), LOG).map_err(|error| failed(&error))?;
+            let log = log_reader::read(Arc::clone(&place.store), FOLDER).map_err(|error| failed(&error))?;
             let files = log.tables().get(&self.table).ok_or_else(|| {
                 let tables: Vec<&str> = log.tables().keys().map(String::as_str).collect();
                 let known = if tables.is_empty() { "it has none".to_owned() } else { tables.join(", ") };
@@ -79,13 +76,7 @@ impl Source for ParquetSource {
 
 impl ParquetSource {
     fn failed(&self, error: &(dyn Error + 'static)) -> SourceError {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            cause = inner.source();
-        }
+        let text = with_causes(error);
         SourceError::Io { partition: format!("{} in {}", self.table, self.location), source: io::Error::other(text) }
     }
 }

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tidemill_dataflow::source::{Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError};
 use tidemill_dataflow::time::EventTime;
+use tidemill_log::testing::seal;
 use tidemill_log::{
-    Binding, Commit, DataFile, DurableLocal, Entry, FORMAT, Faults, Location, Log, LogOptions, PartitionStatus, Seal,
-    Store, TableChange,
+    Binding, Commit, DataFile, DurableLocal, Entry, Faults, Location, Log, LogOptions, PartitionStatus, Store,
+    TableChange,
 };
 use tidemill_tables::{TableSpec, calendar::HOUR_MS, web_analytics};
 
@@ -77,18 +78,7 @@ impl Archive {
         let folder = TempDir::new().unwrap();
         let store: Arc<dyn Store> = Arc::new(DurableLocal::open(folder.path(), Faults::None).unwrap());
         let mut log = Log::start(Arc::clone(&store), LogOptions::default()).unwrap().log;
-        let text = String::new;
-        let seal = Seal {
-            run: log.run(),
-            format: FORMAT,
-            plan: text(),
-            build: text(),
-            workers: 1,
-            processes: 1,
-            instance: text(),
-            checkpoint: None,
-        };
-        log.append(Entry::Seal(seal)).unwrap();
+        log.append(Entry::Seal(seal(log.run()))).unwrap();
         Archive { folder, store, spec: web_analytics::raw_events(), log }
     }
 

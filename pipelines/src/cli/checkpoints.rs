@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use tidemill_dataflow::checkpoint::{Manifest, load_manifest};
-use tidemill_log::{LogState, Store, reader};
+use tidemill_log::{FOLDER, Location, LogState, Store, reader};
 
 use super::run::open_store;
 use super::{Failure, with_causes};
@@ -45,8 +45,8 @@ pub(crate) fn checkpoints(arguments: &CheckpointsArguments) -> Result<(), Failur
 }
 
 fn load(data: &Path) -> Result<(Arc<dyn Store>, LogState), Failure> {
-    let store = open_store(data, true)?;
-    let log = reader::read(Arc::clone(&store), "_tidemill");
+    let store = open_store(&Location::from(data))?;
+    let log = reader::read(Arc::clone(&store), FOLDER);
     let state = log.map_err(|error| Failure::refused(with_causes(&error)))?;
     Ok((store, state))
 }

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidemill_dataflow::runtime::{RunError, RunErrorKind};
+pub(crate) use tidemill_log::with_causes;
 
 /// Exact, exactly-once stream processing for events and metrics.
 #[derive(Debug, Parser)]
@@ -73,21 +74,6 @@ impl Failure {
     pub(crate) fn refused(message: impl fmt::Display) -> Failure {
         Failure { code: 3, message: message.to_string() }
     }
-}
-
-/// An error and everything that caused it, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(deeper) = cause {
-        let deeper_text = deeper.to_string();
-        if !text.contains(&deeper_text) {
-            text.push_str(": ");
-            text.push_str(&deeper_text);
-        }
-        cause = deeper.source();
-    }
-    text
 }
 
 impl From<RunError> for Failure {

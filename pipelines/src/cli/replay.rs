@@ -22,20 +22,16 @@ use tidemill_clickhouse::{
 };
 use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunOptions, StopHandle};
+use tidemill_dataflow::runtime::{RunError, RunOptions};
 use tidemill_dataflow::time::EventTime;
-use tidemill_kafka::{KafkaConfig, KafkaSource, Start};
-use tidemill_log::{Commit, Entry, Location, Log, LogOptions, LogState, Seal, Store, reader};
+use tidemill_kafka::{KafkaSource, Start};
+use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptions, LogState, Seal, Store, reader};
 use tidemill_tables::{TableSpec, web_analytics as tables};
 
-use super::progress::Progress;
-use super::run::{Pipeline, clickhouse_target, failure, kafka_credentials, on_signals};
-use super::{Failure, avro, with_causes};
+use super::run::{Pipeline, clickhouse_target, drive, failure, open_store, topics, with_registry};
+use super::{Failure, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::web_analytics::web_analytics;
-
-/// The folder of a log.
-const LOG: &str = "_tidemill";
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
@@ -69,6 +65,13 @@ pub(crate) struct ReplayArguments {
     workers: u32,
 }
 
+impl ReplayArguments {
+    /// Whether the lake is read, and not topics.
+    fn archive(&self) -> bool {
+        !self.from.starts_with("kafka://")
+    }
+}
+
 pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
     let Pipeline::WebAnalytics = arguments.pipeline;
     let suffix = &arguments.into;
@@ -78,14 +81,13 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
     if arguments.swap && (arguments.since.is_some() || arguments.until.is_some()) {
         return Err(Failure::usage("--swap needs all of the time: leave out --since and --until"));
     }
-    let archive = !arguments.from.starts_with("kafka://");
     let target = clickhouse_target(&arguments.to)?;
-    let live_store = open(&arguments.state)?;
+    let live_store = open_store(&arguments.state)?;
     let live = read(&live_store, &arguments.state)?
         .ok_or_else(|| Failure::refused(format!("{}: there is no log of a live run", arguments.state)))?;
     let floor = live.committed().ok_or_else(|| Failure::refused("the live run has committed nothing yet"))?;
     let place = arguments.state.below(&format!("replay/{suffix}"));
-    let store = open(&place)?;
+    let store = open_store(&place)?;
     if read(&store, &place)?.is_some_and(|state| state.exchange().is_some()) {
         return Err(Failure::refused(format!(
             "the tables rebuilt with {suffix} were put in the place of the live ones; name another suffix"
@@ -98,23 +100,24 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
     say(&format!("rebuilt through epoch {floor} of the live run"))?;
 
     let now = read(&live_store, &arguments.state)?.and_then(|state| state.committed());
-    let gone_on = if archive {
+    let gone_on = if arguments.archive() {
         "the live run has gone on meanwhile; stop it and repeat this with another --into to compare"
     } else {
         "the live run has gone on meanwhile; stop it and repeat this to compare"
     };
+    let not_compared = || if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
     if now != Some(floor) {
-        return if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
+        return not_compared();
     }
     if arguments.since.is_some() || arguments.until.is_some() {
         return say("not compared: the rebuilt tables hold a part of the time only");
     }
-    let compared = specs.iter().filter(|spec| !archive || spec.name != "unverified_events");
+    let compared = specs.iter().filter(|spec| !arguments.archive() || spec.name != "unverified_events");
     let equal = compare(&target, compared, suffix);
     // Rows of an epoch are there before it is committed, but never before it is bound.
     let bound = read(&live_store, &arguments.state)?.and_then(|state| state.bound());
     if bound != Some(floor) {
-        return if arguments.swap { Err(Failure::refused(gone_on)) } else { say(gone_on) };
+        return not_compared();
     }
     equal?;
     if arguments.swap { swap(&target, &specs, suffix, live_store, store, floor) } else { Ok(()) }
@@ -124,16 +127,12 @@ fn of_clickhouse(error: &ClickHouseError) -> Failure {
     Failure::failed(with_causes(error))
 }
 
-fn open(place: &Location) -> Result<Arc<dyn Store>, Failure> {
-    place.open(true, false).map_err(|error| Failure::failed(with_causes(&error)))
-}
-
 fn read(store: &Arc<dyn Store>, place: &Location) -> Result<Option<LogState>, Failure> {
     let failed = |error| Failure::refused(format!("{place}: {}", with_causes(&error)));
-    if !reader::is_initialized(Arc::clone(store), LOG).map_err(failed)? {
+    if !reader::is_initialized(Arc::clone(store), FOLDER).map_err(failed)? {
         return Ok(None);
     }
-    reader::read(Arc::clone(store), LOG).map(Some).map_err(failed)
+    reader::read(Arc::clone(store), FOLDER).map(Some).map_err(failed)
 }
 
 fn say(line: &str) -> Result<(), Failure> {
@@ -150,50 +149,36 @@ fn rebuild(
     let source = source(arguments, live)?;
     let settings = match live.committed() {
         // Its files are what they were when it was first read.
-        Some(floor) if !arguments.from.starts_with("kafka://") => format!("from=lake through={floor} to=rebuilt"),
+        Some(floor) if arguments.archive() => format!("from=lake through={floor} to=rebuilt"),
         _ => "from=kafka to=rebuilt".to_owned(),
     };
     let targets = vec![SinkTarget::Rebuilt(target.clone(), arguments.into.clone())];
     let io = AnalyticsIo::new(source, targets, DeadLetters::Files(Arc::clone(&store)));
     let options = RunOptions { workers: arguments.workers, settings, ..RunOptions::default() };
-    let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
-    on_signals(&stop)?;
-    let context = RunContext {
-        store,
-        maintenance: None,
-        observers: Vec::new(),
-        gauges: Arc::clone(&gauges),
-        warn: Box::new(|warning| eprintln!("warning: {warning}")),
-    };
-    let progress = Progress::start(gauges);
-    let ended = runtime::run(move |flow: &Flow<'_>| web_analytics(flow, &io), &options, context, &stop);
-    drop(progress);
+    // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
+    let ended = drive(move |flow: &Flow<'_>| web_analytics(flow, &io), &options, store, None, Vec::new())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }
 
 /// What the live run had read at its last commit, from its topics or its archive.
 fn source(arguments: &ReplayArguments, live: &LogState) -> Result<EventSource, Failure> {
-    let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
-    if !arguments.from.starts_with("kafka://") {
-        let location = arguments.from.parse().map_err(|error| usage(&error))?;
+    if arguments.archive() {
+        let location =
+            arguments.from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
         let (since, until) = (arguments.since.map(EventTime), arguments.until.map(EventTime));
         return Ok(EventSource::archive(ParquetSource { location, table: "raw_events".into(), since, until }));
     }
     if arguments.until.is_some() {
         return Err(Failure::usage("--until is of a lake only: topics are read to where the live run was"));
     }
-    let mut config = KafkaConfig::source(&arguments.from, &kafka_credentials()).map_err(|error| usage(&error))?;
+    let mut config = topics(&arguments.from)?;
     if let Some(since) = arguments.since {
         config.start = Start::Timestamp(since);
     }
     let ends: BTreeMap<String, u64> =
         live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect();
-    let mut source = KafkaSource::new(config).until_offsets(ends);
-    if let Some(avro) = avro::from_environment()? {
-        source = source.with_avro(avro);
-    }
-    Ok(EventSource::topics(source))
+    Ok(EventSource::topics(with_registry(KafkaSource::new(config).until_offsets(ends))?))
 }
 
 /// Prints the digests of live and rebuilt tables; fails with the first row that differs.

@@ -5,7 +5,6 @@ mod job;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -13,10 +12,11 @@ use arrow::datatypes::Int64Type;
 use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::{self, Gauges, RunContext, RunError, RunReport, StopHandle};
+use tidemill_dataflow::runtime::{self, Build, Gauges, RunContext, RunError, RunOptions, RunReport, StopHandle};
+use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_kafka::Fenced;
-use tidemill_log::{Location, LogError, LogState, Store, reader};
+use tidemill_log::{FOLDER, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
@@ -26,11 +26,27 @@ use super::{Failure, with_causes};
 use crate::web_analytics::web_analytics;
 pub(crate) use arguments::{Pipeline, RunArguments};
 use job::{Job, resolve};
-pub(crate) use job::{clickhouse_target, kafka_credentials};
+pub(crate) use job::{clickhouse_target, kafka_credentials, topics, with_registry};
 
-/// The store of a data folder; `durable`: what it confirmed survives a power cut.
-pub(crate) fn open_store(root: &Path, durable: bool) -> Result<Arc<dyn Store>, Failure> {
-    Location::from(root).open(durable, false).map_err(|error| Failure::failed(with_causes(&error)))
+/// The store of a place; what it confirmed survives a power cut.
+pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
+    place.open(true, false).map_err(|error| Failure::failed(with_causes(&error)))
+}
+
+/// Runs a pipeline, shows how far it is, and stops it when it is asked to by a signal.
+pub(crate) fn drive(
+    pipeline: impl Build,
+    options: &RunOptions,
+    store: Arc<dyn Store>,
+    maintenance: Option<Box<dyn Maintenance>>,
+    observers: Vec<Box<dyn CommitObserver>>,
+) -> Result<Result<RunReport, RunError>, Failure> {
+    let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
+    on_signals(&stop)?;
+    let warn = Box::new(|warning: &str| eprintln!("warning: {warning}"));
+    let context = RunContext { store, maintenance, observers, gauges: Arc::clone(&gauges), warn };
+    let _shown = Progress::start(gauges);
+    Ok(runtime::run(pipeline, options, context, &stop))
 }
 
 pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
@@ -61,20 +77,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         let recorded = recorded.map(as_the_connector_left_it);
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
-    let gauges = Arc::new(Gauges::default());
-    let stop = StopHandle::default();
-    on_signals(&stop)?;
-    let context = RunContext {
-        store: Arc::clone(&job.store),
-        maintenance: io.maintenance(),
-        observers: io.observers().map_err(Failure::failed)?,
-        gauges: Arc::clone(&gauges),
-        warn: Box::new(|warning| eprintln!("warning: {warning}")),
-    };
-    let progress = Progress::start(Arc::clone(&gauges));
-    let ended = runtime::run(pipeline, &job.options, context, &stop);
-    drop(progress);
-    let report = match ended {
+    let observers = io.observers().map_err(Failure::failed)?;
+    let report = match drive(pipeline, &job.options, Arc::clone(&job.store), io.maintenance(), observers)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.
         Err(RunError::Source(SourceError::Interrupted { .. })) => {
             let state = existing(&job)?.unwrap_or_default();
@@ -106,7 +110,7 @@ pub(crate) fn failure(error: RunError) -> Failure {
 
 /// What the folder's log says, if it has one.
 fn existing(job: &Job) -> Result<Option<LogState>, Failure> {
-    match reader::read(Arc::clone(&job.store), "_tidemill") {
+    match reader::read(Arc::clone(&job.store), FOLDER) {
         Ok(state) => Ok(Some(state)),
         Err(LogError::NotInitialized { .. }) => {
             for folder in ["tables", "dead_letters"] {
@@ -153,7 +157,7 @@ fn finished_before(state: &LogState) -> RunReport {
     RunReport { finished: true, state: state.clone(), resumed_from, epochs: 0, checkpoints: 0 }
 }
 
-pub(crate) fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
+fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
     let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
     let mut signals = signal_hook::iterator::Signals::new(signals).map_err(Failure::failed)?;
     let stop = stop.clone();

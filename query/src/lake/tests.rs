@@ -10,10 +10,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::parquet::arrow::ArrowWriter;
 use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
-use tidemill_log::testing::MemoryStore;
+use tidemill_log::testing::{MemoryStore, seal};
 use tidemill_log::{
-    Binding, Commit, DataFile, Entry, FORMAT, Log, LogOptions, PartitionBinding, PartitionStatus, Seal, Store,
-    TableChange,
+    Binding, Commit, DataFile, Entry, Log, LogOptions, PartitionBinding, PartitionStatus, Store, TableChange,
 };
 use tidemill_tables::hash_lists;
 
@@ -264,25 +263,14 @@ fn a_query_overtaken_by_rolling_answers_from_the_newer_commit() {
 /// A log that is begun in this store.
 fn sealed(store: &Arc<dyn Store>) -> Log {
     let mut log = Log::start(Arc::clone(store), LogOptions::default()).unwrap().log;
-    let text = String::new;
-    log.append(Entry::Seal(Seal {
-        run: log.run(),
-        format: FORMAT,
-        plan: text(),
-        build: text(),
-        workers: 1,
-        processes: 1,
-        instance: text(),
-        checkpoint: None,
-    }))
-    .unwrap();
+    log.append(Entry::Seal(seal(log.run()))).unwrap();
     log
 }
 
 #[test]
 fn the_newest_commit_of_a_log_is_what_is_visible() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let source = LogSource::new(Arc::clone(&store), LOG);
+    let source = LogSource::new(Arc::clone(&store), FOLDER);
     assert!(source.latest().unwrap_err().contains("there is no pipeline"));
     let mut log = sealed(&store);
     assert_eq!(source.latest().unwrap(), Visible::default());

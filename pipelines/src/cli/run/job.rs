@@ -10,10 +10,10 @@ use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
-use tidemill_log::{Location, SplitStore, Store};
+use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
 use super::arguments::{InputFormat, Pipeline, RunArguments, Switch};
-use crate::cli::{Failure, with_causes};
+use crate::cli::{Failure, avro, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 
 /// The topic of dead letters beside topics that are read, where no prefix is given.
@@ -53,9 +53,7 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     let exactly_once = arguments.exactly_once == Switch::On;
     let elsewhere = !places.clickhouse.is_empty() || !places.kafka.is_empty();
     if elsewhere && !exactly_once {
-        return Err(Failure::usage(
-            "--exactly-once off is for a folder only: leave out --to, or the option".to_owned(),
-        ));
+        return Err(Failure::usage("--exactly-once off is for a folder only: leave out --to, or the option"));
     }
     let open = |place: &Location| {
         place.open(exactly_once, faults.forget_unsynced).map_err(|error| Failure::failed(with_causes(&error)))
@@ -64,7 +62,7 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     let (store, mut targets): (Arc<dyn Store>, _) = match &places.lake {
         Some(lake) if *lake == places.state => (Arc::clone(&state), vec![SinkTarget::Lake(state)]),
         Some(lake) => {
-            let split = SplitStore::new(state, open(lake)?, "_tidemill");
+            let split = SplitStore::new(state, open(lake)?, FOLDER);
             split.check().map_err(|error| Failure::refused(with_causes(&error)))?;
             let split: Arc<dyn Store> = Arc::new(split);
             (Arc::clone(&split), vec![SinkTarget::Lake(split)])
@@ -103,9 +101,10 @@ fn settings(arguments: &RunArguments, places: &Places) -> String {
     }
     let from = arguments.from.as_ref().map_or("files", |_| "kafka");
     let mut to: Vec<String> = Vec::new();
-    // Files that the log names are in this place and no other.
-    let apart = |lake: &&Location| **lake != places.state;
-    to.extend(places.lake.as_ref().map(|lake| if apart(&lake) { format!("lake:{lake}") } else { "lake".to_owned() }));
+    if let Some(lake) = &places.lake {
+        // Files that the log names are in this place and no other.
+        to.push(if *lake == places.state { "lake".to_owned() } else { format!("lake:{lake}") });
+    }
     to.extend(places.clickhouse.iter().map(|target| format!("clickhouse:{}", target.database())));
     to.extend(places.kafka.iter().map(|config| format!("kafka:{}", config.prefix)));
     to.sort();
@@ -170,6 +169,19 @@ fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
     Ok(path.to_owned())
 }
 
+/// The topics of `--from kafka://..`.
+pub(crate) fn topics(from: &str) -> Result<KafkaConfig, Failure> {
+    KafkaConfig::source(from, &kafka_credentials()).map_err(|error| Failure::usage(format!("--from: {error}")))
+}
+
+/// The same source, reading Avro if the environment names a registry.
+pub(crate) fn with_registry(source: KafkaSource) -> Result<KafkaSource, Failure> {
+    Ok(match avro::from_environment()? {
+        Some(avro) => source.with_avro(avro),
+        None => source,
+    })
+}
+
 fn source(
     arguments: &RunArguments,
     dead_prefix: Option<String>,
@@ -179,17 +191,14 @@ fn source(
         if !from.starts_with("kafka://") {
             return Err(Failure::usage(format!("--from {from}: give kafka://HOST:PORT?topics=LIST")));
         }
-        let usage = |error: &dyn std::fmt::Display| Failure::usage(format!("--from: {error}"));
-        let config = KafkaConfig::source(from, &kafka_credentials()).map_err(|error| usage(&error))?;
+        let config = topics(from)?;
         let mut letters = config.clone();
         letters.prefix = dead_prefix.unwrap_or_else(|| DEAD_LETTER_PREFIX.to_owned());
         let mut source = KafkaSource::new(config);
         if arguments.until_end {
             source = source.until_end();
         }
-        if let Some(avro) = super::super::avro::from_environment()? {
-            source = source.with_avro(avro);
-        }
+        let source = with_registry(source)?;
         return Ok((EventSource::topics(source), DeadLetters::Topic(letters)));
     }
     let format = match arguments.format {
