@@ -3,8 +3,9 @@
 //! Promises: what a reader folds from the rolled files is what it folded from the recent ones; names and bytes depend
 //! on the table, the range and its rows alone (INV-3), so a range rolled twice, also by a fenced run, is rolled once.
 //!
-//! Event times are read first. Then as many hours at a time are gathered as stay within a number of rows, so memory
-//! is that of the fullest hour, not of the range; an append-only table is encoded while it is read.
+//! Where the range has more rows than are gathered at a time, event times are read first. Then as many hours at a time are
+//! gathered as stay within that number, so memory is that of the fullest hour, not of the range; an append-only table is
+//! encoded while it is read.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -43,14 +44,11 @@ pub(super) fn roll_within(
 ) -> Result<TableChange, LakeError> {
     let mut paths: Vec<&str> = roll.files.iter().map(|file| file.path.as_str()).collect();
     paths.sort_unstable();
-    let surveys = paths.iter().map(|path| survey(spec, store, path)).collect::<Result<Vec<_>, _>>()?;
     let mut added = Vec::new();
-    for (from, to) in spans(&surveys, rows) {
+    for (span, paths) in spans_of(spec, store, roll, &paths, rows)? {
         let mut hours: BTreeMap<i64, Hour> = BTreeMap::new();
-        for (path, survey) in paths.iter().zip(&surveys) {
-            if survey.range(from..=to).next().is_some() {
-                gather(spec, &read(store, path)?, path, (from, to), &mut hours)?;
-            }
+        for path in paths {
+            gather(spec, &read(store, path)?, path, span, &mut hours)?;
         }
         for (hour, gathered) in hours {
             let path = names::rolled(&spec.name, hour, roll.first_epoch, roll.last_epoch);
@@ -62,6 +60,28 @@ pub(super) fn roll_within(
     }
     let removed = paths.into_iter().map(str::to_owned).collect();
     Ok(TableChange { table: spec.name.clone(), added, removed })
+}
+
+/// Hours (first, last), and the files with rows in them.
+type SpanOf<'a> = ((i64, i64), Vec<&'a str>);
+
+/// What is gathered at a time, in order: all at once where it is little, for then no survey is needed.
+fn spans_of<'a>(
+    spec: &TableSpec,
+    store: &dyn Store,
+    roll: &Roll,
+    paths: &[&'a str],
+    rows: u64,
+) -> Result<Vec<SpanOf<'a>>, LakeError> {
+    if roll.files.iter().map(|file| file.rows).sum::<u64>() <= rows {
+        return Ok(vec![((i64::MIN, i64::MAX), paths.to_vec())]);
+    }
+    let surveys = paths.iter().map(|path| survey(spec, store, path)).collect::<Result<Vec<_>, _>>()?;
+    let with_rows_in = |(from, to): (i64, i64)| {
+        let files = paths.iter().zip(&surveys).filter(|(_, survey)| survey.range(from..=to).next().is_some());
+        ((from, to), files.map(|(path, _)| *path).collect())
+    };
+    Ok(spans(&surveys, rows).into_iter().map(with_rows_in).collect())
 }
 
 /// How many rows of a file lie in each hour.

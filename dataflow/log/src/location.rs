@@ -65,7 +65,7 @@ impl Location {
             Self::Folder(root) if durable => {
                 let faults = if forget_unsynced { Faults::ForgetUnsynced } else { Faults::None };
                 let local = DurableLocal::open(root, faults).map_err(|error| LocationError::folder(root, error))?;
-                Ok(Arc::new(self.bridge(ObjectStoreBridge::new(Arc::new(local)))?))
+                Ok(Arc::new(local))
             }
             Self::Folder(root) => {
                 std::fs::create_dir_all(root).map_err(|error| LocationError::folder(root, error))?;
