@@ -6,4 +6,5 @@ pub mod events;
 pub mod files;
 pub mod generate;
 pub mod lake;
+pub mod messages;
 pub mod parquet_source;

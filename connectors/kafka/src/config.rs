@@ -11,8 +11,7 @@ use std::fmt;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use thiserror::Error;
-
-use crate::topics::Topics;
+use tidemill_connectors::messages::{Topics, parameters, percent_decoded};
 
 /// The topics that are read where the address names none.
 pub const DEFAULT_TOPICS: &str = "events.*";
@@ -186,20 +185,16 @@ impl KafkaConfig {
                 properties.insert(name.to_owned(), value.clone());
             }
         }
-        let parameters = query.split('&').filter(|part| !part.is_empty()).map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((percent_decoded(name)?, percent_decoded(value)?))
-        });
         let config = KafkaConfig {
             brokers: brokers.to_owned(),
             topics: Topics::parse(DEFAULT_TOPICS).expect("the default is a list of topics"),
             start: Start::Earliest,
             group: DEFAULT_GROUP.to_owned(),
-            prefix: percent_decoded(prefix)?,
+            prefix: percent_decoded(prefix).map_err(wrong)?,
             partitions: 1,
             properties,
         };
-        Ok((config, parameters.collect::<Result<_, ConfigError>>()?))
+        Ok((config, parameters(query).map_err(wrong)?))
     }
 
     fn pass_through(&mut self, name: String, value: String, known: &str) -> Result<(), ConfigError> {
@@ -273,24 +268,6 @@ fn parse_start(text: &str) -> Result<Start, ConfigError> {
         }
         _ => Err(refused()),
     }
-}
-
-/// Takes `%41` for `A`; a `+` stays a `+`.
-fn percent_decoded(text: &str) -> Result<String, ConfigError> {
-    let refused = || wrong(format!("`{text}` is not percent-encoded UTF-8; write % as %25"));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or_else(refused)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| refused())?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| refused())
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use arrow::datatypes::DataType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use tidemill_connectors::messages::parse_partition_name;
+use tidemill_connectors::messages::rows::Messages;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
 use tidemill_dataflow::source::DeadLetter;
 use tidemill_dataflow::time::Epoch;
 
 use crate::config::KafkaConfig;
-use crate::messages::Messages;
-use crate::partition::parse_name;
 use crate::table::one_shard;
 use crate::transactions::Transactions;
 
@@ -41,7 +41,7 @@ struct Line<'a> {
 ///
 /// Of a source that is no topic, `topic` is the partition's name (a file) and `partition` null.
 pub fn dead_letter_line(letter: &DeadLetter, partition_name: &str, out: &mut Vec<u8>) {
-    let (topic, partition) = match parse_name(partition_name) {
+    let (topic, partition) = match parse_partition_name(partition_name) {
         Some((topic, partition)) => (topic, Some(partition)),
         None => (partition_name, None),
     };

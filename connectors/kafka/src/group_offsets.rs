@@ -10,11 +10,11 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientContext, Offset};
+use tidemill_connectors::messages::parse_partition_name;
 use tidemill_dataflow::sink::{CommitObserver, Committed, Partitions, SinkError};
 use tracing::{debug, info, warn};
 
 use crate::config::KafkaConfig;
-use crate::partition::parse_name;
 
 /// Offsets are sent no more often than this.
 const EVERY: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ impl GroupOffsets {
     fn send(&mut self, partitions: &Partitions) {
         let mut offsets = TopicPartitionList::new();
         for binding in partitions.values() {
-            let Some((topic, id)) = parse_name(&binding.name) else { continue };
+            let Some((topic, id)) = parse_partition_name(&binding.name) else { continue };
             let offset = Offset::Offset(i64::try_from(binding.end).unwrap_or(i64::MAX));
             if let Err(error) = offsets.add_partition_offset(topic, id, offset) {
                 debug!("offset of {} not mirrored: {error}", binding.name);

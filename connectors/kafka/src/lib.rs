@@ -10,25 +10,17 @@
 //! | `source` | the source: opening partitions where the log says, or where the address says |
 //! | `reader` | all partitions together, on the engine's reader thread: discovery, outages, waiting |
 //! | `partition` | one partition's queue of fetched messages |
-//! | `cutter` | from messages to blocks, and what the position is; no I/O |
-//! | `framing` | how messages lie in a block |
-//! | `decoder` | from blocks to events, JSON and Avro |
 //! | `topics` | which topics a pattern means, and making them |
 //! | `trouble` | what an error of the client asks for: waiting, or stopping with a sentence |
 //! | `group_offsets` | offsets mirrored to the consumer group, for lag tools |
 //! | `transactions` | one epoch, one transaction: the state machine that both sinks share |
-//! | `messages` | rows of a table as keyed JSON messages |
 //! | `table` | the sink of a table |
 //! | `dead_letters` | the sink of dead letters, and their JSON |
 //! | `produce` | loading a topic and reading it back, for tools and tests |
 
 pub mod config;
-mod cutter;
 pub mod dead_letters;
-pub mod decoder;
-mod framing;
 pub mod group_offsets;
-mod messages;
 mod partition;
 pub mod produce;
 mod reader;
@@ -40,10 +32,10 @@ mod trouble;
 
 pub use config::{ConfigError, Credentials, KafkaConfig, Start};
 pub use dead_letters::{DeadLetterTopic, dead_letter_line};
-pub use decoder::{AvroToJson, KafkaDecoder};
 pub use group_offsets::GroupOffsets;
 pub use rdkafka::error::KafkaError;
 pub use source::KafkaSource;
 pub use table::KafkaTable;
+pub use tidemill_connectors::messages::{AvroToJson, MessageDecoder as KafkaDecoder};
 pub use topics::Topics;
 pub use transactions::Fenced;

@@ -9,11 +9,10 @@ use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde_json::json;
+use tidemill_connectors::messages::{AvroToJson, Cutter, Feed, Polled, Shorter, partition_name};
 use tidemill_dataflow::source::{Block, PartitionInfo, SourceError};
 use tracing::{info, warn};
 
-use crate::cutter::{Cutter, Feed, Polled, Shorter};
-use crate::decoder::AvroToJson;
 use crate::trouble::{Trouble, Watch, judge, refusal};
 
 /// How long the broker may take to say where a partition begins and ends, when an error has to be explained.
@@ -29,21 +28,9 @@ pub(crate) struct Partition {
     pub(crate) inbox: Inbox,
 }
 
-/// The name of a partition: `topic/partition`.
-pub(crate) fn name(topic: &str, id: i32) -> String {
-    format!("{topic}/{id}")
-}
-
-/// Topic and partition of a name; none if it is no such name.
-#[must_use]
-pub(crate) fn parse_name(name: &str) -> Option<(&str, i32)> {
-    let (topic, id) = name.rsplit_once('/')?;
-    Some((topic, id.parse().ok().filter(|id| *id >= 0)?))
-}
-
 impl Partition {
     pub(crate) fn info(&self) -> PartitionInfo {
-        PartitionInfo { name: name(&self.topic, self.id), size: 0, detail: json!({ "start": self.start }) }
+        PartitionInfo { name: partition_name(&self.topic, self.id), size: 0, detail: json!({ "start": self.start }) }
     }
 
     pub(crate) fn read(&mut self, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
@@ -63,7 +50,7 @@ impl Partition {
 
 /// The refusal of a partition whose content is not what it was.
 pub(crate) fn changed(topic: &str, id: i32, problem: &str) -> SourceError {
-    SourceError::Changed { partition: name(topic, id), problem: problem.to_owned() }
+    SourceError::Changed { partition: partition_name(topic, id), problem: problem.to_owned() }
 }
 
 /// The refusal of a partition that lost, or never had, the offset that is wanted.
@@ -137,7 +124,7 @@ impl Inbox {
     ) -> Polled {
         let schema = framed.get(1..5).and_then(|id| id.try_into().ok());
         if let Some(avro) = self.avro.as_ref().filter(|_| schema.is_none() || schema != self.schema) {
-            let place = || format!("offset {offset} of {}", name(&self.topic, self.id));
+            let place = || format!("offset {offset} of {}", partition_name(&self.topic, self.id));
             match avro.prepare(&framed) {
                 Ok(()) => {
                     if waited == Waited::Before {
@@ -170,7 +157,7 @@ impl Inbox {
         match judge(code) {
             Trouble::Passing => watch.begin_outage(&error.to_string()),
             Trouble::Refused => {
-                return Err(SourceError::Usage(refusal(&name(&self.topic, self.id), &error.to_string())));
+                return Err(SourceError::Usage(refusal(&partition_name(&self.topic, self.id), &error.to_string())));
             }
             Trouble::Damaged => return Err(unusable(&self.topic, self.id, &error.to_string())),
             Trouble::OutOfRange => match watermarks(&self.consumer, (&self.topic, self.id), EXPLAIN) {
@@ -201,7 +188,7 @@ impl Inbox {
 }
 
 fn unusable(topic: &str, id: i32, problem: &str) -> SourceError {
-    SourceError::Io { partition: name(topic, id), source: io::Error::other(problem.to_owned()) }
+    SourceError::Io { partition: partition_name(topic, id), source: io::Error::other(problem.to_owned()) }
 }
 
 /// Between two questions for a schema that is waited for.

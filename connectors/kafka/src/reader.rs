@@ -11,13 +11,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Message as _, Offset};
+use tidemill_connectors::messages::{AvroToJson, Cutter, Extent, Progress};
 use tidemill_dataflow::source::{Block, BlockReader, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
 use tracing::info;
 
 use crate::config::KafkaConfig;
-use crate::cutter::{Cutter, Cutting, Progress};
-use crate::decoder::AvroToJson;
 use crate::partition::{Inbox, Partition, changed, watermarks};
 use crate::topics;
 use crate::trouble::{Trouble, Watch, judge, refusal};
@@ -32,17 +31,6 @@ const QUESTION: Duration = Duration::from_millis(500);
 const NAP: Duration = Duration::from_millis(200);
 /// How many lists in a row must lack a topic before it counts as deleted.
 const MISSING: u8 = 3;
-
-/// Whether the partitions end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// They do, where they ended when they were opened.
-    UntilEnd,
-    /// They stop where they were told to, and go on in a later run.
-    UntilOffsets,
-    /// They go on.
-    Live,
-}
 
 /// A partition to be opened.
 pub(crate) struct Place {
@@ -101,15 +89,11 @@ impl KafkaReader {
             let number = u32::try_from(self.partitions.len())
                 .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
             let inbox = Inbox::split(&self.clients.fetching, (&topic, id), at.offset, self.avro.clone())?;
-            let cutting = match self.extent {
-                Extent::UntilEnd | Extent::UntilOffsets => Cutting::Until(end),
-                Extent::Live => Cutting::AsItComes,
-            };
             if self.extent == Extent::Live || at.offset < end {
                 let offset = i64::try_from(at.offset).unwrap_or(i64::MAX);
                 assignment.add_partition_offset(&topic, id, Offset::Offset(offset)).map_err(|error| self.io(&error))?;
             }
-            let cutter = Cutter::new(number, cutting, at, end);
+            let cutter = Cutter::new(number, self.extent.cutting(end), at, end);
             self.partitions.push(Partition { topic, id, start, cutter, inbox });
         }
         if assignment.count() == 0 {
@@ -171,7 +155,7 @@ impl KafkaReader {
                     return self.add(new);
                 };
                 info!("{topic}/{id} is new and read from its beginning");
-                let at = Progress { offset: low, lines: 0, digest: 0 };
+                let at = Progress::beginning(low);
                 new.push(Place { topic: topic.clone(), id, start: low, at, end });
             }
         }

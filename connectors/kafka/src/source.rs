@@ -18,13 +18,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
+use tidemill_connectors::messages::{
+    AvroToJson, Extent, MessageDecoder, Progress, parse_partition_name, partition_name,
+};
 use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceError};
 
 use crate::config::{KafkaConfig, Start};
-use crate::cutter::Progress;
-use crate::decoder::{AvroToJson, KafkaDecoder};
-use crate::partition::{changed, name, out_of_range, parse_name, watermarks};
-use crate::reader::{Clients, Extent, KafkaReader, Place, serve};
+use crate::partition::{changed, out_of_range, watermarks};
+use crate::reader::{Clients, KafkaReader, Place, serve};
 use crate::topics;
 use crate::trouble::{Trouble, Watch, judge, refusal};
 
@@ -88,10 +89,10 @@ impl KafkaSource {
 }
 
 impl Source for KafkaSource {
-    type Decoder = KafkaDecoder;
+    type Decoder = MessageDecoder;
 
-    fn decoder(&self) -> KafkaDecoder {
-        KafkaDecoder::new(self.avro.clone())
+    fn decoder(&self) -> MessageDecoder {
+        MessageDecoder::new(self.avro.clone())
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
@@ -103,7 +104,7 @@ impl Source for KafkaSource {
         places.extend(opening.new_places(recorded, &found)?);
         if let Some(ends) = &self.ends {
             for place in &mut places {
-                let end = ends.get(&name(&place.topic, place.id)).copied().unwrap_or(place.at.offset);
+                let end = ends.get(&partition_name(&place.topic, place.id)).copied().unwrap_or(place.at.offset);
                 place.end = place.end.min(end).max(place.at.offset);
             }
         }
@@ -165,7 +166,7 @@ impl<'a> Opening<'a> {
         let found: BTreeMap<String, i32> = self.ask(list)?.into_iter().collect();
         let brokers = &self.config.brokers;
         let was_read =
-            |topic: &str| recorded.iter().any(|p| parse_name(&p.name).is_some_and(|(name, _)| name == topic));
+            |topic: &str| recorded.iter().any(|p| parse_partition_name(&p.name).is_some_and(|(name, _)| name == topic));
         let missing = topics.literals().iter().find(|topic| !found.contains_key(*topic) && !was_read(topic));
         if let Some(topic) = missing {
             let remedy = "create it, or correct topics=";
@@ -189,7 +190,7 @@ impl<'a> Opening<'a> {
             let refuse = |problem: &str| {
                 Err(SourceError::Changed { partition: binding.name.clone(), problem: problem.to_owned() })
             };
-            let Some((topic, id)) = parse_name(&binding.name) else {
+            let Some((topic, id)) = parse_partition_name(&binding.name) else {
                 return refuse("it was read before and is no partition of a topic; use the same --from as before");
             };
             if !self.config.topics.matches(topic) {
@@ -199,16 +200,7 @@ impl<'a> Opening<'a> {
             if found.get(topic).is_none_or(|count| id >= *count) {
                 return refuse("it was read before and is gone; restore it, or start a new state folder");
             }
-            let start = binding.detail.get("start").and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let at = if binding.digest.is_empty() {
-                // Bound after the checkpoint: it is read again from where it began.
-                Progress { offset: start, lines: 0, digest: 0 }
-            } else {
-                let Ok(digest) = u64::from_str_radix(&binding.digest, 16) else {
-                    return refuse("its recorded digest is not one of this source; use the same --from as before");
-                };
-                Progress { offset: binding.end, lines: binding.lines, digest }
-            };
+            let (start, at) = Progress::recorded(binding)?;
             let (low, end) = self.ask(|| watermarks(&self.consumer, (topic, id), QUESTION))?;
             if at.offset < low || at.offset > end {
                 return Err(out_of_range(topic, id, at.offset, low, end));
@@ -227,7 +219,7 @@ impl<'a> Opening<'a> {
         let mut places = Vec::new();
         for (topic, count) in found {
             for id in 0..*count {
-                let place = name(topic, id);
+                let place = partition_name(topic, id);
                 if recorded.iter().any(|binding| binding.name == place) {
                     continue;
                 }
@@ -244,7 +236,7 @@ impl<'a> Opening<'a> {
                     Start::Latest => end,
                     Start::Timestamp(ms) => self.at_time(topic, id, *ms)?.unwrap_or(end).clamp(low, end),
                 };
-                let at = Progress { offset: start, lines: 0, digest: 0 };
+                let at = Progress::beginning(start);
                 places.push(Place { topic: topic.clone(), id, start, at, end });
             }
         }
@@ -289,6 +281,8 @@ fn consumer(config: &KafkaConfig, partitions: usize, watch: Watch) -> Result<Bas
         ("fetch.max.bytes", (8 << 20).to_string()),
         // A partition whose queue was full is fetched again at once when it has room.
         ("fetch.queue.backoff.ms", "20".to_owned()),
+        // A fetch that waits at the end of some partitions keeps one that has more to give, and room again, out for as long.
+        ("fetch.wait.max.ms", "50".to_owned()),
         ("fetch.error.backoff.ms", "100".to_owned()),
     ];
     for (name, value) in defaults {

@@ -3,27 +3,15 @@
 //! Promises: a reader with `read_committed` sees each epoch's messages once, all or none (INV-3); what they say depends on
 //! the rows alone (INV-2).
 //!
-//! A message's key is the JSON array of the table's key columns; its value a JSON object of all columns and of `epoch`.
-//! Times are RFC 3339 with milliseconds. A table that adds up is published as what the epoch added, so a reader *folds by
-//! key*:
-//!
-//! | table | in the value | a reader |
-//! |---|---|---|
-//! | deltas | sums of the epoch | adds them up |
-//! | | distinct values of the epoch, an array of 64-bit hashes in decimal text | counts their union |
-//! | signed (sessions) | `sign`: 1 asserts the row, -1 takes it back | keeps rows whose signs add up to more than 0 |
-//! | appended | the row | keeps it |
-//!
-//! A cell with very many hashes is spread over several messages of the same key, of which the first holds the sums. The
-//! messages of an epoch are sorted, so they are the same however rows were dealt to workers.
+//! How rows become messages, and how a reader folds them, says [`tidemill_connectors::messages::rows`].
 
 use arrow::array::RecordBatch;
+use tidemill_connectors::messages::rows;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_tables::{TableSpec, fold};
 
 use crate::config::KafkaConfig;
-use crate::messages;
 use crate::transactions::Transactions;
 
 /// Writes a table to the topic `PREFIX` + its name.
@@ -50,19 +38,16 @@ impl KafkaTable {
 
 impl TableWriter for KafkaTable {
     fn open(&mut self, start: &SinkStart) -> Result<(), SinkError> {
-        if let Some(column) = self.spec.columns.iter().find(|column| !messages::is_supported(&column.stored)) {
-            let (table, name, kind) = (&self.spec.name, &column.name, &column.stored);
-            return Err(format!("table {table}: column {name} of type {kind} cannot be published to Kafka").into());
-        }
+        rows::check(&self.spec)?;
         self.transactions.open(start)
     }
 
-    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
+    fn write_epoch(&mut self, epoch: Epoch, shard: u32, batches: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
         one_shard(shard)?;
-        if epoch > self.transactions.held() && rows.iter().any(|batch| batch.num_rows() > 0) {
-            let folded = fold(&self.spec, &rows)?;
-            drop(rows);
-            self.transactions.write(epoch, &messages::encode(&self.spec, epoch, &folded)?)?;
+        if epoch > self.transactions.held() && batches.iter().any(|batch| batch.num_rows() > 0) {
+            let folded = fold(&self.spec, &batches)?;
+            drop(batches);
+            self.transactions.write(epoch, &rows::encode(&self.spec, epoch, &folded)?)?;
         }
         // Messages are no files: nothing becomes visible by the log's commit.
         Ok(Vec::new())

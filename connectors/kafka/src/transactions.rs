@@ -37,12 +37,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use thiserror::Error;
+use tidemill_connectors::messages::rows::Messages;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
 use tidemill_dataflow::time::Epoch;
 use tracing::{debug, info, warn};
 
 use crate::config::KafkaConfig;
-use crate::messages::Messages;
 use crate::topics::{MAX_MESSAGE_BYTES, create_topic};
 use crate::trouble::{Trouble, Watch, judge, refusal};
 

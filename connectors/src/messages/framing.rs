@@ -20,7 +20,7 @@ const FOOTER: usize = 12;
 
 /// A message as a block holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Message<'a> {
+pub enum Message<'a> {
     /// One line of text.
     Line(&'a [u8]),
     /// Text with line breaks inside, stored as `\r`.
@@ -35,7 +35,8 @@ pub(crate) enum Message<'a> {
 
 impl<'a> Message<'a> {
     /// What a payload is.
-    pub(crate) fn of(payload: Option<&'a [u8]>) -> Message<'a> {
+    #[must_use]
+    pub fn of(payload: Option<&'a [u8]>) -> Message<'a> {
         let Some(bytes) = payload else { return Message::Null };
         if bytes.first() == Some(&0) {
             return Message::Avro(bytes);
@@ -48,7 +49,8 @@ impl<'a> Message<'a> {
     }
 
     /// Bytes that it takes in a block, without what offsets take.
-    pub(crate) fn cost(&self) -> usize {
+    #[must_use]
+    pub fn cost(&self) -> usize {
         1 + self.bytes().len()
     }
 
@@ -72,7 +74,7 @@ impl<'a> Message<'a> {
 
 /// A block under construction.
 #[derive(Debug, Default)]
-pub(crate) struct Frame {
+pub struct Frame {
     text: Vec<u8>,
     specials: Vec<u8>,
     gaps: Vec<u8>,
@@ -85,26 +87,31 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// An empty one with room for about `bytes`.
-    pub(crate) fn with_capacity(bytes: usize) -> Frame {
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Frame {
         Frame { text: Vec::with_capacity(bytes), ..Frame::default() }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether it holds no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// The offset of the first message.
-    pub(crate) fn first(&self) -> u64 {
+    #[must_use]
+    pub fn first(&self) -> u64 {
         self.first
     }
 
     /// What its messages take, as [`Message::cost`] counts.
-    pub(crate) fn cost(&self) -> usize {
+    #[must_use]
+    pub fn cost(&self) -> usize {
         self.text.len() + self.specials.len()
     }
 
     /// Adds a message; gives the digest chained over it, which does not depend on where blocks are cut.
-    pub(crate) fn push(&mut self, offset: u64, message: Message<'_>, digest: u64) -> u64 {
+    pub fn push(&mut self, offset: u64, message: Message<'_>, digest: u64) -> u64 {
         let row = self.count;
         if self.is_empty() {
             self.first = offset;
@@ -141,7 +148,8 @@ impl Frame {
     }
 
     /// The block's bytes.
-    pub(crate) fn close(self) -> Vec<u8> {
+    #[must_use]
+    pub fn close(self) -> Vec<u8> {
         let Frame { mut text, specials, gaps, count, .. } = self;
         text.reserve_exact(specials.len() + gaps.len() + FOOTER);
         text.extend_from_slice(&specials);
@@ -159,25 +167,30 @@ fn narrow(length: usize) -> u32 {
 
 /// A block that was cut apart again.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub struct Opened {
     /// The lines, each ended by `\n`.
-    pub(crate) text: Vec<u8>,
-    pub(crate) trailer: Trailer,
+    pub text: Vec<u8>,
+    /// What the lines cannot say.
+    pub trailer: Trailer,
 }
 
 /// What a block says of its messages beside their text.
 #[derive(Debug)]
-pub(crate) struct Trailer {
+pub struct Trailer {
     first: u64,
     count: u32,
     specials: Vec<u8>,
     gaps: Vec<u8>,
 }
 
-const WHOLE: &str = "a block comes from this package's reader, whole";
+const WHOLE: &str = "a block comes from a cutter, whole";
 
 /// Cuts a block's bytes apart; `first` is its offset.
-pub(crate) fn open(mut bytes: Vec<u8>, first: u64) -> Opened {
+///
+/// # Panics
+/// If the bytes are not those of a [`Frame`].
+#[must_use]
+pub fn open(mut bytes: Vec<u8>, first: u64) -> Opened {
     let (rest, footer) = bytes.split_last_chunk::<FOOTER>().expect(WHOLE);
     let number = |at: usize| u32::from_le_bytes([footer[at], footer[at + 1], footer[at + 2], footer[at + 3]]);
     let (specials, gaps, count) = (number(0) as usize, number(4) as usize, number(8));
@@ -191,12 +204,14 @@ pub(crate) fn open(mut bytes: Vec<u8>, first: u64) -> Opened {
 
 impl Trailer {
     /// Whether all messages are plain lines.
-    pub(crate) fn is_plain(&self) -> bool {
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
         self.specials.is_empty()
     }
 
     /// The messages that are no plain lines, by row; text is not repeated here.
-    pub(crate) fn specials(&self) -> Vec<(u32, Special<'_>)> {
+    #[must_use]
+    pub fn specials(&self) -> Vec<(u32, Special<'_>)> {
         let (mut rest, mut row) = (self.specials.as_slice(), 0);
         let mut specials = Vec::new();
         while !rest.is_empty() {
@@ -218,7 +233,8 @@ impl Trailer {
     }
 
     /// Finds offsets by row.
-    pub(crate) fn offsets(&self) -> Offsets {
+    #[must_use]
+    pub fn offsets(&self) -> Offsets {
         let (mut rest, mut row, mut ahead) = (self.gaps.as_slice(), 0, 0);
         let mut steps = Vec::new();
         while !rest.is_empty() {
@@ -232,17 +248,20 @@ impl Trailer {
 
 /// A message that is no plain line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Special<'a> {
+pub enum Special<'a> {
     /// Its line had line breaks, which are `\r` now.
     Broken,
+    /// There is no payload.
     Null,
+    /// Nothing but white space.
     Blank(&'a [u8]),
+    /// Confluent framing: a zero byte, a schema's id, Avro.
     Avro(&'a [u8]),
 }
 
 /// The offsets of a block's messages.
 #[derive(Debug)]
-pub(crate) struct Offsets {
+pub struct Offsets {
     first: u64,
     /// From this row on, so much is left out.
     steps: Vec<(u32, u64)>,
@@ -250,7 +269,8 @@ pub(crate) struct Offsets {
 
 impl Offsets {
     /// The offset of the message in a row, counted from 0.
-    pub(crate) fn of(&self, row: u32) -> u64 {
+    #[must_use]
+    pub fn of(&self, row: u32) -> u64 {
         let before = self.steps.partition_point(|(from, _)| *from <= row);
         let ahead = before.checked_sub(1).map_or(0, |last| self.steps[last].1);
         self.first + u64::from(row) + ahead
@@ -259,7 +279,7 @@ impl Offsets {
 
 impl Opened {
     /// Shows every message with its offset, in order.
-    pub(crate) fn for_each(&self, mut see: impl FnMut(u64, Message<'_>)) {
+    pub fn for_each(&self, mut see: impl FnMut(u64, Message<'_>)) {
         let offsets = self.trailer.offsets();
         let mut specials = self.trailer.specials().into_iter().peekable();
         let mut rest = self.text.as_slice();

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tidemill_connectors::dead_letters::mask_addresses;
-use tidemill_connectors::events::{Event, NdjsonDecoder};
 use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
-use crate::framing::{Offsets, Special, Trailer, open};
+use super::framing::{Offsets, Special, Trailer, open};
+use crate::dead_letters::mask_addresses;
+use crate::events::{Event, NdjsonDecoder};
 
 /// Makes JSON of Avro messages in Confluent framing (a zero byte, the schema's id as four bytes, Avro).
 pub trait AvroToJson: Send + Sync {
@@ -30,21 +30,23 @@ pub trait AvroToJson: Send + Sync {
     fn to_json(&self, framed: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
 }
 
-/// Decodes blocks of a [`KafkaSource`](crate::KafkaSource).
+/// Decodes blocks that a [`Cutter`](super::Cutter) made.
 #[derive(Clone)]
-pub struct KafkaDecoder {
+pub struct MessageDecoder {
     avro: Option<Arc<dyn AvroToJson>>,
 }
 
-impl fmt::Debug for KafkaDecoder {
+impl fmt::Debug for MessageDecoder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaDecoder").field("avro", &self.avro.is_some()).finish()
+        f.debug_struct("MessageDecoder").field("avro", &self.avro.is_some()).finish()
     }
 }
 
-impl KafkaDecoder {
-    pub(crate) fn new(avro: Option<Arc<dyn AvroToJson>>) -> KafkaDecoder {
-        KafkaDecoder { avro }
+impl MessageDecoder {
+    /// A decoder; without `avro`, messages of Avro are dead letters.
+    #[must_use]
+    pub fn new(avro: Option<Arc<dyn AvroToJson>>) -> MessageDecoder {
+        MessageDecoder { avro }
     }
 
     /// Puts Avro messages as JSON where their lines are empty, and makes dead letters of what has no line.
@@ -114,7 +116,7 @@ impl KafkaDecoder {
     }
 }
 
-impl Decode for KafkaDecoder {
+impl Decode for MessageDecoder {
     type Record = Event;
 
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
@@ -155,7 +157,7 @@ fn place(letters: &mut [DeadLetter], trailer: &Trailer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::{Frame, Message};
+    use crate::messages::framing::{Frame, Message};
 
     /// Avro whose "schema 1" is the JSON itself behind the id.
     struct Plain;
@@ -187,7 +189,7 @@ mod tests {
         let offset = frame.first();
         let block = Block { partition: 3, offset, first_line: 77, bytes: frame.close(), skipped: 0 };
         let mut out = Decoded::default();
-        KafkaDecoder::new(avro).decode(block, &mut out);
+        MessageDecoder::new(avro).decode(block, &mut out);
         out
     }
 

@@ -1,4 +1,18 @@
-//! Rows of a table as keyed JSON messages, as the [`table`](crate::table) module describes them.
+//! Rows of a table as keyed JSON messages.
+//!
+//! A message's key is the JSON array of the table's key columns; its value a JSON object of all columns and of `epoch`.
+//! Times are RFC 3339 with milliseconds. A table that adds up is published as what the epoch added, so a reader *folds by
+//! key*:
+//!
+//! | table | in the value | a reader |
+//! |---|---|---|
+//! | deltas | sums of the epoch | adds them up |
+//! | | distinct values of the epoch, an array of 64-bit hashes in decimal text | counts their union |
+//! | signed (sessions) | `sign`: 1 asserts the row, -1 takes it back | keeps rows whose signs add up to more than 0 |
+//! | appended | the row | keeps it |
+//!
+//! A cell with very many hashes is spread over several messages of the same key, of which the first holds the sums. The
+//! messages of an epoch are sorted, so they are the same however rows were dealt to workers (INV-2).
 
 use std::io::Write;
 
@@ -15,7 +29,7 @@ const HASHES: usize = 20_000;
 
 /// The messages of an epoch.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Messages {
+pub struct Messages {
     bytes: Vec<u8>,
     /// For each message, where its key and its value end.
     ends: Vec<(usize, usize)>,
@@ -23,27 +37,42 @@ pub(crate) struct Messages {
 
 impl Messages {
     /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// Key and value of a message, counted from 0; the key is empty where there is none.
-    pub(crate) fn get(&self, at: usize) -> Option<(&[u8], &[u8])> {
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<(&[u8], &[u8])> {
         let (key_end, value_end) = *self.ends.get(at)?;
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
         Some((&self.bytes[start..key_end], &self.bytes[key_end..value_end]))
     }
 
     /// Adds a message without a key.
-    pub(crate) fn push_value(&mut self, value: &[u8]) {
+    pub fn push_value(&mut self, value: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value);
         self.ends.push((start, self.bytes.len()));
     }
 }
 
-/// Whether a column can be published.
-pub(crate) fn is_supported(column: &DataType) -> bool {
+/// Refuses a table with a column that cannot be published.
+///
+/// # Errors
+/// A sentence that names the column.
+pub fn check(spec: &TableSpec) -> Result<(), SinkError> {
+    match spec.columns.iter().find(|column| !is_supported(&column.stored)) {
+        Some(column) => {
+            let (table, name, kind) = (&spec.name, &column.name, &column.stored);
+            Err(format!("table {table}: column {name} of type {kind} cannot be published as messages").into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_supported(column: &DataType) -> bool {
     match column {
         DataType::Utf8 | DataType::Int8 | DataType::Int64 | DataType::Timestamp(TimeUnit::Millisecond, _) => true,
         DataType::List(item) => *item.data_type() == DataType::UInt64,
@@ -52,7 +81,10 @@ pub(crate) fn is_supported(column: &DataType) -> bool {
 }
 
 /// The messages of an epoch's rows, which are folded and sorted.
-pub(crate) fn encode(spec: &TableSpec, epoch: Epoch, rows: &RecordBatch) -> Result<Messages, SinkError> {
+///
+/// # Errors
+/// If a column is of a type that [`check`] refuses.
+pub fn encode(spec: &TableSpec, epoch: Epoch, rows: &RecordBatch) -> Result<Messages, SinkError> {
     let mut messages = Messages::default();
     let out = &mut messages.bytes;
     for row in 0..rows.num_rows() {
@@ -118,7 +150,7 @@ fn value(out: &mut Vec<u8>, column: &dyn Array, row: usize, part: usize) -> Resu
             }
             out.push(b']');
         }
-        other => return Err(format!("a column of type {other} cannot be published to Kafka").into()),
+        other => return Err(format!("a column of type {other} cannot be published as messages").into()),
     }
     Ok(())
 }

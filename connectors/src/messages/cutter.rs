@@ -9,13 +9,13 @@
 //! Offsets may have gaps, so an end is known to be reached only when a message at or behind it was seen, or when the
 //! broker said that there is none.
 
-use tidemill_dataflow::source::{Block, Position, SourceError};
+use tidemill_dataflow::source::{Block, PartitionBinding, Position, SourceError};
 
-use crate::framing::{Frame, Message, open};
+use super::framing::{Frame, Message, open};
 
 /// What a look into the queue gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Polled {
+pub enum Polled {
     /// A message, which was passed on.
     Message,
     /// The broker said that nothing committed stands behind what was fetched.
@@ -27,29 +27,79 @@ pub(crate) enum Polled {
 }
 
 /// Where messages come from; never waits.
-pub(crate) trait Feed {
+pub trait Feed {
     /// Looks for the next message and passes offset and payload on.
+    ///
+    /// # Errors
+    /// If the partition cannot be read.
     fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError>;
 }
 
 /// How blocks are cut from what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cutting {
+pub enum Cutting {
     /// What is there is handed out.
     AsItComes,
     /// Up to this end; only full blocks, and the last one.
     Until(u64),
 }
 
+/// Whether the partitions of a source end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// They do, where they ended when they were opened.
+    UntilEnd,
+    /// They stop where they were told to, and go on in a later run.
+    UntilOffsets,
+    /// They go on.
+    Live,
+}
+
+impl Extent {
+    /// How blocks of a partition are cut whose end, if it has one, is `end`.
+    #[must_use]
+    pub fn cutting(self, end: u64) -> Cutting {
+        match self {
+            Extent::UntilEnd | Extent::UntilOffsets => Cutting::Until(end),
+            Extent::Live => Cutting::AsItComes,
+        }
+    }
+}
+
 /// How far something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// The next offset.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Messages before it.
-    pub(crate) lines: u64,
+    pub lines: u64,
     /// The digest chained over them.
-    pub(crate) digest: u64,
+    pub digest: u64,
+}
+
+impl Progress {
+    /// At an offset before which nothing was read.
+    #[must_use]
+    pub fn beginning(offset: u64) -> Progress {
+        Progress { offset, lines: 0, digest: 0 }
+    }
+
+    /// Where a partition stands that was bound; one that was bound only after the checkpoint is read again from where it
+    /// began. Gives that beginning too.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`] if another source bound it.
+    pub fn recorded(binding: &PartitionBinding) -> Result<(u64, Progress), SourceError> {
+        let start = binding.detail.get("start").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if binding.digest.is_empty() {
+            return Ok((start, Progress::beginning(start)));
+        }
+        let Ok(digest) = u64::from_str_radix(&binding.digest, 16) else {
+            let problem = "its recorded digest is not one of this source; use the same --from as before";
+            return Err(SourceError::Changed { partition: binding.name.clone(), problem: problem.to_owned() });
+        };
+        Ok((start, Progress { offset: binding.end, lines: binding.lines, digest }))
+    }
 }
 
 /// Why no more messages go into a block now.
@@ -74,7 +124,7 @@ struct Held {
 
 /// One partition's position, and the messages on their way into its next block.
 #[derive(Debug)]
-pub(crate) struct Cutter {
+pub struct Cutter {
     number: u32,
     cutting: Cutting,
     /// The partition is known to have been at least this long.
@@ -91,14 +141,16 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
-    /// A partition at `start`.
-    pub(crate) fn new(number: u32, cutting: Cutting, start: Progress, known_end: u64) -> Cutter {
+    /// A partition at `start`, known to have been at least as long as `known_end`.
+    #[must_use]
+    pub fn new(number: u32, cutting: Cutting, start: Progress, known_end: u64) -> Cutter {
         let frame = Frame::default();
         Cutter { number, cutting, known_end, done: start, ahead: start, frame, held: None, at_end: false, usual: 0 }
     }
 
     /// Where it stands.
-    pub(crate) fn position(&self) -> Position {
+    #[must_use]
+    pub fn position(&self) -> Position {
         Position {
             offset: self.done.offset,
             lines: self.done.lines,
@@ -113,12 +165,10 @@ impl Cutter {
     }
 
     /// The next block, as [`BlockReader::read`](tidemill_dataflow::source::BlockReader::read) describes it.
-    pub(crate) fn read(
-        &mut self,
-        feed: &mut impl Feed,
-        limit: usize,
-        until: Option<u64>,
-    ) -> Result<Option<Block>, Shorter> {
+    ///
+    /// # Errors
+    /// If the partition ends before `until`, or cannot be read.
+    pub fn read(&mut self, feed: &mut impl Feed, limit: usize, until: Option<u64>) -> Result<Option<Block>, Shorter> {
         let stop = match (until, self.cutting) {
             (Some(until), _) => until,
             (None, Cutting::Until(end)) => end,
@@ -238,7 +288,7 @@ fn passed(before: Progress, offset: u64, digest: u64) -> Progress {
 
 /// Why no block could be read.
 #[derive(Debug)]
-pub(crate) enum Shorter {
+pub enum Shorter {
     /// The partition ends at this offset, before the end that was asked for.
     At(u64),
     /// Anything else.

@@ -1,0 +1,22 @@
+//! What every source and sink of messages shares, whoever keeps the topics.
+//!
+//! | module | what |
+//! |---|---|
+//! | `address` | parameters of an address, names of partitions |
+//! | `topics` | names and patterns of topics |
+//! | [`cutter`] | from messages to blocks, and what the position is; no I/O |
+//! | [`framing`] | how messages lie in a block |
+//! | [`decoder`] | from blocks to events, JSON and Avro |
+//! | [`rows`] | rows of a table as keyed JSON messages |
+
+mod address;
+pub mod cutter;
+pub mod decoder;
+pub mod framing;
+pub mod rows;
+mod topics;
+
+pub use address::{parameters, parse_partition_name, partition_name, percent_decoded};
+pub use cutter::{Cutter, Cutting, Extent, Feed, Polled, Progress, Shorter};
+pub use decoder::{AvroToJson, MessageDecoder};
+pub use topics::Topics;
