@@ -23,6 +23,16 @@ pub(crate) struct BlockReport {
     pub(crate) malformed: Vec<DeadLetter>,
 }
 
+impl Report {
+    /// Lines of a block: records and what could not become one.
+    pub(crate) fn lines(&self) -> usize {
+        match self {
+            Report::Block(block) => usize::try_from(block.records).unwrap_or(usize::MAX) + block.malformed.len(),
+            Report::Cut(_) => 0,
+        }
+    }
+}
+
 /// Where the reader cut one partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartitionCut {

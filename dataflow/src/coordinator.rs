@@ -109,6 +109,7 @@ impl Coordinator {
                 let epoch = binding.epoch;
                 self.book.watermarks.insert(epoch, (binding.watermark.map(EventTime), drained));
                 self.journal.append(Entry::Bind(binding))?;
+                self.shared.status.bound(epoch);
                 // Both fail only when the worker is gone, and then the run is over anyway.
                 let _ = reply.send(epoch);
                 let _ = wake.activate();
@@ -154,7 +155,7 @@ impl Coordinator {
             .map(|(table, added)| TableChange { table, added, removed: Vec::new() })
             .collect();
         self.add_rolled(&mut tables);
-        let totals = self.book.counts.clone();
+        let (totals, status) = (self.book.counts.clone(), Arc::clone(&self.shared.status));
         let gauges = Arc::clone(&self.shared.gauges);
         let read = totals.iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum();
         let watermark_ms = watermark.map(|w| w.0);
@@ -170,6 +171,7 @@ impl Coordinator {
         gauges.events_committed.store(read, Ordering::Relaxed);
         gauges.epoch.store(epoch, Ordering::Relaxed);
         gauges.watermark.store(watermark_ms.unwrap_or(i64::MIN).cast_unsigned(), Ordering::Relaxed);
+        status.committed(epoch, watermark, &self.book.counts);
         self.shared.committed(epoch);
         if let Some(observers) = &self.observers {
             // The receiver is gone only after a failure.
@@ -214,6 +216,7 @@ impl Coordinator {
         if !self.journal.durable() {
             return Ok(());
         }
+        let added = pieces.iter().map(|(_, piece)| piece.bytes).sum();
         for (operator, piece) in pieces {
             self.book.known.insert(piece.path.clone());
             self.book.pieces.entry(operator).or_default().add(piece);
@@ -232,6 +235,8 @@ impl Coordinator {
         self.journal.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest: path.clone(), checksum }))?;
         self.book.checkpoints += 1;
         self.shared.gauges.checkpoints.store(self.book.checkpoints, Ordering::Relaxed);
+        let stored = |o: &OperatorState| (o.id.clone(), o.pieces.iter().map(|piece| piece.bytes).sum());
+        self.shared.status.checkpointed(epoch, added, manifest.operators.iter().map(stored).collect());
         self.book.known.insert(path.clone());
         self.book.reachable.push(reachable(&manifest, path));
         if self.book.reachable.len() > 2 {

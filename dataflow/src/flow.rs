@@ -18,6 +18,7 @@ use crate::queue::BlockQueue;
 use crate::shared::{Requests, Shared};
 use crate::sink::SinkStart;
 use crate::source::{BlockReader, Source, SourceError};
+use crate::status::gauge::{Gauge, Role};
 use crate::stream::SourceStream;
 use crate::time::Epoch;
 use crate::watermark::Watermarks;
@@ -44,6 +45,8 @@ pub(crate) struct Env {
     pub(crate) committed: Epoch,
     /// What sinks are told before they write; `None` in a dry build.
     pub(crate) sink_start: Option<SinkStart>,
+    /// Processes of the run.
+    pub(crate) processes: u32,
     /// The last epoch bound by earlier runs: the binder only compares up to it.
     pub(crate) bound: BTreeMap<Epoch, Option<i64>>,
     pub(crate) disabled_sinks: BTreeSet<String>,
@@ -54,6 +57,11 @@ pub(crate) struct Env {
 }
 
 impl Env {
+    /// The same for one of several processes.
+    pub(crate) fn of_processes(self, processes: u32) -> Env {
+        Env { processes, ..self }
+    }
+
     pub(crate) fn snapshots(&self) -> Option<Sender<SnapshotRequest>> {
         self.snapshots.lock().expect("no panic while it is held").clone()
     }
@@ -102,6 +110,11 @@ impl<'s> Flow<'s> {
     ) -> usize {
         let operator = Operator { id, kind: kind.into(), inputs: inputs.to_vec(), state_version };
         self.wiring.plan.borrow_mut().push(operator)
+    }
+
+    /// A gauge for this worker's part in the operator at `node` of the plan.
+    pub(crate) fn gauge(&self, node: usize, role: Role) -> Arc<Gauge> {
+        self.env.shared.status.gauge(node, role, self.worker(), self.env.restored.epoch)
     }
 
     pub(crate) fn worker(&self) -> u32 {

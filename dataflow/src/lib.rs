@@ -12,10 +12,12 @@
 //! | [`source`], [`sink`] | the contracts of connectors |
 //! | [`checkpoint`], `journal`, `coordinator` | state, log, commits |
 //! | [`runtime`] | running it all |
+//! | [`status`] | what a run does right now, and why a window is still open |
 
 pub mod batch;
 mod bind;
 pub mod checkpoint;
+pub mod cluster;
 mod control;
 mod coordinator;
 mod cut;
@@ -28,6 +30,7 @@ pub mod key;
 pub mod key_group;
 pub mod keyed;
 mod observers;
+mod octets;
 mod pending;
 pub mod plan;
 mod queue;
@@ -36,6 +39,7 @@ pub mod runtime;
 mod shared;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod stream;
 pub mod time;
 pub mod watermark;

@@ -52,6 +52,12 @@ impl Plan {
         self.operators[node].state_version = Some(version);
     }
 
+    /// The operators, by position.
+    #[must_use]
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
     /// Everything that is wrong with it.
     #[must_use]
     pub fn problems(&self) -> &[String] {

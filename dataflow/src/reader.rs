@@ -164,7 +164,7 @@ impl Reader {
             cut.ended = finished && (!self.config.drain || drain_now) && !stopping;
             cut.last = cut.ended || stopping || self.shared.stopping();
             let last = cut.last;
-            self.queue.push_cut(cut);
+            self.end_epoch(cut);
             if last {
                 return Ok(());
             }
@@ -174,14 +174,26 @@ impl Reader {
     /// INV-8: an epoch is begun only when it fits beside what is not committed yet.
     fn wait_for_room(&mut self, epoch: Epoch) -> Result<(), Halt> {
         let (config, in_flight) = (self.config, &mut self.in_flight);
+        let (shared, mut waits) = (Arc::clone(&self.shared), false);
         let room = |committed: Epoch| {
             in_flight.retain(|(old, _)| *old > committed);
             let bytes: u64 = in_flight.iter().map(|(_, bytes)| bytes).sum();
             let fits = (bytes + config.epoch_bytes).saturating_mul(MEMORY_PER_BYTE) <= config.memory_budget;
             let few = epoch.saturating_sub(committed) <= config.max_epochs_in_flight;
-            (few && (fits || in_flight.is_empty())).then_some(())
+            let ready = few && (fits || in_flight.is_empty());
+            if ready == waits {
+                waits = !ready;
+                shared.status.waits(waits.then_some(epoch));
+            }
+            ready.then_some(())
         };
         self.shared.wait_committed(room).ok_or(Halt::Abandoned)
+    }
+
+    /// Ends an epoch, for the workers and for those who watch.
+    fn end_epoch(&self, cut: EpochCut) {
+        self.shared.status.cut(cut.epoch);
+        self.queue.push_cut(cut);
     }
 
     fn positions_for(&self, epoch: Epoch) -> Result<Vec<Watermark>, Halt> {
@@ -269,12 +281,15 @@ impl Reader {
         let Some(block) = self.reader.read(partition, limit, until)? else { return Ok(None) };
         let read = block.bytes.len() as u64 + block.skipped;
         self.shared.gauges.bytes_read.fetch_add(read, Ordering::Relaxed);
+        self.shared.status.read_bytes(read);
         if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }
 
     /// The partition as it stands; `live` is what the clock decided, in a live cut.
     fn cut_of(&mut self, number: u32, asked: u64, live: Option<Value>) -> PartitionCut {
         let position = self.reader.position(number);
+        let at_end = (position.caught_up || position.finished).then_some(0);
+        self.shared.status.lag(number, self.reader.lag(number).or(at_end));
         let partition = &mut self.partitions[number as usize];
         partition.finished |= position.finished;
         partition.new = false;
@@ -337,7 +352,7 @@ impl Reader {
             cut.partitions.push(again);
         }
         self.in_flight.push((binding.epoch, bytes));
-        self.queue.push_cut(cut);
+        self.end_epoch(cut);
         Ok(())
     }
 

@@ -3,35 +3,45 @@
 //! A start is: build dry (report everything that is wrong), take a run number, choose the newest intact checkpoint, seal,
 //! replay the bound epochs after it, go on live (INV-5). After a failure a sink's thread may still hang in its last write.
 
+mod begin;
 mod error;
+mod follow;
+mod threads;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
-use tidemill_log::{Log, LogError, LogErrorKind, LogOptions, LogState, Seal, Store};
+use tidemill_log::{LogError, LogErrorKind, LogState, Store};
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
 
-use crate::checkpoint::restore::{self, Restored, check_plan, load_manifest};
+use crate::checkpoint::restore::{Restored, load_manifest};
 use crate::checkpoint::writer;
+use crate::cluster::Place;
 use crate::coordinator::{Book, Coordinator, reachable};
-use crate::driver::committer;
 use crate::faults::Faults;
 use crate::flow::{Env, Flow, Registry};
 use crate::journal::Journal;
 use crate::observers::Observers;
 use crate::plan::Plan;
 use crate::queue::BlockQueue;
-use crate::reader::{MEMORY_PER_BYTE, Reader, ReaderConfig};
+use crate::reader::{Reader, ReaderConfig};
 pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
 use crate::source::as_the_connector_left_it;
+use crate::status::{Start, Status};
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
+pub use follow::follow;
+
+use begin::{Begun, check_options, check_settings, log_options, start};
+use follow::lead;
+use threads::{Ticker, join, spawn};
+use workers::run_workers;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -86,6 +96,10 @@ pub struct RunContext {
     pub observers: Vec<Box<dyn CommitObserver>>,
     /// Figures for a progress display.
     pub gauges: Arc<Gauges>,
+    /// What the run does right now, for operators.
+    pub status: Arc<Status>,
+    /// This process's place, where several are one run.
+    pub place: Option<Place>,
     /// Called with sentences that the operator should see (a damaged checkpoint that was passed over).
     pub warn: Box<dyn Fn(&str) + Send>,
 }
@@ -161,6 +175,7 @@ fn env(
         restored,
         committed: state.committed().unwrap_or(0),
         sink_start,
+        processes: 1,
         bound,
         disabled_sinks: options.disabled_sinks.clone(),
         faults: options.faults.clone(),
@@ -170,7 +185,7 @@ fn env(
 }
 
 fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
-    let shared = Arc::new(Shared::new(0, Arc::default()));
+    let shared = Arc::new(Shared::new(0, Arc::default(), Arc::default()));
     let (requests, _receiver) = Requests::new(Arc::clone(&shared));
     let env = Arc::new(env(shared, requests, options, Restored::default(), &LogState::default(), None));
     let allocator = Allocator::Thread(timely::communication::allocator::Thread::default());
@@ -233,24 +248,34 @@ fn sealed_plan(plan: &Plan, options: &RunOptions) -> String {
 pub fn run(
     build: impl Build,
     options: &RunOptions,
-    context: RunContext,
+    mut context: RunContext,
     stop: &StopHandle,
 ) -> Result<RunReport, RunError> {
     check_options(options)?;
+    if let Some(place) = context.place.as_ref().filter(|place| place.options.process > 0) {
+        let process = place.options.process;
+        return Err(RunError::Usage(format!("process {process} follows process 0, which alone runs the pipeline")));
+    }
     let (plan, registry) = build_dry(&build, options);
     checked(&plan)?;
     let sealed = sealed_plan(&plan, options);
     let started = start(&context, options, &plan, &sealed)?;
     let Begun { journal, restored } = started;
+    let (run, place) = (journal.run(), context.place.take());
+    let processes = place.as_ref().map_or(1, |place| place.options.processes());
     let state = journal.state().clone();
     let resumed_from = restored.manifest.as_ref().map(|m| m.epoch);
 
-    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges)));
+    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges), Arc::clone(&context.status)));
+    let (workers, memory_budget) = (options.workers, options.memory_budget);
+    let begins = Start { run, workers, processes, memory_budget, plan: &plan, state: &state };
+    context.status.started(&begins);
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
     let sink_start = sink_start(&journal);
     let fence = Arc::clone(&sink_start.fence);
-    let env = Arc::new(env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start)));
+    let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
+    let env = Arc::new(env.of_processes(processes));
 
     let reader = open_reader(&registry, &env, &state, options)?;
     let (snapshots, snapshot_threads) = writer::start(&context.store, journal.run(), &requests)
@@ -283,7 +308,8 @@ pub fn run(
     })?;
     let ticker = durable.then(|| Ticker::start(&shared, options.checkpoint_every)).transpose()?;
 
-    let outcome = run_workers(build, options.workers, &env);
+    let links = lead(place, (run, workers), &*context.warn, &shared).map_err(RunError::from);
+    let outcome = links.and_then(|links| run_workers(build, workers, &env, links));
     if let Err(error) = outcome {
         shared.fail(error);
     }
@@ -319,124 +345,6 @@ fn fenced_first(error: RunError, fence: &Fence) -> RunError {
         Err(Ok(log)) if log.kind() == LogErrorKind::Fenced => RunError::Log(*log),
         _ => error,
     }
-}
-
-/// The columns of an epoch have 32-bit offsets.
-const MAX_EPOCH_BYTES: u64 = 1 << 30;
-
-fn check_options(options: &RunOptions) -> Result<(), RunError> {
-    if options.workers == 0 {
-        return Err(RunError::Usage("--workers 0: there must be at least one worker".into()));
-    }
-    let needed = options.epoch_bytes.saturating_mul(MEMORY_PER_BYTE);
-    if options.memory_budget < needed {
-        return Err(RunError::Usage(format!(
-            "--memory-budget {} is too small for epochs of {} bytes: give at least {needed}, or a smaller --epoch-bytes",
-            options.memory_budget, options.epoch_bytes
-        )));
-    }
-    if options.epoch_bytes > MAX_EPOCH_BYTES {
-        return Err(RunError::Usage(format!(
-            "--epoch-bytes {} is too large: give at most {MAX_EPOCH_BYTES}",
-            options.epoch_bytes
-        )));
-    }
-    if options.epoch_bytes < crate::cut::SLIVER {
-        let least = crate::cut::SLIVER;
-        return Err(RunError::Usage(format!(
-            "--epoch-bytes {} is too small: give at least {least}",
-            options.epoch_bytes
-        )));
-    }
-    Ok(())
-}
-
-fn log_options() -> LogOptions {
-    // Transient failures of a store are retried a few times, each pause twice as long.
-    let pause = |failures: u32| thread::park_timeout(Duration::from_millis(20 << failures.min(6)));
-    LogOptions { pause: Arc::new(pause), ..LogOptions::default() }
-}
-
-struct Begun {
-    journal: Journal,
-    restored: Restored,
-}
-
-#[expect(clippy::disallowed_methods, reason = "it names writes to other systems and reaches no result")]
-fn new_instance() -> String {
-    format!("{:016x}", rand::random::<u64>())
-}
-
-fn seal_of(run: u64, plan: &str, options: &RunOptions, checkpoint: Option<Epoch>, before: Option<&Seal>) -> Seal {
-    let known = before.map(|seal| seal.instance.clone()).filter(|instance| !instance.is_empty());
-    Seal {
-        run,
-        format: tidemill_log::FORMAT,
-        plan: plan.to_owned(),
-        build: env!("CARGO_PKG_VERSION").to_owned(),
-        workers: options.workers,
-        processes: 1,
-        instance: known.unwrap_or_else(new_instance),
-        checkpoint,
-    }
-}
-
-fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<Begun, RunError> {
-    if !options.exactly_once {
-        let journal = Journal::memory(seal_of(1, sealed, options, None, None))?;
-        return Ok(Begun { journal, restored: Restored::default() });
-    }
-    let started = Log::start(Arc::clone(&context.store), log_options())?;
-    started.warnings.iter().for_each(|warning| (context.warn)(warning));
-    let mut log = started.log;
-    let run = log.run();
-    let mut chosen = None;
-    log.seal(|state| {
-        let mut warnings = Vec::new();
-        let restored = restore::choose(&*context.store, state, &mut warnings)?;
-        if let Some(manifest) = &restored.manifest {
-            check_plan(manifest, plan)?;
-        }
-        check_seal(state, sealed, &restored)?;
-        warnings.iter().for_each(|warning| (context.warn)(warning));
-        let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
-        chosen = Some(restored);
-        Ok::<_, RunError>(seal_of(run, sealed, options, checkpoint, state.seal()))
-    })?;
-    let restored = chosen.expect("a seal was decided");
-    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
-}
-
-/// What decides what the tables mean (disabled sinks, settings) is fixed when the folder is begun.
-fn check_settings(state: &LogState, sealed: &str) -> Result<(), RunError> {
-    let settings = |plan: &str| plan.split_once(' ').map(|(_, settings)| settings.to_owned()).unwrap_or_default();
-    let Some(begun) = state.seal().map(|seal| settings(&seal.plan)) else { return Ok(()) };
-    let now = settings(sealed);
-    if begun == now {
-        return Ok(());
-    }
-    let remedy = "start with those, or in a new folder";
-    Err(RunError::State(format!("this folder was begun with other settings ({begun}; now {now}): {remedy}")))
-}
-
-/// A changed plan may start only where no bound epoch waits to be replayed by it.
-fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(), RunError> {
-    let Some(seal) = state.seal() else { return Ok(()) };
-    if state.drained() {
-        return Err(RunError::State(
-            "the tables were drained: everything is closed and nothing can be added; start a new folder".into(),
-        ));
-    }
-    check_settings(state, sealed)?;
-    let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
-    let waiting = state.bindings_after(checkpoint).count();
-    if seal.plan != sealed && waiting > 0 {
-        return Err(RunError::State(format!(
-            "the pipeline's plan changed, and {waiting} bound epochs wait to be replayed by the old one: finish once with \
-             the build that wrote them"
-        )));
-    }
-    Ok(())
 }
 
 fn operators(plan: &Plan, registry: &Registry) -> BTreeMap<String, (u32, writer::FoldFn)> {
@@ -504,81 +412,6 @@ fn book(context: &RunContext, state: &LogState, restored: &Restored) -> Result<B
         book.known.extend(context.store.list(folder)?);
     }
     Ok(book)
-}
-
-fn run_workers(build: impl Build, workers: u32, env: &Arc<Env>) -> Result<(), RunError> {
-    let config = timely::Config::process(workers as usize);
-    let building = Arc::new(std::sync::atomic::AtomicU32::new(workers));
-    let shared_env = Arc::clone(env);
-    let guards = timely::execute(config, move |worker| {
-        let of_worker = Arc::clone(&shared_env);
-        of_worker.shared.register_worker(thread::current());
-        worker.dataflow::<Epoch, _, _>(|scope| {
-            let flow = Flow::new(scope, Arc::clone(&of_worker));
-            build(&flow);
-            committer::build(&flow);
-        });
-        if building.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
-            of_worker.restored.release();
-        }
-        while worker.has_dataflows() && !of_worker.shared.failed() {
-            worker.step_or_park(Some(Duration::from_millis(100)));
-        }
-        for dataflow in worker.installed_dataflows() {
-            worker.drop_dataflow(dataflow);
-        }
-    });
-    let guards = guards.map_err(RunError::State)?;
-    for joined in guards.join() {
-        joined.map_err(|_| RunError::Panicked("a worker".into()))?;
-    }
-    Ok(())
-}
-
-fn spawn<R: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<thread::JoinHandle<R>, RunError> {
-    let failed = |error| RunError::Io(format!("cannot start the {name} thread"), error);
-    thread::Builder::new().name(name.into()).spawn(work).map_err(failed)
-}
-
-fn join<R>(name: &str, thread: thread::JoinHandle<R>, shared: &Shared) -> Option<R> {
-    let joined = thread.join();
-    if joined.is_err() {
-        shared.fail(RunError::Panicked(name.into()));
-    }
-    joined.ok()
-}
-
-/// Says when a checkpoint is due, until it is dropped.
-struct Ticker {
-    stop: std::sync::mpsc::Sender<()>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Ticker {
-    fn start(shared: &Arc<Shared>, every: Duration) -> Result<Ticker, RunError> {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let shared = Arc::clone(shared);
-        let work = move || {
-            while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
-                shared.checkpoint_due();
-            }
-        };
-        Ok(Ticker { stop, thread: Some(spawn("ticker", work)?) })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        let (closed, _) = std::sync::mpsc::channel();
-        drop(std::mem::replace(&mut self.stop, closed));
-        if let Some(thread) = self.thread.take() {
-            // It only counts time: there is nothing to learn from how it ended.
-            let _ = thread.join();
-        }
-    }
 }
 
 #[cfg(test)]

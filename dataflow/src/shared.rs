@@ -11,6 +11,7 @@ use timely::scheduling::SyncActivator;
 
 use crate::checkpoint::PieceRef;
 use crate::runtime::RunError;
+use crate::status::Status;
 use crate::time::{Epoch, Watermark};
 
 /// What the thread that writes the log is asked to do.
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     workers: Mutex<Vec<Thread>>,
     /// Shown by the progress display; never read by the engine.
     pub(crate) gauges: Arc<Gauges>,
+    /// Shown to operators; never read by the engine.
+    pub(crate) status: Arc<Status>,
 }
 
 /// Live figures of a run, for a progress display.
@@ -74,7 +77,7 @@ fn held<'a, T>(lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(committed: Epoch, gauges: Arc<Gauges>) -> Self {
+    pub(crate) fn new(committed: Epoch, gauges: Arc<Gauges>, status: Arc<Status>) -> Self {
         Shared {
             board: Mutex::new(Board { committed, positions: BTreeMap::new() }),
             moved: Condvar::new(),
@@ -85,6 +88,7 @@ impl Shared {
             checkpointing: AtomicBool::new(false),
             workers: Mutex::new(Vec::new()),
             gauges,
+            status,
         }
     }
 
@@ -106,6 +110,7 @@ impl Shared {
     /// Ends the run after the epoch that is being read.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.status.stopping();
         self.wake_all();
     }
 
@@ -143,6 +148,7 @@ impl Shared {
     }
 
     pub(crate) fn committed(&self, epoch: Epoch) {
+        self.status.passed(epoch);
         held(&self.board).committed = epoch;
         self.moved.notify_all();
     }

@@ -31,6 +31,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use tidemill_log::{DataFile, LogState, Partitions, TableChange};
 
 use crate::batch::{Batch, Order};
+use crate::octets;
 use crate::time::{Epoch, EventTime, Watermark};
 
 /// Whatever a connector's failure is.
@@ -64,7 +65,7 @@ impl Serialize for Columns {
 
 impl<'de> Deserialize<'de> for Columns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        let bytes = octets::deserialize(deserializer)?;
         let decode = || -> Result<RecordBatch, arrow::error::ArrowError> {
             let mut reader = StreamReader::try_new(bytes.as_slice(), None)?;
             reader.next().unwrap_or_else(|| Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))))

@@ -65,7 +65,7 @@ pub struct PartitionInfo {
 }
 
 /// A record-aligned piece of one partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Block {
     /// The partition's number, dense from 0 in the order of the source.
     pub partition: u32,
@@ -75,6 +75,7 @@ pub struct Block {
     pub first_line: u64,
     /// Whole lines (the last one may lack its newline at the end of the partition), or whatever framing the source and
     /// its decoder agree on.
+    #[serde(with = "crate::octets")]
     pub bytes: Vec<u8>,
     /// Bytes left out at the end of an over-long line, which is then alone in its block (its terminator not counted).
     pub skipped: u64,
@@ -158,6 +159,13 @@ pub trait BlockReader: Send {
 
     /// Where the partition stands now. Costs nothing but a digest's finish.
     fn position(&self, partition: u32) -> Position;
+
+    /// How many records are known to be there beyond the partition's position, for display; `None` where nobody knows.
+    /// Costs nothing: it tells what the last answer of the server said.
+    fn lag(&self, partition: u32) -> Option<u64> {
+        let _ = partition;
+        None
+    }
 }
 
 /// A source that a pipeline names: opened on the reader thread, decoded on the workers.
@@ -180,6 +188,12 @@ pub trait Source: Send + Sync + 'static {
 pub trait Decode: Clone + Send + Sync + 'static {
     /// What a record is.
     type Record: Send + Sync + 'static;
+
+    /// Whether a block may be decoded by another process than the one that read it: not by a decoder that must know what
+    /// its reader learned.
+    fn travels(&self) -> bool {
+        true
+    }
 
     /// Decodes one block. `out` is empty on entry.
     fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>);

@@ -18,6 +18,7 @@ use crate::key::KeyRef;
 use crate::keyed::Chunk;
 use crate::sink::TableSink;
 use crate::source::{DeadLetter, Source};
+use crate::status::gauge::Role;
 use crate::time::{Epoch, EventTime, Watermark};
 use crate::watermark::Watermarks;
 
@@ -65,7 +66,8 @@ impl<'s, S: Source> SourceStream<'s, S> {
         let node = flow.record(Some(id), format!("source, watermark {bound} s behind"), &[], None);
         let time_of = Rc::new(time);
         let timestamp = Rc::clone(&time_of);
-        let (records, rejected) = source::build(&flow, id, connector, move |r| (timestamp(r), server_time(r)), rule);
+        let (records, rejected) =
+            source::build(&flow, (id, node), connector, move |r| (timestamp(r), server_time(r)), rule);
         if let Some((sink_id, table)) = malformed {
             Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(sink_id, table);
         }
@@ -152,9 +154,9 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 
     /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
-        self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
+        let node = self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
         if !self.flow.env.disabled_sinks.contains(id) {
-            sink::build(&self, id, table);
+            sink::build(&self, (id, node), table);
         }
     }
 
@@ -164,16 +166,20 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         f: impl Fn(&D, &mut Vec<E>) + 'static,
     ) -> Stream<'s, E> {
         let node = self.flow.record(None, name, &[self.node], None);
-        let filter = self.filter;
+        let (filter, gauge) = (self.filter, self.flow.gauge(node, Role::Step));
         let batches = self.batches.unary::<NoopBuilder<Batch<E>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
+                    let at_work = capability.least().map(|epoch| gauge.working(*epoch));
                     let mut rows = Vec::new();
                     batch.for_each(|record| {
                         if filter.as_ref().is_none_or(|keep| keep(record)) {
                             f(record, &mut rows);
                         }
                     });
+                    drop(at_work);
+                    gauge.took(batch.len());
+                    gauge.gave(rows.len());
                     let mut made = Batch::new(batch.order, rows);
                     output.session_with_builder(&capability).give_container(&mut made);
                 });

@@ -79,6 +79,12 @@ pub struct Fence {
 }
 
 impl Fence {
+    /// The fence of a run that another process began, in the log under `prefix`.
+    pub fn of(store: Arc<dyn Store>, prefix: &str, run: u64, options: &LogOptions) -> Fence {
+        let store = Retrying::new(store, options.attempts, Arc::clone(&options.pause));
+        Fence { store, successor: Paths::new(prefix).run(run + 1), run }
+    }
+
     /// Passes unless a later run has begun.
     ///
     /// # Errors

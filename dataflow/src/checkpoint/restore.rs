@@ -61,7 +61,11 @@ pub fn load_manifest(store: &dyn Store, entry: &CheckpointEntry) -> Result<Manif
     serde_json::from_slice(&bytes).map_err(|e| format!("{path}: {e}"))
 }
 
-fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restored, String> {
+/// Reads a checkpoint with all its pieces.
+///
+/// # Errors
+/// A sentence that names the object and what is wrong with it.
+pub(crate) fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restored, String> {
     let manifest = load_manifest(store, entry)?;
     let source = serde_json::from_str(&manifest.source).map_err(|e| format!("{}: {e}", entry.manifest))?;
     let mut pieces = BTreeMap::new();

@@ -73,6 +73,7 @@ pub(crate) fn build<'s>(
                 let bound = state.bind(epoch, reports, &rule);
                 env.shared.publish_positions(epoch, state.positions());
                 let checkpoint = env.exactly_once && env.shared.begin_checkpoint(bound.last);
+                env.shared.status.gathered(epoch, &bound, checkpoint);
                 if checkpoint {
                     let encoded = serde_json::to_string(&state).expect("the source's state is plain data");
                     let ack = Ack::Source { state: encoded, watermark: bound.after };

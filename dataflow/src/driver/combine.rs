@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::control::{Ack, Control};
 use crate::keyed::{Chunk, Exchanged};
 use crate::pending::PendingByTime;
+use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream, TimedStream};
 use crate::time::{Epoch, EpochTime};
 
@@ -66,6 +67,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let mut aside_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(aside_out);
         let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
         let peers = Peers { me: flow.worker(), workers: flow.workers() };
+        let gauge = flow.gauge(node, Role::Combine);
 
         builder.build(move |initial| {
             drop(initial);
@@ -82,9 +84,11 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                     let ports = || (CHUNKS..=ACKS).map(|port| capability.delayed(&epoch, port)).collect();
                     pending.at(epoch, ports).control = batch.pop();
                 });
-                while let Some((_, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+                while let Some((epoch, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
                     let control = gathered.control.expect("the watermarks of an epoch come before it closes");
+                    let _at_work = gauge.working(epoch);
                     for batch in &gathered.batches {
+                        gauge.took(batch.len());
                         if let Some(mut late) = combiner.add(batch, control.time()) {
                             aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                         }
@@ -96,6 +100,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                         acks_out.activate().session(&ports[ACKS]).give(Ack::Counts { operator: id.into(), counts });
                     }
                 }
+                gauge.closed(&[&frontiers[0], &frontiers[1]], None);
             }
         });
         flow.wiring.acks.borrow_mut().push(acks);

@@ -13,6 +13,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::batch::{Batch, Order};
 use crate::pending::PendingByTime;
+use crate::status::gauge::Role;
 use crate::stream::{Stream, TimedStream};
 use crate::time::Epoch;
 
@@ -72,6 +73,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let (aside_out, aside) = builder.new_output();
         let mut kept_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(kept_out);
         let mut aside_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(aside_out);
+        let gauge = flow.gauge(node, Role::Except);
         builder.build(move |initial| {
             drop(initial);
             let mut pending: PendingByTime<Vec<Capability<Epoch>>, Gathered<D>> = PendingByTime::new();
@@ -86,19 +88,23 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                     let ports = || (KEPT..=ASIDE).map(|port| capability.delayed(&epoch, port)).collect();
                     pending.at(epoch, ports).exceptions.append(batch);
                 });
-                while let Some((_, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+                while let Some((epoch, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+                    let _at_work = gauge.working(epoch);
                     let by_block = merged(gathered.exceptions);
                     for batch in gathered.batches {
+                        gauge.took(batch.len());
                         let (mut kept, late) = match by_block.binary_search_by_key(&batch.order, |e| e.order) {
                             Err(_) => (batch, None),
                             Ok(found) => apply(&batch, &by_block[found]),
                         };
+                        gauge.gave(kept.len() + late.as_ref().map_or(0, Batch::len));
                         kept_out.activate().session_with_builder(&ports[KEPT]).give_container(&mut kept);
                         if let Some(mut late) = late {
                             aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                         }
                     }
                 }
+                gauge.closed(&[&frontiers[0], &frontiers[1]], None);
             }
         });
         let stream = |batches| Stream { flow: flow.clone(), batches, filter: None, node };

@@ -18,6 +18,7 @@ use crate::key_group::groups_of;
 use crate::keyed::{Chunk, Emit, ShardLogic};
 use crate::pending::PendingByTime;
 use crate::runtime::RunError;
+use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream};
 use crate::time::Epoch;
 
@@ -61,6 +62,7 @@ pub fn keyed<'s, L: ShardLogic>(
     let wake = flow.scope.worker().sync_activator_for(address.to_vec());
     let env = std::sync::Arc::clone(&flow.env);
     let peers = Peers { me: flow.worker(), workers: flow.workers() };
+    let gauge = flow.gauge(node, Role::Keyed);
 
     builder.build(move |initial| {
         drop(initial);
@@ -90,10 +92,14 @@ pub fn keyed<'s, L: ShardLogic>(
             // 3. Close epochs in order.
             while let Some((epoch, mut ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
                 let control = gathered.control.expect("the watermarks of an epoch come before it closes");
+                let at_work = gauge.working(epoch);
                 let mut chunks = gathered.chunks;
+                gauge.took(chunks.iter().map(|chunk| chunk.rows.len()).sum());
                 chunks.sort_unstable_by_key(|chunk| (chunk.order, chunk.from));
                 let mut emit = Emit::default();
                 logic.close_epoch(control.time(), chunks, &mut emit);
+                gauge.gave(emit.records.len());
+                gauge.holds(logic.size());
                 let order = Order { partition: peers.me, offset: 0 };
                 let mut batch = Batch::new(order, emit.records);
                 records_out.activate().session_with_builder(&ports[RECORDS]).give_container(&mut batch);
@@ -101,6 +107,7 @@ pub fn keyed<'s, L: ShardLogic>(
                     let counts = emit.counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
                     acks_out.activate().session(&ports[ACKS]).give(Ack::Counts { operator: id.into(), counts });
                 }
+                drop(at_work);
                 // 4. State is now exactly that of the end of this epoch: move out what changed.
                 if control.checkpoint
                     && let Some(snapshots) = &snapshots
@@ -112,6 +119,7 @@ pub fn keyed<'s, L: ShardLogic>(
                     let _ = snapshots.send(Request::Write { operator: id, worker, epoch, changes, reply, wake });
                 }
             }
+            gauge.closed(&[&frontiers[0], &frontiers[1]], None);
         }
     });
     flow.wiring.acks.borrow_mut().push(acks);

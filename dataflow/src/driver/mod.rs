@@ -8,6 +8,7 @@ pub(crate) mod binder;
 pub(crate) mod combine;
 pub(crate) mod committer;
 pub(crate) mod except;
+mod feed;
 pub(crate) mod keyed;
 pub(crate) mod sink;
 pub(crate) mod source;

@@ -20,6 +20,7 @@ use crate::hash::hash64;
 use crate::pending::PendingByTime;
 use crate::runtime::RunError;
 use crate::sink::{Columns, Rows, SinkError, TableSink, TableWriter};
+use crate::status::gauge::{Gauge, Role};
 use crate::stream::Stream;
 use crate::time::Epoch;
 use tidemill_log::{DataFile, LogError};
@@ -42,23 +43,31 @@ enum Progress {
     },
 }
 
-pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'static str, table: TableSink<D>) {
+pub(crate) fn build<D: Send + Sync + 'static>(
+    stream: &Stream<'_, D>,
+    (id, node): (&'static str, usize),
+    table: TableSink<D>,
+) {
     let flow = stream.flow.clone();
     let TableSink { table, encode, writer } = table;
     let owner = u32::try_from(hash64(id.as_bytes()) % u64::from(flow.workers())).expect("a worker index is small");
     let env = Arc::clone(&flow.env);
-    let name = table.clone();
+    let (name, encoding) = (table.clone(), flow.gauge(node, Role::Encode));
     let rows = stream.clone().applied().batches.unary::<CapacityContainerBuilder<Vec<Rows>>, _, _, _>(
         Pipeline,
         &format!("{id}/encode"),
         move |_, _| {
             move |input, output| {
-                input.for_each(|capability, batch| match encode(batch) {
-                    Ok(encoded) => {
-                        let rows = Rows { dest: owner, order: batch.order, batch: Columns(encoded) };
-                        output.session(&capability).give(rows);
+                input.for_each(|capability, batch| {
+                    let _at_work = capability.least().map(|epoch| encoding.working(*epoch));
+                    match encode(batch) {
+                        Ok(encoded) => {
+                            encoding.took(encoded.num_rows());
+                            let rows = Rows { dest: owner, order: batch.order, batch: Columns(encoded) };
+                            output.session(&capability).give(rows);
+                        }
+                        Err(error) => env.shared.fail(RunError::Sink { table: name.clone(), error }),
                     }
-                    Err(error) => env.shared.fail(RunError::Sink { table: name.clone(), error }),
                 });
             }
         },
@@ -74,9 +83,11 @@ pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'stat
     let wake = flow.scope.worker().sync_activator_for(address.to_vec());
     let env = Arc::clone(&flow.env);
     let mine = flow.worker() == owner;
+    let gauge = mine.then(|| flow.gauge(node, Role::Sink));
+    let writes = mine.then(|| flow.gauge(node, Role::Write));
 
     builder.build(move |mut initial| {
-        let jobs = if mine { start_writer(&env, &table, writer(), wake) } else { None };
+        let jobs = writes.and_then(|gauge| start_writer(&env, &table, writer(), (wake, gauge)));
         // No epoch is committed before every sink was opened, not even one that has no rows for it: what a sink finds when
         // it is opened is compared with what the log said when the run began.
         let mut unopened = initial.pop().filter(|_| jobs.is_some());
@@ -108,6 +119,9 @@ pub(crate) fn build<D: Send + Sync + 'static>(stream: &Stream<'_, D>, id: &'stat
                 // The thread is gone only after it failed the run.
                 let _ = jobs.send(Job { epoch, rows });
             }
+            if let Some(gauge) = &gauge {
+                gauge.closed(&[&frontiers[0], &frontiers[1]], writing.keys().next().copied());
+            }
         }
     });
     flow.wiring.acks.borrow_mut().push(acks);
@@ -123,7 +137,12 @@ fn failed(table: String, error: SinkError) -> RunError {
 
 type Link = (Sender<Job>, Receiver<Progress>);
 
-fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, wake: SyncActivator) -> Option<Link> {
+fn start_writer(
+    env: &Arc<Env>,
+    table: &str,
+    mut writer: Box<dyn TableWriter>,
+    (wake, gauge): (SyncActivator, Arc<Gauge>),
+) -> Option<Link> {
     // A dry build has no run to write for.
     let start = env.sink_start.clone()?;
     let (jobs, todo) = channel::<Job>();
@@ -134,16 +153,20 @@ fn start_writer(env: &Arc<Env>, table: &str, mut writer: Box<dyn TableWriter>, w
         if let Err(error) = writer.open(&start) {
             return env.shared.fail(failed(name, error));
         }
+        gauge.opened();
         // It fails only when the worker is gone, and then the run is over anyway.
         let _ = done.send(Progress::Opened);
         let _ = wake.activate();
         let mut hang = env.faults.hang_sink.clone().filter(|hang| hang.table == name);
         for Job { epoch, rows } in todo {
+            let _at_work = gauge.working(epoch);
+            let given = rows.iter().map(RecordBatch::num_rows).sum();
             if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
                 thread::park_timeout(hang.span);
             }
             match writer.write_epoch(epoch, SHARD, rows) {
                 Ok(files) => {
+                    gauge.gave(given);
                     // Both fail only when the worker is gone, and then the run is over anyway.
                     let _ = done.send(Progress::Written { epoch, files });
                     let _ = wake.activate();

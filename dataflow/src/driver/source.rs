@@ -1,75 +1,150 @@
 //! The source operator: takes blocks from the queue, decodes them, reports what they said about time.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use timely::container::{CapacityContainerBuilder, NoopBuilder};
 use timely::dataflow::Stream as TimelyStream;
-use timely::dataflow::operators::Capability;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use super::binder;
+use super::feed::Feed;
 use crate::batch::{Batch, Order};
 use crate::bind::{BlockReport, Report};
 use crate::flow::Flow;
-use crate::queue::{Item, Popped};
 use crate::source::{Block, Decode, Decoded, Source};
+use crate::status::gauge::{Gauge, Role};
 use crate::stream::{RecordOf, Rejected};
 use crate::time::{Epoch, EventTime, Watermark};
 use crate::watermark::{BlockClock, Watermarks};
 
 type Batches<'s, D> = TimelyStream<'s, Epoch, Batch<D>>;
+type Reports<'s> = TimelyStream<'s, Epoch, Vec<Report>>;
 
 /// Builds the source and its binder; gives the records and what could not become one.
 pub(crate) fn build<'s, S: Source>(
     flow: &Flow<'s>,
-    id: &'static str,
+    (id, node): (&'static str, usize),
     source: S,
     times: impl Fn(&RecordOf<S>) -> (EventTime, Watermark) + 'static,
     rule: Watermarks,
 ) -> (Batches<'s, RecordOf<S>>, Batches<'s, Rejected>) {
     let decoder = source.decoder();
     register(flow, source, rule);
+    let gauge = flow.gauge(node, Role::Source);
+    let worker = BlockDecoder { decoder, times, rule, gauge };
+    let (records, reports) =
+        if flow.env.processes > 1 { spread(flow, id, worker) } else { decode_where_taken(flow, id, worker) };
+    (records, binder::build(flow, id, reports, rule))
+}
 
+/// One operator takes blocks and decodes them.
+fn decode_where_taken<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
+    flow: &Flow<'s>,
+    id: &'static str,
+    mut worker: BlockDecoder<C, F>,
+) -> (Batches<'s, C::Record>, Reports<'s>) {
     let mut builder = OperatorBuilder::new(id.into(), flow.scope);
     let (records_out, records) = builder.new_output();
     let (reports_out, reports) = builder.new_output();
-    let mut records_out = OutputBuilder::<_, NoopBuilder<Batch<RecordOf<S>>>>::from(records_out);
+    let mut records_out = OutputBuilder::<_, NoopBuilder<Batch<C::Record>>>::from(records_out);
     let mut reports_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Report>>>::from(reports_out);
     let address = builder.operator_info().address;
     let again = flow.scope.activator_for(Rc::clone(&address));
-    let queue = std::sync::Arc::clone(&flow.env.queue);
+    let queue = Arc::clone(&flow.env.queue);
     queue.register(flow.scope.worker().sync_activator_for(address.to_vec()));
     let first = flow.env.restored.epoch + 1;
-
     builder.build(move |capabilities| {
-        let mut held = Some(Held::at(capabilities, first));
-        let mut worker = BlockDecoder { decoder, times, rule };
+        let mut feed = Feed::new(queue, capabilities, first, Arc::clone(&worker.gauge));
         move |_frontiers| {
-            let Some(capabilities) = held.as_mut() else { return };
-            match queue.pop() {
-                Popped::Item(Item::Block(epoch, block)) => {
-                    capabilities.downgrade(epoch);
-                    let (mut batch, report) = worker.decode(block);
-                    records_out.activate().session_with_builder(&capabilities.records).give_container(&mut batch);
-                    reports_out.activate().session(&capabilities.reports).give(report);
-                    again.activate();
-                }
-                Popped::Item(Item::Cut(cut)) => {
-                    let epoch = cut.epoch;
-                    capabilities.downgrade(epoch);
-                    reports_out.activate().session(&capabilities.reports).give(Report::Cut(cut));
-                    capabilities.downgrade(epoch + 1);
-                    again.activate();
-                }
-                // The capability stays: what was read in part must not look complete to anyone.
-                Popped::Halted => {}
-                Popped::Empty { ended: true, .. } => held = None,
-                Popped::Empty { taken_through, .. } => capabilities.downgrade(taken_through + 1),
+            let mut reports = reports_out.activate();
+            let mut taken = None;
+            let more = feed.take(
+                |held, epoch, block| {
+                    let (mut batch, report) = worker.decode(epoch, block);
+                    records_out.activate().session_with_builder(&held.data).give_container(&mut batch);
+                    reports.session(&held.reports).give(report);
+                },
+                |held, cut| taken = Some((held.reports.clone(), cut)),
+            );
+            if let Some((capability, cut)) = taken {
+                reports.session(&capability).give(Report::Cut(cut));
+            }
+            if more {
+                again.activate();
             }
         }
     });
-    (records, binder::build(flow, id, reports, rule))
+    (records, reports)
+}
+
+/// A block on its way to the worker that decodes it, perhaps in another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Routed {
+    to: u32,
+    block: Block,
+}
+
+/// The workers of process 0 take blocks and deal them among all workers, who decode them.
+fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
+    flow: &Flow<'s>,
+    id: &'static str,
+    mut worker: BlockDecoder<C, F>,
+) -> (Batches<'s, C::Record>, Reports<'s>) {
+    let mut builder = OperatorBuilder::new(format!("{id}/take"), flow.scope);
+    let (blocks_out, blocks) = builder.new_output();
+    let (cuts_out, cuts) = builder.new_output();
+    let mut blocks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Routed>>>::from(blocks_out);
+    let mut cuts_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Report>>>::from(cuts_out);
+    let address = builder.operator_info().address;
+    let again = flow.scope.activator_for(Rc::clone(&address));
+    let queue = Arc::clone(&flow.env.queue);
+    queue.register(flow.scope.worker().sync_activator_for(address.to_vec()));
+    let first = flow.env.restored.epoch + 1;
+    let (me, workers, travels) = (flow.worker(), flow.workers(), worker.decoder.travels());
+    let gauge = Arc::clone(&worker.gauge);
+    builder.build(move |capabilities| {
+        let mut feed = Feed::new(queue, capabilities, first, gauge);
+        let mut next = me;
+        move |_frontiers| {
+            let more = feed.take(
+                |held, _, block| {
+                    let to = if travels { next % workers } else { me };
+                    next = to + 1;
+                    blocks_out.activate().session(&held.data).give(Routed { to, block });
+                },
+                |held, cut| cuts_out.activate().session(&held.reports).give(Report::Cut(cut)),
+            );
+            if more {
+                again.activate();
+            }
+        }
+    });
+
+    let mut builder = OperatorBuilder::new(id.into(), flow.scope);
+    let mut input = builder.new_input(blocks, Exchange::new(|routed: &Routed| u64::from(routed.to)));
+    let (records_out, records) = builder.new_output();
+    let (reports_out, reports) = builder.new_output();
+    let mut records_out = OutputBuilder::<_, NoopBuilder<Batch<C::Record>>>::from(records_out);
+    let mut reports_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Report>>>::from(reports_out);
+    builder.build(move |_| {
+        move |_frontiers| {
+            input.for_each(|capability, routed| {
+                let Some(&epoch) = capability.least() else { return };
+                let (data, said) = (capability.delayed(&epoch, 0), capability.delayed(&epoch, 1));
+                for Routed { block, .. } in routed.drain(..) {
+                    let (mut batch, report) = worker.decode(epoch, block);
+                    records_out.activate().session_with_builder(&data).give_container(&mut batch);
+                    reports_out.activate().session(&said).give(report);
+                }
+            });
+        }
+    });
+    (records, cuts.concat(reports))
 }
 
 fn register<S: Source>(flow: &Flow<'_>, source: S, rule: Watermarks) {
@@ -81,38 +156,16 @@ fn register<S: Source>(flow: &Flow<'_>, source: S, rule: Watermarks) {
     registry.open = Some(Box::new(move |recorded| source.open(recorded)));
 }
 
-/// The right to send at the current epoch and later.
-struct Held {
-    records: Capability<Epoch>,
-    reports: Capability<Epoch>,
-}
-
-impl Held {
-    fn at(mut capabilities: Vec<Capability<Epoch>>, first: Epoch) -> Self {
-        let reports = capabilities.pop().expect("one capability an output");
-        let records = capabilities.pop().expect("one capability an output");
-        let mut held = Held { records, reports };
-        held.downgrade(first);
-        held
-    }
-
-    fn downgrade(&mut self, epoch: Epoch) {
-        // Another worker may have taken a later block before this one saw the queue empty; never go back.
-        if *self.records.time() < epoch {
-            self.records.downgrade(&epoch);
-            self.reports.downgrade(&epoch);
-        }
-    }
-}
-
 struct BlockDecoder<C, F> {
     decoder: C,
     times: F,
     rule: Watermarks,
+    gauge: Arc<Gauge>,
 }
 
 impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> {
-    fn decode(&mut self, block: Block) -> (Batch<C::Record>, Report) {
+    fn decode(&mut self, epoch: Epoch, block: Block) -> (Batch<C::Record>, Report) {
+        let at_work = self.gauge.working(epoch);
         let order = Order { partition: block.partition, offset: block.offset };
         let mut decoded = Decoded::default();
         self.decoder.decode(block, &mut decoded);
@@ -123,6 +176,10 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
         }
         let records = decoded.records.len() as u64;
         let report = BlockReport { order, times: clock.finish(), records, malformed: decoded.malformed };
-        (Batch::new(order, decoded.records), Report::Block(report))
+        let (batch, report) = (Batch::new(order, decoded.records), Report::Block(report));
+        self.gauge.took(report.lines());
+        self.gauge.gave(batch.len());
+        drop(at_work);
+        (batch, report)
     }
 }

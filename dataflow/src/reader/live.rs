@@ -95,7 +95,7 @@ impl Reader {
             awake.skip();
             let cut = self.live_epoch(epoch, &mut awake, &mut silence, &mut silent)?;
             let last = cut.last;
-            self.queue.push_cut(cut);
+            self.end_epoch(cut);
             if last {
                 return Ok(());
             }

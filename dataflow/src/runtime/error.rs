@@ -6,6 +6,7 @@ use thiserror::Error;
 use tidemill_log::{LogError, LogErrorKind, StoreError};
 
 use crate::checkpoint::RestoreError;
+use crate::cluster::ClusterError;
 use crate::sink::SinkError;
 use crate::source::SourceError;
 
@@ -13,6 +14,12 @@ use crate::source::SourceError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RunError {
+    /// The processes of the run did not come together.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Another process of the run failed or stopped answering.
+    #[error("{0}; the run ends here, and the same command goes on from there")]
+    Peer(String),
     /// The log failed, refused or was taken over.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -73,7 +80,9 @@ impl RunError {
             RunError::Source(SourceError::Changed { .. }) | RunError::Restore(_) | RunError::State(_) => {
                 RunErrorKind::Refused
             }
-            RunError::Usage(_) | RunError::Source(SourceError::Usage(_)) => RunErrorKind::Usage,
+            RunError::Usage(_)
+            | RunError::Source(SourceError::Usage(_))
+            | RunError::Cluster(ClusterError::Usage(_) | ClusterError::Refused { .. }) => RunErrorKind::Usage,
             _ => RunErrorKind::Failed,
         }
     }

@@ -19,7 +19,9 @@ use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionIn
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
+mod cluster;
 mod live;
+mod status;
 
 /// Partitions of lines `<time> <key>`.
 #[derive(Clone)]
@@ -201,7 +203,15 @@ fn options(workers: u32) -> RunOptions {
 /// A run on a store, and nobody who watches.
 fn context(store: &Arc<dyn Store>) -> RunContext {
     let (store, warn) = (Arc::clone(store), Box::new(|_: &str| {}));
-    RunContext { store, maintenance: None, observers: vec![], gauges: Arc::default(), warn }
+    RunContext {
+        store,
+        maintenance: None,
+        observers: vec![],
+        gauges: Arc::default(),
+        status: Arc::default(),
+        place: None,
+        warn,
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]

@@ -5,10 +5,10 @@ use super::*;
 /// The partitions of [`Lines`] as they would grow: handed out in pieces of odd sizes, with lulls. Asks the run to stop
 /// when all was handed out and committed work had a chance to be done.
 #[derive(Clone)]
-struct Growing {
-    lines: Lines,
-    seed: u64,
-    stop: StopHandle,
+pub(super) struct Growing {
+    pub(super) lines: Lines,
+    pub(super) seed: u64,
+    pub(super) stop: StopHandle,
 }
 
 struct GrowingReader {

@@ -1,0 +1,262 @@
+//! A connection between two processes of a run: bytes in frames, a sign of life in between, a goodbye at the end.
+//!
+//! ```text
+//! frame: u32 length (little-endian), bytes      length 0: a sign of life      length u32::MAX: goodbye, nothing follows
+//! ```
+//! Promises: the run is told that the peer is lost when it has said nothing for the stated time, or when it is gone without
+//! a goodbye, which is sent only when all of its workers have completed the dataflow. A slow worker is no silence: signs of
+//! life come from a thread of their own. Timely itself never learns of a loss (it would panic): its threads wait for an
+//! end that does not come while the run fails.
+
+use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use timely::communication::allocator::zero_copy::stream::Stream;
+
+const ALIVE: u32 = 0;
+const GOODBYE: u32 = u32::MAX;
+/// Signs of life within the time after which silence is death.
+const SIGNS: u32 = 5;
+/// Bytes read ahead: the headers of small frames cost no call each.
+const READ_AHEAD: usize = 64 << 10;
+
+/// What all handles of one connection share.
+struct Shared {
+    peer: u32,
+    socket: TcpStream,
+    /// Held while a frame is written.
+    writing: Mutex<()>,
+    silent_after: Duration,
+    /// All workers of this process have completed the dataflow.
+    complete: Arc<AtomicBool>,
+    on_lost: OnLost,
+}
+
+/// Told in a sentence, from any thread and perhaps several times, that a peer is lost.
+pub(crate) type OnLost = Arc<dyn Fn(String) + Send + Sync>;
+
+/// One handle of a connection, for timely's thread that reads or the one that writes.
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    reader: BufReader<TcpStream>,
+    /// Bytes of the frame that is being read.
+    left: usize,
+    goodbye: bool,
+}
+
+impl Shared {
+    fn write_frame(&self, length: u32, bytes: &[u8]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_held(length, bytes)
+    }
+
+    fn write_held(&self, length: u32, bytes: &[u8]) -> io::Result<()> {
+        let header = length.to_le_bytes();
+        let mut slices: &mut [IoSlice<'_>] = &mut [IoSlice::new(&header), IoSlice::new(bytes)];
+        let mut socket = &self.socket;
+        while !slices.is_empty() {
+            match socket.write_vectored(slices) {
+                Ok(0) => return Err(self.lost("it takes no more bytes")),
+                Ok(written) => IoSlice::advance_slices(&mut slices, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.lost(&error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// A sign of life, unless a frame is being written, which is one.
+    fn sign(&self) {
+        match self.writing.try_lock() {
+            // That the peer is gone, the reading side finds out and says.
+            Ok(_writing) => drop(self.write_held(ALIVE, &[])),
+            Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn lost(&self, problem: &str) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, format!("process {} is lost: {problem}", self.peer))
+    }
+}
+
+impl Link {
+    fn new(shared: Arc<Shared>) -> io::Result<Link> {
+        let reader = BufReader::with_capacity(READ_AHEAD, shared.socket.try_clone()?);
+        Ok(Link { shared, reader, left: 0, goodbye: false })
+    }
+
+    fn read_some(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.reader.read(into) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {
+                    return Err(self.shared.lost(&format!("it has said nothing for {:?}", self.shared.silent_after)));
+                }
+                Err(error) => return Err(self.shared.lost(&error.to_string())),
+                Ok(read) => return Ok(read),
+            }
+        }
+    }
+
+    /// The length of the next frame; `None` at the end of the connection.
+    fn next_header(&mut self) -> io::Result<Option<u32>> {
+        let mut header = [0; 4];
+        let mut known = 0;
+        while known < header.len() {
+            match self.read_some(&mut header[known..])? {
+                0 if known == 0 => return Ok(None),
+                0 => return Err(self.shared.lost("it left in the middle of a message")),
+                read => known += read,
+            }
+        }
+        Ok(Some(u32::from_le_bytes(header)))
+    }
+}
+
+impl Link {
+    fn read_frame(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.left == 0 {
+            match self.next_header()? {
+                Some(ALIVE) => {}
+                Some(GOODBYE) => self.goodbye = true,
+                Some(length) => self.left = length as usize,
+                None if self.goodbye => return Ok(0),
+                None => return Err(self.shared.lost("it left before the run was complete")),
+            }
+        }
+        let most = into.len().min(self.left);
+        match self.read_some(&mut into[..most])? {
+            0 => Err(self.shared.lost("it left in the middle of a message")),
+            read => {
+                self.left -= read;
+                Ok(read)
+            }
+        }
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.read_frame(into).or_else(|error| {
+            (self.shared.on_lost)(error.to_string());
+            loop {
+                thread::park();
+            }
+        })
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(1 << 30)];
+        let length = u32::try_from(bytes.len()).expect("at most a gibibyte");
+        // A frame without bytes would be a sign of life.
+        if length > 0
+            && let Err(error) = self.shared.write_frame(length, bytes)
+        {
+            // The run fails; what timely still wants to send goes nowhere.
+            (self.shared.on_lost)(error.to_string());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Link {
+    fn try_clone(&self) -> io::Result<Link> {
+        Link::new(Arc::clone(&self.shared))
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.shared.socket.set_nonblocking(nonblocking)
+    }
+
+    /// Called when nothing more is to be written.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if self.shared.complete.load(Ordering::Acquire)
+            && let Err(error) = self.shared.write_frame(GOODBYE, &[])
+        {
+            (self.shared.on_lost)(error.to_string());
+        }
+        // A socket that is gone already needs no shutting down.
+        let _ = self.shared.socket.shutdown(how);
+        Ok(())
+    }
+}
+
+/// The connections of a process, and the thread that gives signs of life on them until this is dropped.
+pub(crate) struct Links {
+    links: Vec<Option<Link>>,
+    complete: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Links {
+    /// `sockets` by process, none for ourselves; handshakes are done.
+    pub(super) fn start(
+        sockets: Vec<Option<TcpStream>>,
+        silent_after: Duration,
+        on_lost: &OnLost,
+    ) -> io::Result<Links> {
+        let complete = Arc::new(AtomicBool::new(false));
+        let (mut links, mut all) = (Vec::new(), Vec::new());
+        for (peer, socket) in (0..).zip(sockets) {
+            let Some(socket) = socket else {
+                links.push(None);
+                continue;
+            };
+            socket.set_read_timeout(Some(silent_after))?;
+            socket.set_write_timeout(Some(silent_after))?;
+            let (writing, complete, on_lost) = (Mutex::new(()), Arc::clone(&complete), Arc::clone(on_lost));
+            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, on_lost });
+            all.push(Arc::clone(&shared));
+            links.push(Some(Link::new(shared)?));
+        }
+        let (stop, stopped) = channel::<()>();
+        let every = silent_after / SIGNS;
+        let give_signs = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+                all.iter().for_each(|link| link.sign());
+            }
+        };
+        let thread = thread::Builder::new().name("signs of life".into()).spawn(give_signs)?;
+        Ok(Links { links, complete, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The connections, for timely's threads.
+    pub(crate) fn take(&mut self) -> Vec<Option<Link>> {
+        std::mem::take(&mut self.links)
+    }
+
+    /// To be set when all workers of this process have completed the dataflow, before they are gone.
+    pub(crate) fn completion(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.complete)
+    }
+}
+
+#[cfg(test)]
+impl Links {
+    /// No more signs; the connections stay.
+    pub(super) fn stop_signs(mut self) -> Vec<Option<Link>> {
+        self.take()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It only counts time: there is nothing to learn from how it ended.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Who is let in, who is refused with what sentence, and how soon a peer that stopped is missed.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use timely::communication::allocator::zero_copy::stream::Stream;
+
+use super::link::Link;
+use super::*;
+
+fn places(count: u32) -> Vec<Place> {
+    let listeners: Vec<_> = (0..count).map(|_| listen("127.0.0.1:0").unwrap()).collect();
+    let hosts: Vec<_> = listeners.iter().map(|l: &TcpListener| l.local_addr().unwrap().to_string()).collect();
+    let place = |(process, listener)| {
+        let options = ClusterOptions::new(process, hosts.clone(), Token::new("a secret"));
+        Place { options: ClusterOptions { meet_within: Duration::from_secs(20), ..options }, listener }
+    };
+    (0..).zip(listeners).map(place).collect()
+}
+
+fn on_lost() -> (OnLost, Receiver<String>) {
+    let (sender, lost) = channel();
+    let sender = Mutex::new(sender);
+    let tell = move |sentence| {
+        // The test may have heard enough.
+        let _ = sender.lock().unwrap().send(sentence);
+    };
+    (Arc::new(tell), lost)
+}
+
+struct Met {
+    run: u64,
+    links: Links,
+    lost: Receiver<String>,
+    warned: Vec<String>,
+}
+
+fn meet(place: Place, threads: u32) -> Result<Met, ClusterError> {
+    let mut meeting = Meeting::new(&place.options, threads)?;
+    let run = if place.options.process == 0 { 7 } else { meeting.reach_leader()? };
+    let (on_lost, lost) = on_lost();
+    let warned = Mutex::new(Vec::new());
+    let links =
+        meeting.complete(place.listener, run, (&|line| warned.lock().unwrap().push(line.to_owned()), &on_lost))?;
+    Ok(Met { run, links, lost, warned: warned.into_inner().unwrap() })
+}
+
+fn meet_all(places: Vec<Place>) -> Vec<Result<Met, ClusterError>> {
+    let threads: Vec<_> = places.into_iter().map(|place| thread::spawn(|| meet(place, 2))).collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+fn met(count: u32) -> Vec<Met> {
+    meet_all(places(count)).into_iter().map(Result::unwrap).collect()
+}
+
+/// The two ends of a connection.
+fn pair() -> (Met, Link, Met, Link) {
+    let mut both = met(2);
+    let (mut second, mut first) = (both.pop().unwrap(), both.pop().unwrap());
+    let (to_second, to_first) = (first.links.take()[1].take().unwrap(), second.links.take()[0].take().unwrap());
+    (first, to_second, second, to_first)
+}
+
+#[test]
+fn all_processes_are_connected_and_know_the_run() {
+    for met in met(3) {
+        assert_eq!(met.run, 7);
+        assert!(met.warned.is_empty(), "{:?}", met.warned);
+    }
+}
+
+#[test]
+fn strangers_are_refused_with_a_reason_and_disturb_nobody() {
+    let places = places(2);
+    let address = places[0].options.hosts[0].clone();
+    let mut strangers = Vec::new();
+    for words in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 500], b"", b"tidemill"] {
+        let mut stranger = TcpStream::connect(&address).unwrap();
+        stranger.write_all(words).unwrap();
+        strangers.push(stranger);
+    }
+    let silent = TcpStream::connect(&address).unwrap();
+    strangers[2].shutdown(Shutdown::Both).unwrap();
+    let all: Vec<_> = meet_all(places).into_iter().map(Result::unwrap).collect();
+    for refused in &all[0].warned {
+        assert!(refused.starts_with("a connection from 127.0.0.1:") && refused.contains("was refused"), "{refused}");
+    }
+    drop(silent);
+}
+
+#[test]
+fn a_wrong_token_is_told_to_both_sides() {
+    let mut places = places(2);
+    places[1].options.token = Token::new("another secret");
+    places[0].options.meet_within = Duration::from_millis(500);
+    let results = meet_all(places);
+    let sentences: Vec<_> = results.into_iter().map(|r| r.err().unwrap().to_string()).collect();
+    assert!(sentences[1].contains("another token"), "{}", sentences[1]);
+    assert!(sentences[0].contains("process 1 at 127.0.0.1:"), "{}", sentences[0]);
+}
+
+#[test]
+fn the_token_does_not_travel_and_is_not_shown() {
+    assert_eq!(format!("{:?}", Token::new("a secret")), "Token(..)");
+}
+
+#[test]
+fn another_shape_or_a_later_attempt_is_refused_with_the_remedy() {
+    type Change = fn(&mut Place);
+    let cases: [(Change, &str); 2] = [
+        (|place| place.options.hosts.push("127.0.0.1:1".into()), "started with other numbers"),
+        (|place| place.options.attempt = 3, "belongs to attempt 3"),
+    ];
+    for (change, expected) in cases {
+        let mut places = places(2);
+        change(&mut places[0]);
+        places[0].options.meet_within = Duration::from_millis(500);
+        let sentence = meet_all(places).pop().unwrap().err().unwrap().to_string();
+        assert!(sentence.contains(expected), "{sentence}");
+    }
+}
+
+#[test]
+fn a_process_of_an_earlier_attempt_is_waited_for_to_go() {
+    let mut places = places(2);
+    places[1].options.attempt = 1;
+    for (place, millis) in places.iter_mut().zip([3_000, 500]) {
+        place.options.meet_within = Duration::from_millis(millis);
+    }
+    let sentence = meet_all(places).pop().unwrap().err().unwrap().to_string();
+    assert!(sentence.contains("a process of attempt 0 is still there"), "{sentence}");
+}
+
+#[test]
+fn a_process_that_is_not_there_is_named_when_time_is_up() {
+    let mut places = places(3);
+    places.truncate(2);
+    for place in &mut places {
+        place.options.meet_within = Duration::from_millis(300);
+    }
+    for result in meet_all(places) {
+        let sentence = result.err().unwrap().to_string();
+        assert!(sentence.contains("process 2 at 127.0.0.1:") && sentence.contains("300ms"), "{sentence}");
+    }
+}
+
+#[test]
+fn a_place_beyond_the_hosts_is_a_usage_error() {
+    let options = ClusterOptions::new(2, vec!["a:1".into(), "b:1".into()], Token::new("x"));
+    assert!(matches!(Meeting::new(&options, 1), Err(ClusterError::Usage(_))));
+}
+
+#[test]
+fn bytes_arrive_in_order_and_a_goodbye_is_their_end() {
+    let (first, mut to_second, second, mut to_first) = pair();
+    let sent: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    let bytes = sent.clone();
+    let sender = thread::spawn(move || {
+        for piece in bytes.chunks(7_919) {
+            to_second.write_all(piece).unwrap();
+        }
+        first.links.completion().store(true, Ordering::Release);
+        to_second.shutdown(Shutdown::Write).unwrap();
+        first
+    });
+    let mut received = Vec::new();
+    to_first.read_to_end(&mut received).unwrap();
+    assert!(received == sent);
+    drop(sender.join().unwrap());
+    assert_eq!(second.lost.try_recv().ok(), None);
+}
+
+#[test]
+fn a_peer_that_leaves_before_the_end_is_lost() {
+    let (_first, to_second, second, mut to_first) = pair();
+    to_second.shutdown(Shutdown::Both).unwrap();
+    thread::spawn(move || to_first.read(&mut [0; 10]));
+    let sentence = second.lost.recv().unwrap();
+    assert_eq!(sentence, "process 0 is lost: it left before the run was complete");
+}
+
+#[test]
+fn a_silent_peer_is_lost_after_the_stated_time_and_one_that_has_nothing_to_say_is_not() {
+    let mut places = places(2);
+    for place in &mut places {
+        place.options.silent_after = Duration::from_millis(400);
+    }
+    let mut both: Vec<_> = meet_all(places).into_iter().map(Result::unwrap).collect();
+    let (mut second, first) = (both.pop().unwrap(), both.pop().unwrap());
+    let mut to_first = second.links.take()[0].take().unwrap();
+    thread::spawn(move || to_first.read(&mut [0; 10]));
+    // Five times the silence with nothing but signs of life.
+    assert_eq!(second.lost.recv_timeout(Duration::from_secs(2)).ok(), None);
+    // As SIGSTOP does it: the socket stays, the signs end.
+    let _socket_stays = first.links.stop_signs();
+    let sentence = second.lost.recv().unwrap();
+    assert_eq!(sentence, "process 0 is lost: it has said nothing for 400ms");
+}

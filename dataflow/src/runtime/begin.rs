@@ -1,0 +1,144 @@
+//! The beginning of a run: what is wrong with its options, where it goes on from, and the seal that says so (INV-5).
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tidemill_log::{Log, LogOptions, LogState, Seal};
+
+use super::{RunContext, RunError, RunOptions};
+use crate::checkpoint::restore::{self, Restored, check_plan};
+use crate::journal::Journal;
+use crate::plan::Plan;
+use crate::reader::MEMORY_PER_BYTE;
+use crate::time::Epoch;
+
+/// The columns of an epoch have 32-bit offsets.
+const MAX_EPOCH_BYTES: u64 = 1 << 30;
+
+pub(super) fn check_options(options: &RunOptions) -> Result<(), RunError> {
+    if options.workers == 0 {
+        return Err(RunError::Usage("--workers 0: there must be at least one worker".into()));
+    }
+    let needed = options.epoch_bytes.saturating_mul(MEMORY_PER_BYTE);
+    if options.memory_budget < needed {
+        return Err(RunError::Usage(format!(
+            "--memory-budget {} is too small for epochs of {} bytes: give at least {needed}, or a smaller --epoch-bytes",
+            options.memory_budget, options.epoch_bytes
+        )));
+    }
+    if options.epoch_bytes > MAX_EPOCH_BYTES {
+        return Err(RunError::Usage(format!(
+            "--epoch-bytes {} is too large: give at most {MAX_EPOCH_BYTES}",
+            options.epoch_bytes
+        )));
+    }
+    if options.epoch_bytes < crate::cut::SLIVER {
+        let least = crate::cut::SLIVER;
+        return Err(RunError::Usage(format!(
+            "--epoch-bytes {} is too small: give at least {least}",
+            options.epoch_bytes
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn log_options() -> LogOptions {
+    // Transient failures of a store are retried a few times, each pause twice as long.
+    let pause = |failures: u32| thread::park_timeout(Duration::from_millis(20 << failures.min(6)));
+    LogOptions { pause: Arc::new(pause), ..LogOptions::default() }
+}
+
+/// A run that may go on from here.
+pub(super) struct Begun {
+    pub(super) journal: Journal,
+    pub(super) restored: Restored,
+}
+
+#[expect(clippy::disallowed_methods, reason = "it names writes to other systems and reaches no result")]
+fn new_instance() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+fn seal_of(
+    run: u64,
+    plan: &str,
+    (options, processes): (&RunOptions, u32),
+    checkpoint: Option<Epoch>,
+    before: Option<&Seal>,
+) -> Seal {
+    let known = before.map(|seal| seal.instance.clone()).filter(|instance| !instance.is_empty());
+    Seal {
+        run,
+        format: tidemill_log::FORMAT,
+        plan: plan.to_owned(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        workers: options.workers,
+        processes,
+        instance: known.unwrap_or_else(new_instance),
+        checkpoint,
+    }
+}
+
+/// Takes the next run number, chooses the newest intact checkpoint, and seals.
+pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<Begun, RunError> {
+    let processes = context.place.as_ref().map_or(1, |place| place.options.processes());
+    if !options.exactly_once {
+        if processes > 1 {
+            return Err(RunError::Usage("several processes meet over the log: leave --exactly-once on".into()));
+        }
+        let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, None))?;
+        return Ok(Begun { journal, restored: Restored::default() });
+    }
+    let started = Log::start(Arc::clone(&context.store), log_options())?;
+    started.warnings.iter().for_each(|warning| (context.warn)(warning));
+    let mut log = started.log;
+    let run = log.run();
+    let mut chosen = None;
+    log.seal(|state| {
+        let mut warnings = Vec::new();
+        let restored = restore::choose(&*context.store, state, &mut warnings)?;
+        if let Some(manifest) = &restored.manifest {
+            check_plan(manifest, plan)?;
+        }
+        check_seal(state, sealed, &restored)?;
+        warnings.iter().for_each(|warning| (context.warn)(warning));
+        let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
+        chosen = Some(restored);
+        Ok::<_, RunError>(seal_of(run, sealed, (options, processes), checkpoint, state.seal()))
+    })?;
+    let restored = chosen.expect("a seal was decided");
+    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
+}
+
+/// What decides what the tables mean (disabled sinks, settings) is fixed when the folder is begun.
+pub(super) fn check_settings(state: &LogState, sealed: &str) -> Result<(), RunError> {
+    let settings = |plan: &str| plan.split_once(' ').map(|(_, settings)| settings.to_owned()).unwrap_or_default();
+    let Some(begun) = state.seal().map(|seal| settings(&seal.plan)) else { return Ok(()) };
+    let now = settings(sealed);
+    if begun == now {
+        return Ok(());
+    }
+    let remedy = "start with those, or in a new folder";
+    Err(RunError::State(format!("this folder was begun with other settings ({begun}; now {now}): {remedy}")))
+}
+
+/// A changed plan may start only where no bound epoch waits to be replayed by it.
+fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(), RunError> {
+    let Some(seal) = state.seal() else { return Ok(()) };
+    if state.drained() {
+        return Err(RunError::State(
+            "the tables were drained: everything is closed and nothing can be added; start a new folder".into(),
+        ));
+    }
+    check_settings(state, sealed)?;
+    let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
+    let waiting = state.bindings_after(checkpoint).count();
+    if seal.plan != sealed && waiting > 0 {
+        return Err(RunError::State(format!(
+            "the pipeline's plan changed, and {waiting} bound epochs wait to be replayed by the old one: finish once with \
+             the build that wrote them"
+        )));
+    }
+    Ok(())
+}

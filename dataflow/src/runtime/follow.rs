@@ -1,0 +1,112 @@
+//! The other processes of a run: they do what falls to their workers, and leave the log and the source to process 0.
+
+use std::sync::Arc;
+
+use tidemill_log::{Fence, LogState, reader};
+
+use super::workers::run_workers;
+use super::{Build, RunContext, RunError, RunOptions, build_dry, checked, env, fenced_first, log_options, sealed_plan};
+use crate::checkpoint::restore::{self, Restored};
+use crate::checkpoint::writer;
+use crate::cluster::{ClusterError, Links, Meeting, OnLost, Place};
+use crate::runtime::begin::check_options;
+use crate::runtime::threads::join;
+use crate::shared::{Requests, Shared};
+use crate::sink::{SinkError, SinkStart};
+use crate::status::Start;
+
+/// Takes part in the run that process 0 of `context.place` begins, until that ends.
+///
+/// # Errors
+/// See [`RunError`]. When process 0 or another one fails or stops answering, this one fails, too ([`RunError::Peer`]).
+pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) -> Result<(), RunError> {
+    check_options(options)?;
+    let place = context.place.take().ok_or_else(|| RunError::Usage("a process that follows needs a place".into()))?;
+    let (plan, _) = build_dry(&build, options);
+    checked(&plan)?;
+    let mut meeting = Meeting::new(&place.options, options.workers)?;
+    let run = meeting.reach_leader()?;
+
+    // Process 0 has sealed, and writes nothing more before all are connected.
+    let state = reader::read(Arc::clone(&context.store), tidemill_log::FOLDER)?;
+    check_run(&state, run, &sealed_plan(&plan, options))?;
+    let restored = restored(&context, &state)?;
+    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges), Arc::clone(&context.status)));
+    let (workers, processes) = (options.workers, place.options.processes());
+    let memory_budget = options.memory_budget;
+    context.status.started(&Start { run, workers, processes, memory_budget, plan: &plan, state: &state });
+    // What is asked of the log's thread is asked by workers of process 0.
+    let (requests, _log) = Requests::new(Arc::clone(&shared));
+    let fence = Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options());
+    let start = SinkStart {
+        instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
+        run,
+        committed: state.committed().unwrap_or(0),
+        bound: state.bound().unwrap_or(0),
+        fence: Arc::new(move || fence.check().map_err(SinkError::from)),
+    };
+    let fence = Arc::clone(&start.fence);
+    let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));
+    let env = Arc::new(env.of_processes(processes));
+    // Blocks come from the workers of process 0.
+    env.queue.end();
+    let (snapshots, snapshot_threads) = writer::start(&context.store, run, &requests)
+        .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
+    *env.snapshots.lock().expect("no panic while it is held") = Some(snapshots);
+
+    let warn = context.warn;
+    let links = meeting.complete(place.listener, run, (&*warn, &on_lost(&shared)));
+    let outcome = links.map_err(RunError::from).and_then(|links| run_workers(build, workers, &env, Some(links)));
+    if let Err(error) = outcome {
+        shared.fail(error);
+    }
+    env.snapshots.lock().expect("no panic while it is held").take();
+    drop((requests, env));
+    for thread in snapshot_threads {
+        join("a checkpoint thread", thread, &shared);
+    }
+    shared.take_failure().map_or(Ok(()), |error| Err(fenced_first(error, &fence)))
+}
+
+/// Brings process 0 together with the others, if there are any.
+pub(super) fn lead(
+    place: Option<Place>,
+    (run, workers): (u64, u32),
+    warn: &dyn Fn(&str),
+    shared: &Arc<Shared>,
+) -> Result<Option<Links>, ClusterError> {
+    let Some(place) = place else { return Ok(None) };
+    let meeting = Meeting::new(&place.options, workers)?;
+    meeting.complete(place.listener, run, (warn, &on_lost(shared))).map(Some)
+}
+
+fn on_lost(shared: &Arc<Shared>) -> OnLost {
+    let shared = Arc::clone(shared);
+    Arc::new(move |sentence| shared.fail(RunError::Peer(sentence)))
+}
+
+fn check_run(state: &LogState, run: u64, sealed: &str) -> Result<(), RunError> {
+    let seal = state.seal().filter(|seal| seal.run == run);
+    let Some(seal) = seal else {
+        return Err(RunError::State(format!(
+            "process 0 has begun run {run}, and the log here says {:?}: give all processes the same --state",
+            state.run()
+        )));
+    };
+    if seal.plan != sealed {
+        return Err(RunError::State(format!(
+            "process 0 runs another plan or other settings ({}; here {sealed}): start all processes with the same build, \
+             pipeline and options",
+            seal.plan
+        )));
+    }
+    Ok(())
+}
+
+/// The checkpoint that the seal names: what process 0 starts from.
+fn restored(context: &RunContext, state: &LogState) -> Result<Restored, RunError> {
+    let Some(epoch) = state.seal().and_then(|seal| seal.checkpoint) else { return Ok(Restored::default()) };
+    let entry = state.checkpoints().iter().find(|entry| entry.epoch == epoch);
+    let entry = entry.ok_or_else(|| RunError::State(format!("checkpoint {epoch} of the seal is not in the log")))?;
+    restore::load(&*context.store, entry).map_err(RunError::State)
+}
