@@ -85,9 +85,9 @@ impl Status {
         snapshot
     }
 
-    /// Another process of the run was heard from just now (its heartbeat came).
-    pub fn heard_from(&self, process: u32) {
-        self.book().heard_from(process, Moment::now());
+    /// Another process of the run was last heard at this time.
+    pub(crate) fn heard_from(&self, process: u32, at: Moment) {
+        self.book().heard_from(process, at);
     }
 
     /// How long epochs of this run took from their cut to their commit.

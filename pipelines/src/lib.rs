@@ -21,6 +21,7 @@
 pub mod archive;
 pub mod cli;
 pub mod io;
+pub mod ops;
 pub mod prelude;
 pub mod web_analytics;
 

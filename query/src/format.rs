@@ -122,6 +122,27 @@ fn ndjson(schema: &SchemaRef, batches: &[RecordBatch], out: &mut impl Write) -> 
     out.flush()
 }
 
+/// Appends the rows of an answer to `out` as a JSON list of lists.
+pub(crate) fn write_rows_as_json(answer: &Answer, out: &mut String) -> io::Result<()> {
+    let mut before = '[';
+    for batch in &answer.batches {
+        for row in 0..batch.num_rows() {
+            out.push(before);
+            before = ',';
+            out.push('[');
+            for (at, column) in batch.columns().iter().enumerate() {
+                if at > 0 {
+                    out.push(',');
+                }
+                cell::write_json(column, row, out)?;
+            }
+            out.push(']');
+        }
+    }
+    out.push_str(if before == '[' { "[]" } else { "]" });
+    Ok(())
+}
+
 fn table(schema: &SchemaRef, batches: &[RecordBatch], out: &mut impl Write) -> io::Result<()> {
     let mut widths: Vec<usize> = schema.fields().iter().map(|field| field.name().chars().count()).collect();
     let mut text = String::new();

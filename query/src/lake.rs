@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::error::DataFusionError;
-use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 use tidemill_log::{FOLDER, Location, with_causes};
 use tidemill_tables::{TableSpec, web_analytics};
 
 use crate::error::QueryError;
-use crate::session;
+use crate::session::{self, Tables};
 use crate::visible::{LogSource, Visible, VisibleSource};
 
 /// How often a query is tried when files are replaced under it.
@@ -21,8 +19,7 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Lake {
     place: String,
-    store: Arc<dyn ObjectStore>,
-    specs: Vec<TableSpec>,
+    tables: Tables,
     source: Arc<dyn VisibleSource>,
 }
 
@@ -60,7 +57,7 @@ impl Lake {
         let open = |error| QueryError::Open { place: place.clone(), reason: with_causes(&error) };
         let reading = location.open_for_reading().map_err(open)?;
         let source = LogSource::new(reading.store, FOLDER);
-        Ok(Self { place, store: reading.objects, specs: web_analytics::all(), source: Arc::new(source) })
+        Ok(Self { place, tables: Tables::new(reading.objects, web_analytics::all()), source: Arc::new(source) })
     }
 
     /// The tables `specs` whose files lie in `store`, visible as `source` says; `place` names them in errors.
@@ -71,7 +68,7 @@ impl Lake {
         specs: Vec<TableSpec>,
         source: Arc<dyn VisibleSource>,
     ) -> Self {
-        Self { place: place.to_owned(), store, specs, source }
+        Self { place: place.to_owned(), tables: Tables::new(store, specs), source }
     }
 
     /// Answers one SQL statement that only reads, at the newest commit. Starts its own threads; from async code use
@@ -100,7 +97,7 @@ impl Lake {
                 Err(QueryError::Run(source)) => source,
                 done => return done,
             };
-            if !self.lacks_file(&visible, &source).await {
+            if !visible.lacks_file(self.tables.store(), &source).await {
                 return Err(QueryError::Run(source));
             }
             let newer = self.visible().await?;
@@ -116,25 +113,11 @@ impl Lake {
 
     async fn answer(&self, sql: &str, visible: &Visible) -> Result<Answer, QueryError> {
         let run = |error| QueryError::Run(Box::new(error));
-        let context = session::session(&self.store, &self.specs, visible).map_err(run)?;
+        let context = session::session(&self.tables, visible).map_err(run)?;
         let plan = session::plan(&context, sql).await?;
         let schema = Arc::clone(plan.schema().inner());
         let batches = plan.collect().await.map_err(run)?;
         Ok(Answer { schema, batches, epoch: visible.epoch, complete_through: visible.complete_through })
-    }
-
-    /// Whether the query failed because a visible file is not there.
-    ///
-    /// Some layers below turn errors into text, so the files that the text names are looked for.
-    async fn lacks_file(&self, visible: &Visible, error: &DataFusionError) -> bool {
-        let text = with_causes(error);
-        for file in visible.tables.values().flatten().filter(|file| text.contains(&file.path)) {
-            let found = self.store.head(&ObjectPath::from(file.path.as_str())).await;
-            if matches!(found, Err(object_store::Error::NotFound { .. })) {
-                return true;
-            }
-        }
-        false
     }
 
     /// Reading the log blocks, so it does not happen on a thread that runs queries.

@@ -6,9 +6,13 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMill
 use arrow::datatypes::DataType;
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
@@ -19,6 +23,7 @@ use tidemill_tables::{Fold, Role, TableSpec, web_analytics};
 
 use crate::error::QueryError;
 use crate::file_table::FileTable;
+use crate::segments::SegmentCache;
 use crate::union_count::union_count;
 use crate::visible::Visible;
 
@@ -28,19 +33,65 @@ const FOLDED: &str = "lake";
 /// The schema of the rows as they are stored.
 const STORED: &str = "stored";
 
-/// A session that sees the tables of `specs` as `visible` has them, and nothing else.
-pub(crate) fn session(store: &Arc<dyn ObjectStore>, specs: &[TableSpec], visible: &Visible) -> Result<SessionContext> {
+/// What the sessions of one place share: where the files are, what the tables are, and what is known of files that never
+/// change.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    store: Arc<dyn ObjectStore>,
+    specs: Arc<[TableSpec]>,
+    runtime: Arc<RuntimeEnv>,
+    cache: Option<Arc<SegmentCache>>,
+}
+
+impl Tables {
+    /// Tables whose rows are read from their files by every query; the files' footers are kept.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, specs: Vec<TableSpec>) -> Self {
+        Self { store, specs: specs.into(), runtime: Arc::default(), cache: None }
+    }
+
+    /// Tables for many queries: at most `kept` bytes of rows of the folded tables stay in memory between them, and at most
+    /// `running` bytes are what all of them together may use before they spill.
+    pub(crate) fn cached(
+        store: Arc<dyn ObjectStore>,
+        specs: Vec<TableSpec>,
+        kept: usize,
+        running: usize,
+    ) -> Result<Self> {
+        let spilled = u64::try_from(running).unwrap_or(u64::MAX).saturating_mul(8);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(running)))
+            .with_max_temp_directory_size(spilled);
+        let cache = Arc::new(SegmentCache::new(Arc::clone(&store), kept));
+        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: Some(cache) })
+    }
+
+    /// Where the files are.
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// Bytes of rows that are held in memory.
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.cache.as_ref().map_or(0, |cache| cache.bytes())
+    }
+}
+
+/// A session that sees the tables as `visible` has them, and nothing else.
+pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionContext> {
     let mut config = SessionConfig::new().with_information_schema(true);
     config = config.with_default_catalog_and_schema(CATALOG, FOLDED);
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
-    let context = SessionContext::new_with_config(config);
+    let context = SessionContext::new_with_config_rt(config, Arc::clone(&tables.runtime));
     let url = ObjectStoreUrl::parse("tidemill://lake")?;
-    context.register_object_store(url.as_ref(), Arc::clone(store));
+    context.register_object_store(url.as_ref(), Arc::clone(&tables.store));
+    let footers = tables.runtime.cache_manager.get_file_metadata_cache();
+    let reader: Arc<dyn ParquetFileReaderFactory> =
+        Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&tables.store), footers));
     context.register_udaf(union_count());
     let stored = Arc::new(MemorySchemaProvider::new());
-    for spec in specs {
-        let files = visible.tables.get(&spec.name).cloned().unwrap_or_default();
-        let table = Arc::new(FileTable::new(spec.stored_schema(), url.clone(), files));
+    for spec in tables.specs.iter() {
+        let files = visible.tables.get(&spec.name).map_or(&[] as &[_], Vec::as_slice);
+        let table = Arc::new(FileTable::new(spec, files, url.clone(), Arc::clone(&reader), tables.cache.clone()));
         stored.register_table(spec.name.clone(), Arc::<FileTable>::clone(&table))?;
         if spec.fold == Fold::Append {
             context.register_table(&spec.name, table)?;

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use datafusion::error::DataFusionError;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill_log::{DataFile, LogState, Store, reader, with_causes};
 
 /// Everything that one commit makes visible.
@@ -17,6 +20,22 @@ pub struct Visible {
     pub tables: BTreeMap<String, Vec<DataFile>>,
     /// Each input file with the number of its lines that the commit contains.
     pub files: Vec<(String, u64)>,
+}
+
+impl Visible {
+    /// Whether a query failed because a visible file is not there.
+    ///
+    /// Some layers below turn errors into text, so the files that the text names are looked for.
+    pub(crate) async fn lacks_file(&self, store: &dyn ObjectStore, error: &DataFusionError) -> bool {
+        let text = with_causes(error);
+        for file in self.tables.values().flatten().filter(|file| text.contains(&file.path)) {
+            let found = store.head(&ObjectPath::from(file.path.as_str())).await;
+            if matches!(found, Err(object_store::Error::NotFound { .. })) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// Where [`Visible`] comes from; asked anew for each query.

@@ -112,12 +112,18 @@ impl Tidemill {
         Run { binary: self.binary.clone(), out: out.to_owned(), options, environment: self.environment.clone() }
     }
 
+    /// Starts the command with these arguments.
+    #[must_use]
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).envs(&self.environment);
+        Running::start(command)
+    }
+
     /// Runs the command with these arguments to its end.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Outcome {
-        let mut command = Command::new(&self.binary);
-        command.args(arguments).envs(&self.environment);
-        Running::start(command).wait()
+        self.start(arguments).wait()
     }
 
     /// The answer to a query as lines of JSON, or how it failed.

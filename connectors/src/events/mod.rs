@@ -36,7 +36,7 @@ pub use event::{Event, EventKind};
 pub(crate) use extra::push_text;
 pub use format::{Format, UnknownFormat};
 pub use ndjson::NdjsonDecoder;
-pub(crate) use strict::{Member, members_of};
+pub use strict::{Member, members_of};
 
 /// The longest line that can be an event, in bytes without its terminator; longer ones are malformed.
 pub const MAX_LINE_BYTES: usize = 1 << 20;

@@ -79,11 +79,13 @@ impl<'a> Members<'a> {
     }
 }
 
-/// A key and its value as it stands in the text.
-pub(crate) type Member<'a> = (Cow<'a, str>, &'a RawValue);
+/// A key, escapes resolved, and its value as it stands in the text.
+pub type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// The members of a JSON object, the last value of each key; none if the text is no object.
-pub(crate) fn members_of(object: &str) -> Option<Vec<Member<'_>>> {
+/// The members of a JSON object, the last value of each key; none if the text is no object, or holds half of a surrogate
+/// pair, by which no event is malformed that this reads.
+#[must_use]
+pub fn members_of(object: &str) -> Option<Vec<Member<'_>>> {
     Members::read(object).ok().map(Members::last_wins)
 }
 

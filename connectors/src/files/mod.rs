@@ -95,6 +95,11 @@ pub struct FileDecoder {
 impl Decode for FileDecoder {
     type Record = Event;
 
+    /// What a file is, and its format where that is guessed, is learned where it is read.
+    fn travels(&self) -> bool {
+        false
+    }
+
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
         let facts = {
             let files = self.files.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -119,6 +119,11 @@ impl MessageDecoder {
 impl Decode for MessageDecoder {
     type Record = Event;
 
+    /// Schemas are fetched where messages are read.
+    fn travels(&self) -> bool {
+        self.avro.is_none()
+    }
+
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
         let Block { partition, offset, bytes, .. } = block;
         let opened = open(bytes, offset);

@@ -10,13 +10,15 @@
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use timely::communication::allocator::zero_copy::stream::Stream;
+
+use crate::status::{Moment, Status};
 
 const ALIVE: u32 = 0;
 const GOODBYE: u32 = u32::MAX;
@@ -35,6 +37,8 @@ struct Shared {
     /// All workers of this process have completed the dataflow.
     complete: Arc<AtomicBool>,
     on_lost: OnLost,
+    /// When the peer was last heard, in milliseconds since 1970, for display.
+    heard: AtomicI64,
 }
 
 /// Told in a sentence, from any thread and perhaps several times, that a peer is lost.
@@ -98,7 +102,10 @@ impl Link {
                     return Err(self.shared.lost(&format!("it has said nothing for {:?}", self.shared.silent_after)));
                 }
                 Err(error) => return Err(self.shared.lost(&error.to_string())),
-                Ok(read) => return Ok(read),
+                Ok(read) => {
+                    self.shared.heard.store(Moment::now().0, Ordering::Relaxed);
+                    return Ok(read);
+                }
             }
         }
     }
@@ -196,6 +203,8 @@ impl Stream for Link {
 pub(crate) struct Links {
     links: Vec<Option<Link>>,
     complete: Arc<AtomicBool>,
+    /// Where it is shown when each peer was last heard.
+    board: Arc<OnceLock<Arc<Status>>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -217,24 +226,37 @@ impl Links {
             socket.set_read_timeout(Some(silent_after))?;
             socket.set_write_timeout(Some(silent_after))?;
             let (writing, complete, on_lost) = (Mutex::new(()), Arc::clone(&complete), Arc::clone(on_lost));
-            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, on_lost });
+            let heard = AtomicI64::new(Moment::now().0);
+            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, on_lost, heard });
             all.push(Arc::clone(&shared));
             links.push(Some(Link::new(shared)?));
         }
         let (stop, stopped) = channel::<()>();
         let every = silent_after / SIGNS;
+        let board: Arc<OnceLock<Arc<Status>>> = Arc::default();
+        let shown = Arc::clone(&board);
         let give_signs = move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
                 all.iter().for_each(|link| link.sign());
+                if let Some(status) = shown.get() {
+                    all.iter()
+                        .for_each(|link| status.heard_from(link.peer, Moment(link.heard.load(Ordering::Relaxed))));
+                }
             }
         };
         let thread = thread::Builder::new().name("signs of life".into()).spawn(give_signs)?;
-        Ok(Links { links, complete, stop: Some(stop), thread: Some(thread) })
+        Ok(Links { links, complete, board, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The connections, for timely's threads.
     pub(crate) fn take(&mut self) -> Vec<Option<Link>> {
         std::mem::take(&mut self.links)
+    }
+
+    /// From now on the board shows when each peer was last heard.
+    pub(crate) fn show_on(&self, status: &Arc<Status>) {
+        // Once is enough: a process has one board.
+        let _ = self.board.set(Arc::clone(status));
     }
 
     /// To be set when all workers of this process have completed the dataflow, before they are gone.

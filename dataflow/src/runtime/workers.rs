@@ -59,6 +59,7 @@ pub(super) fn run_workers(
         let guards = timely::execute(Config::process(threads as usize), work).map_err(RunError::State)?;
         return joined(guards.join());
     };
+    links.show_on(&shared.status);
     let sockets = links.take();
     let process = sockets.iter().position(Option::is_none).expect("a process has no link to itself");
     let hooks = Hooks::default();

@@ -115,8 +115,8 @@ impl Book {
         self.partitions(state.bound_partitions().values(), now);
     }
 
-    pub(super) fn heard_from(&mut self, process: u32, now: Moment) {
-        self.peers.insert(process, now);
+    pub(super) fn heard_from(&mut self, process: u32, at: Moment) {
+        self.peers.insert(process, at);
     }
 
     pub(super) fn cut(&mut self, epoch: Epoch, bytes: u64, now: Moment) {
@@ -241,7 +241,7 @@ impl Book {
         };
         let in_flight: u64 = self.in_flight.values().map(|epoch| epoch.bytes).sum();
         let oldest = self.in_flight.first_key_value();
-        let oldest_in_flight = oldest.map(|(epoch, in_flight)| Working { epoch: *epoch, since: in_flight.cut });
+        let oldest_in_flight = oldest.map(|(epoch, began)| Working { epoch: *epoch, since: began.cut });
         let known = self.watermark.filter(|time| *time != crate::time::EventTime::MAX);
         let last_checkpoint = self.checkpoints.history.last();
         Snapshot {
@@ -309,13 +309,13 @@ impl Book {
     /// The operators of the plan with what the gauges say of each.
     fn operators_now(&self, gauges: &[Arc<Gauge>]) -> Vec<Operator> {
         let mut operators = self.operators.clone();
-        let mut parts: Vec<Vec<&Gauge>> = vec![Vec::new(); operators.len()];
+        let mut by_node: Vec<Vec<&Gauge>> = vec![Vec::new(); operators.len()];
         for gauge in gauges {
-            if let Some(parts) = parts.get_mut(gauge.node) {
+            if let Some(parts) = by_node.get_mut(gauge.node) {
                 parts.push(gauge);
             }
         }
-        for (operator, parts) in operators.iter_mut().zip(&parts) {
+        for (operator, parts) in operators.iter_mut().zip(&by_node) {
             fill(operator, parts);
             operator.stored_bytes = self.stored.get(&operator.id).copied().unwrap_or(0);
         }

@@ -15,6 +15,9 @@ use crate::time::Epoch;
 /// What stands still for less than this is not worth a sentence: epochs take about a second.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Peers give a sign of life every second, and the run ends when one has given none for five.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// A partition whose watermark moves, and is behind all others by more than this, is told too.
 const BEHIND: Duration = Duration::from_secs(60);
 
@@ -114,12 +117,12 @@ impl Judge<'_> {
     }
 
     fn processes(&self) -> Vec<Reason> {
-        let silent = self.snapshot.peers.iter().filter(|peer| self.long(peer.heard));
+        let silent = self.snapshot.peers.iter().filter(|peer| self.now.since(peer.heard) > SILENT);
         let reason = |peer: &super::snapshot::Process| {
             let (process, ago) = (peer.process, self.ago(peer.heard));
             let sentence = format!(
                 "Process {process} has not answered for {ago}: it is stopped, swapped out or cut off, and nobody finishes an \
-                 epoch without it; look at its host and log, the supervisor restarts the run when it stays silent"
+                 epoch without it; look at its host and log, the run is given up and started again when it stays silent"
             );
             Reason::holds(Cause::Process, &format!("process {process}"), peer.heard, sentence)
         };
@@ -205,12 +208,12 @@ impl Judge<'_> {
     fn source(&self, because: &[Reason]) -> Option<Reason> {
         let waiting = self.snapshot.waiting.filter(|waiting| self.long(waiting.since))?;
         let names: Vec<&str> = because.iter().map(|reason| reason.name.as_str()).collect();
-        let because = if names.is_empty() { "what is in flight".to_owned() } else { names.join(", ") };
+        let held_by = if names.is_empty() { "what is in flight".to_owned() } else { names.join(", ") };
         let (epoch, ago) = (waiting.epoch, self.ago(waiting.since));
         let (used, budget) = (self.snapshot.in_flight_bytes >> 20, self.snapshot.memory_budget >> 20);
         let sentence = format!(
             "The source has waited for {ago} before epoch {epoch}: {used} of {budget} MiB of memory are in flight, or too many \
-             epochs, because of {because}; it goes on when that is committed (--memory-budget would only move the moment)"
+             epochs, because of {held_by}; it goes on when that is committed (--memory-budget would only move the moment)"
         );
         let name = self.snapshot.operators.iter().find(|operator| operator.inputs.is_empty());
         let name = name.map_or("source", |operator| operator.id.as_str());

@@ -5,14 +5,18 @@
 
 mod avro;
 mod checkpoints;
+mod collect;
+mod demo;
 mod explain;
 mod generate;
+mod lines;
 mod measure;
 mod progress;
 mod query;
 mod replay;
 mod run;
 mod schema;
+mod serve;
 mod tables;
 mod units;
 
@@ -33,13 +37,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the whole product on this machine: collector, log, pipeline, query API, dashboard, visitors.
+    Demo(demo::DemoArguments),
     /// Run a pipeline over files or topics, from where the last run stopped.
     Run(run::RunArguments),
     /// Ask the tables a question in SQL, at one commit.
     Query(query::QueryArguments),
     /// Print a pipeline's plan.
     Explain(explain::ExplainArguments),
-    /// Write a file of made-up events.
+    /// Answer questions over HTTP and show the dashboard, while the tables grow.
+    Serve(serve::ServeArguments),
+    /// Take events over HTTP into a log.
+    Collect(collect::CollectArguments),
+    /// Make up events: a file, a topic, a log, or posted to a collector.
     Generate(generate::GenerateArguments),
     /// Look at the checkpoints of a data folder.
     Checkpoints(checkpoints::CheckpointsArguments),
@@ -51,6 +61,15 @@ enum Command {
     Schema(schema::SchemaArguments),
 }
 
+impl Command {
+    fn log_format(&self) -> lines::LogFormat {
+        match self {
+            Command::Run(arguments) => arguments.log_format,
+            _ => lines::LogFormat::Text,
+        }
+    }
+}
+
 /// Why a command failed, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -59,6 +78,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Ends with this code.
+    pub(crate) fn exit(code: u8, message: impl fmt::Display) -> Failure {
+        Failure { code, message: message.to_string() }
+    }
+
     pub(crate) fn failed(message: impl fmt::Display) -> Failure {
         Failure { code: 1, message: message.to_string() }
     }
@@ -96,12 +120,15 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    log_to_stderr();
+    lines::start(arguments.command.log_format());
     let done = match arguments.command {
+        Command::Demo(arguments) => demo::demo(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Query(arguments) => query::query(&arguments),
+        Command::Serve(arguments) => serve::serve(arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
-        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Collect(arguments) => collect::collect(arguments),
+        Command::Generate(arguments) => generate::generate(arguments),
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
         Command::Tables(arguments) => tables::tables(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
@@ -110,16 +137,10 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tidemill: {}", failure.message);
+            lines::fail(failure.code, &failure.message);
             ExitCode::from(failure.code)
         }
     }
-}
-
-/// What connectors have to say (a server that is waited for) goes to stderr, a line each.
-fn log_to_stderr() {
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
-    lines.with_max_level(tracing::Level::INFO).init();
 }
 
 /// A panic anywhere ends the process at once: timely's other workers would wait for the one that is gone for ever.

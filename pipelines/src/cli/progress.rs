@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tidemill_dataflow::runtime::Gauges;
+use tidemill_dataflow::status::Status;
 use tidemill_tables::calendar::Instant;
 
+use super::lines;
 use super::measure::Stopwatch;
 
 /// Shows progress until it is dropped.
@@ -20,14 +22,18 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn start(gauges: Arc<Gauges>) -> Progress {
+    pub(crate) fn start(gauges: Arc<Gauges>, status: Arc<Status>) -> Progress {
         let (stop, stopped) = channel::<()>();
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = std::io::stderr().is_terminal() && !lines::json();
         let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(5) };
         let show = move || {
             let clock = Stopwatch::start();
             let bar = terminal.then(bar);
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
+                if lines::json() {
+                    log(&status);
+                    continue;
+                }
                 let text = describe(&gauges, clock.elapsed());
                 match &bar {
                     Some(bar) => {
@@ -61,6 +67,18 @@ impl Drop for Progress {
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta} | {msg}");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The same as an object with fields of their own.
+fn log(status: &Status) {
+    let now = status.snapshot();
+    let (epoch, checkpoint) = (now.epoch.committed, now.checkpoint.epoch);
+    let watermark = now.watermark.map(|watermark| watermark.to_string());
+    let (events, rate) = (now.counts.events, now.rates.events_per_second);
+    tracing::info!(run = now.run, epoch, watermark, events, events_per_second = rate, checkpoint, "progress");
+    for reason in now.why_open.iter().filter(|reason| reason.holds) {
+        tracing::info!(run = now.run, epoch, cause = reason.cause.name(), name = reason.name, "{}", reason.sentence);
+    }
 }
 
 fn describe(gauges: &Gauges, elapsed: Duration) -> String {

@@ -156,7 +156,8 @@ fn rebuild(
     let io = AnalyticsIo::new(source, targets, DeadLetters::Files(Arc::clone(&store)));
     let options = RunOptions { workers: arguments.workers, settings, ..RunOptions::default() };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
-    let ended = drive(move |flow: &Flow<'_>| web_analytics(flow, &io), &options, store, None, Vec::new())?;
+    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &io);
+    let ended = drive(pipeline, &options, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }

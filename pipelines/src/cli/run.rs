@@ -2,19 +2,23 @@
 
 mod arguments;
 mod job;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
+use tidemill_dataflow::cluster::Place;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Build, Gauges, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
+use tidemill_dataflow::status::Status;
 use tidemill_kafka::Fenced;
 use tidemill_log::{FOLDER, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
@@ -22,7 +26,8 @@ use tidemill_query::Lake;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
-use super::{Failure, with_causes};
+use super::{Failure, lines, with_causes};
+use crate::ops::Ops;
 use crate::web_analytics::web_analytics;
 pub(crate) use arguments::{Pipeline, RunArguments};
 use job::{Job, resolve};
@@ -37,21 +42,32 @@ pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
 pub(crate) fn drive(
     pipeline: impl Build,
     options: &RunOptions,
-    store: Arc<dyn Store>,
+    (store, place): (Arc<dyn Store>, Option<Place>),
     maintenance: Option<Box<dyn Maintenance>>,
     observers: Vec<Box<dyn CommitObserver>>,
+    status: Arc<Status>,
 ) -> Result<Result<RunReport, RunError>, Failure> {
     let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
     on_signals(&stop)?;
-    let warn = Box::new(|warning: &str| eprintln!("warning: {warning}"));
-    let context = RunContext { store, maintenance, observers, gauges: Arc::clone(&gauges), warn };
-    let _shown = Progress::start(gauges);
-    Ok(runtime::run(pipeline, options, context, &stop))
+    processes::answer_supervisor(&stop)?;
+    let shown = Progress::start(Arc::clone(&gauges), Arc::clone(&status));
+    let context = RunContext { store, maintenance, observers, gauges, status, place, warn: Box::new(lines::warn) };
+    let ended = runtime::run(pipeline, options, context, &stop);
+    drop(shown);
+    Ok(ended)
 }
 
 pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
+    let supervised = arguments.process_index.is_some() || std::env::var_os(processes::SUPERVISOR).is_some();
+    if (arguments.processes > 1 || arguments.supervise) && !supervised {
+        return processes::supervise(&arguments);
+    }
     let clock = Stopwatch::start();
+    let place = processes::place(&arguments)?;
     let job = resolve(arguments)?;
+    if place.as_ref().is_some_and(|place| place.options.process > 0) {
+        return follow(&job, place);
+    }
     let io = &job.io;
     let declared = io.clone();
     let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
@@ -66,7 +82,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         runtime::check(&pipeline, &job.options, state)?;
         finish_exchange(state, io.targets())?;
         if job.files && nothing_to_do(&job, state)? {
-            eprintln!("finished before: all input was read and committed; nothing was changed");
+            lines::say("finished before: all input was read and committed; nothing was changed");
             let report = finished_before(state);
             return print(&job, &report, &Usage::of(clock, 0));
         }
@@ -78,16 +94,51 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let observers = io.observers().map_err(Failure::failed)?;
-    let report = match drive(pipeline, &job.options, Arc::clone(&job.store), io.maintenance(), observers)? {
-        // It was asked to stop before it could read again what was bound: that is for the next start.
-        Err(RunError::Source(SourceError::Interrupted { .. })) => {
-            let state = existing(&job)?.unwrap_or_default();
-            RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
-        }
-        ended => ended.map_err(failure)?,
-    };
+    let status = Arc::new(Status::new("web_analytics"));
+    let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
+    let report =
+        match drive(pipeline, &job.options, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
+            // It was asked to stop before it could read again what was bound: that is for the next start.
+            Err(RunError::Source(SourceError::Interrupted { .. })) => {
+                let state = existing(&job)?.unwrap_or_default();
+                RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
+            }
+            ended => ended.map_err(failure)?,
+        };
+    drop(ops);
     let read_before = before.as_ref().map_or(0, |state| counter(state, "events/read"));
     print(&job, &report, &Usage::of(clock, read_before))
+}
+
+/// Takes part in the run that process 0 leads.
+fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
+    let stop = StopHandle::default();
+    processes::answer_supervisor(&stop)?;
+    let declared = job.io.clone();
+    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
+    let status = Arc::new(Status::new("web_analytics"));
+    let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
+    let context = RunContext {
+        store: Arc::clone(&job.store),
+        maintenance: None,
+        observers: Vec::new(),
+        gauges: Arc::default(),
+        status,
+        place,
+        warn: Box::new(lines::warn),
+    };
+    let ended = runtime::follow(pipeline, &job.options, context).map_err(failure);
+    drop(ops);
+    ended
+}
+
+/// Starts the operators' server and says where it is.
+fn serve_ops(address: SocketAddr, status: &Arc<Status>) -> Result<Ops, Failure> {
+    let ops = Ops::start(address, Arc::clone(status)).map_err(|error| {
+        Failure::failed(format!("--ops {address}: {error}; give an address of this machine that is free, or port 0"))
+    })?;
+    lines::say(&format!("ops http://{}", ops.address()));
+    Ok(ops)
 }
 
 /// Whether the tables are not what this state wrote, or not as they have to be.
@@ -164,12 +215,12 @@ fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
     let wait = move || {
         let mut forever = signals.forever();
         if forever.next().is_some() {
-            eprintln!("stopping after this epoch; the same command goes on from there");
+            lines::say("stopping after this epoch; the same command goes on from there");
             stop.stop();
         }
         if forever.next().is_some() {
-            eprintln!(
-                "stopped at once; nothing that was committed is affected, and the same command goes on from there"
+            lines::say(
+                "stopped at once; nothing that was committed is affected, and the same command goes on from there",
             );
             std::process::exit(1);
         }

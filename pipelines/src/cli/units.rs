@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Reads `250ms`, `10s`, `5m`, `1h`.
+/// Reads `250ms`, `10s`, `5m`, `1h`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -13,10 +13,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     let millis = number.checked_mul(scale).filter(|millis| *millis > 0).ok_or_else(wrong)?;
     Ok(Duration::from_millis(millis))
+}
+
+/// Reads a number of things of which there has to be one.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| "a number from 1 to 1048576".to_owned())
 }
 
 /// Reads `1048576`, `64KiB`, `32MiB`, `1GiB`.
@@ -43,6 +49,7 @@ mod tests {
     fn units_are_read_and_a_wrong_one_gets_an_example() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         assert_eq!(bytes("64KiB"), Ok(65_536));
         assert_eq!(bytes("7"), Ok(7));
         for wrong in ["", "s", "0s", "1.5s", "10"] {

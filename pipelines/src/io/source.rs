@@ -2,9 +2,11 @@
 
 use tidemill_connectors::events::{Event, NdjsonDecoder};
 use tidemill_connectors::files::{FileDecoder, FileSource, FilesConfig};
+use tidemill_connectors::messages::MessageDecoder;
 use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::source::{Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError};
-use tidemill_kafka::{KafkaConfig, KafkaDecoder, KafkaSource};
+use tidemill_embedded_log::LogSource;
+use tidemill_kafka::{KafkaConfig, KafkaSource};
 
 /// A source of events.
 #[derive(Clone)]
@@ -15,6 +17,7 @@ enum Kind {
     Files(FileSource),
     Kafka(KafkaSource),
     Archive(ParquetSource),
+    Log(LogSource),
 }
 
 impl EventSource {
@@ -36,11 +39,17 @@ impl EventSource {
         EventSource(Kind::Archive(source))
     }
 
+    /// Topics of an embedded log.
+    #[must_use]
+    pub fn log(source: LogSource) -> Self {
+        EventSource(Kind::Log(source))
+    }
+
     /// The cluster that is read, if one is.
     pub(super) fn kafka(&self) -> Option<&KafkaConfig> {
         match &self.0 {
             Kind::Kafka(source) => Some(source.config()),
-            Kind::Files(_) | Kind::Archive(_) => None,
+            Kind::Files(_) | Kind::Archive(_) | Kind::Log(_) => None,
         }
     }
 }
@@ -51,8 +60,9 @@ impl Source for EventSource {
     fn decoder(&self) -> EventDecoder {
         match &self.0 {
             Kind::Files(source) => EventDecoder(DecoderKind::Files(source.decoder())),
-            Kind::Kafka(source) => EventDecoder(DecoderKind::Kafka(source.decoder())),
+            Kind::Kafka(source) => EventDecoder(DecoderKind::Messages(source.decoder())),
             Kind::Archive(source) => EventDecoder(DecoderKind::Lines(source.decoder())),
+            Kind::Log(source) => EventDecoder(DecoderKind::Messages(source.decoder())),
         }
     }
 
@@ -61,6 +71,7 @@ impl Source for EventSource {
             Kind::Files(source) => source.open(recorded),
             Kind::Kafka(source) => source.open(recorded),
             Kind::Archive(source) => source.open(recorded),
+            Kind::Log(source) => source.open(recorded),
         }
     }
 }
@@ -72,17 +83,25 @@ pub struct EventDecoder(DecoderKind);
 #[derive(Clone)]
 enum DecoderKind {
     Files(FileDecoder),
-    Kafka(KafkaDecoder),
+    Messages(MessageDecoder),
     Lines(NdjsonDecoder),
 }
 
 impl Decode for EventDecoder {
     type Record = Event;
 
+    fn travels(&self) -> bool {
+        match &self.0 {
+            DecoderKind::Files(decoder) => decoder.travels(),
+            DecoderKind::Messages(decoder) => decoder.travels(),
+            DecoderKind::Lines(decoder) => decoder.travels(),
+        }
+    }
+
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
         match &mut self.0 {
             DecoderKind::Files(decoder) => decoder.decode(block, out),
-            DecoderKind::Kafka(decoder) => decoder.decode(block, out),
+            DecoderKind::Messages(decoder) => decoder.decode(block, out),
             DecoderKind::Lines(decoder) => decoder.decode(block, out),
         }
     }

@@ -9,6 +9,8 @@ mod chaos;
 #[cfg(test)]
 mod chaos_services;
 #[cfg(test)]
+mod collect;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod contract;

@@ -112,9 +112,9 @@ fn a_sink_that_hangs_is_named_until_it_goes_on() {
     let reason = watched.until(|reason| reason.cause == Cause::Sink);
     assert_eq!(reason.name, "totals_table");
     assert!(reason.sentence.contains("writing epoch 1 "), "{}", reason.sentence);
-    let reason = watched.until(|reason| reason.cause == Cause::Source);
-    assert_eq!(reason.name, "lines");
-    assert!(reason.sentence.contains("because of totals_table"), "{}", reason.sentence);
+    let waits = watched.until(|reason| reason.cause == Cause::Source);
+    assert_eq!(waits.name, "lines");
+    assert!(waits.sentence.contains("because of totals_table"), "{}", waits.sentence);
     door.open();
     let status = Arc::clone(&watched.status);
     assert!(watched.end().finished);

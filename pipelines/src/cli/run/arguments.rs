@@ -1,10 +1,12 @@
 //! What `tidemill run` is told.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::lines::LogFormat;
 use crate::cli::units;
 
 /// The pipelines that this command knows.
@@ -34,7 +36,7 @@ pub(crate) struct RunArguments {
     /// Event files, plain, .gz or .zst, in any order.
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "from", conflicts_with = "from")]
     pub(super) input: Vec<PathBuf>,
-    /// Topics to read instead, for example 'kafka://HOST:PORT?topics=events.*'.
+    /// Topics to read instead, for example 'kafka://HOST:PORT?topics=events.*' or 'log://DIR'.
     #[arg(long, value_name = "URL")]
     pub(super) from: Option<String>,
     /// Read topics up to where they end now, then finish as a run of files does.
@@ -53,6 +55,22 @@ pub(crate) struct RunArguments {
     /// Worker threads; may change from one start to the next.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) workers: u32,
+    /// Processes on this machine, each with --workers threads, started again together when one fails; may change from one
+    /// start to the next.
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(super) processes: u32,
+    /// Start the run again when it fails, also where it is one process.
+    #[arg(long)]
+    pub(super) supervise: bool,
+    /// This process's number, from 0, where each is started by itself (on several machines).
+    #[arg(long, value_name = "I", requires = "hosts")]
+    pub(super) process_index: Option<u32>,
+    /// Where the processes reach each other, host:port for each, in order; the same for all of them.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "process_index")]
+    pub(super) hosts: Vec<String>,
+    /// Counted up by whoever starts the processes again: those of different attempts do not meet.
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "process_index")]
+    pub(super) attempt: u64,
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     pub(super) json: bool,
@@ -80,4 +98,11 @@ pub(crate) struct RunArguments {
     /// Declare the end of the input the end of time: everything closes, nothing can be added afterwards.
     #[arg(long)]
     pub(super) drain: bool,
+    /// Serve metrics, health, status and the operators' page at this address, for example 127.0.0.1:9464; port 0 takes a
+    /// free one. The address is printed on stderr.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) ops: Option<SocketAddr>,
+    /// How lines on stderr look.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
 }

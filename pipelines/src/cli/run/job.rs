@@ -1,6 +1,7 @@
 //! What a run is about, resolved from arguments and environment: the source, the places, the options.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use tidemill_connectors::events::{Format, HashKey};
 use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
+use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
@@ -32,6 +34,8 @@ pub(super) struct Job {
     /// Whether what is read can be compared with what was read before without starting.
     pub(super) files: bool,
     pub(super) json: bool,
+    /// Where operators look.
+    pub(super) ops: Option<SocketAddr>,
 }
 
 /// The places that `--out`, `--to` and `--state` name.
@@ -91,7 +95,8 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     };
     let place = places.state.to_string();
     let files = arguments.from.is_none();
-    Ok(Job { options, io, store, lake: places.lake, place, files, json: arguments.json })
+    let (json, ops) = (arguments.json, arguments.ops);
+    Ok(Job { options, io, store, lake: places.lake, place, files, json, ops })
 }
 
 /// Kinds and names, without hosts: a server may move, but the tables of one state are not those of another.
@@ -99,7 +104,11 @@ fn settings(arguments: &RunArguments, places: &Places) -> String {
     if arguments.from.is_none() && arguments.to.is_empty() {
         return String::new();
     }
-    let from = arguments.from.as_ref().map_or("files", |_| "kafka");
+    let from = match &arguments.from {
+        None => "files",
+        Some(from) if is_log_address(from) => "log",
+        Some(_) => "kafka",
+    };
     let mut to: Vec<String> = Vec::new();
     if let Some(lake) = &places.lake {
         // Files that the log names are in this place and no other.
@@ -188,8 +197,16 @@ fn source(
     store: &Arc<dyn Store>,
 ) -> Result<(EventSource, DeadLetters), Failure> {
     if let Some(from) = &arguments.from {
+        if is_log_address(from) {
+            let config = LogConfig::source(from).map_err(|error| Failure::usage(format!("--from: {error}")))?;
+            let source = LogSource::new(config);
+            let source = if arguments.until_end { source.until_end() } else { source };
+            return Ok((EventSource::log(source), DeadLetters::Files(Arc::clone(store))));
+        }
         if !from.starts_with("kafka://") {
-            return Err(Failure::usage(format!("--from {from}: give kafka://HOST:PORT?topics=LIST")));
+            return Err(Failure::usage(format!(
+                "--from {from}: give kafka://HOST:PORT?topics=LIST, or log://DIR?topics=LIST"
+            )));
         }
         let config = topics(from)?;
         let mut letters = config.clone();

@@ -1,0 +1,101 @@
+//! How a collector is set up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::TrustedProxies;
+use crate::api_keys::ApiKeys;
+
+/// Everything that a collector is told, but for where it stores events (that is an [`OpenLog`](crate::OpenLog)).
+#[derive(Clone, Debug)]
+pub struct CollectConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Folder of the salts by which addresses are hashed.
+    pub salts: PathBuf,
+    /// Partitions of each topic.
+    pub partitions: u32,
+    /// Who may send.
+    pub keys: ApiKeys,
+    /// Events a second that each key may send; no limit without.
+    pub rate_limit: Option<u32>,
+    /// A MaxMind DB file with countries and cities; without it events get no `geo`.
+    pub geo: Option<PathBuf>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// What browsers are told in `Access-Control-Allow-Origin`.
+    pub allow_origin: String,
+    /// What a client can cost.
+    pub limits: Limits,
+}
+
+impl CollectConfig {
+    /// A collector on `listen` that takes events from everybody.
+    #[must_use]
+    pub fn new(listen: SocketAddr, salts: PathBuf, partitions: u32) -> CollectConfig {
+        CollectConfig {
+            listen,
+            salts,
+            partitions,
+            keys: ApiKeys::open_to_all(),
+            rate_limit: None,
+            geo: None,
+            trusted_proxies: TrustedProxies::default(),
+            allow_origin: "*".to_owned(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a client can cost at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a body, packed and unpacked (10 MiB).
+    pub body_bytes: usize,
+    /// Events of a batch (2,500; at most 10,000).
+    pub events: usize,
+    /// Bytes of a request's head (32 KiB; at least 8 KiB).
+    pub header_bytes: usize,
+    /// Headers of a request (64).
+    pub headers: usize,
+    /// How long a request's head may take, and a connection may idle before it (10 s).
+    pub header_timeout: Duration,
+    /// The longest pause inside a body (10 s).
+    pub body_pause: Duration,
+    /// How long a body may take in all (60 s).
+    pub body_timeout: Duration,
+    /// How long a client may leave an answer unread (30 s).
+    pub write_timeout: Duration,
+    /// Bytes that all requests may hold together (256 MiB). Beside them there are up to `header_bytes` a connection, and
+    /// what judging a batch needs for a moment on each thread.
+    pub memory: u64,
+    /// Connections at one time (1,024); further ones are answered with 503.
+    pub connections: usize,
+    /// Batches that wait for the log (4,096); further ones are answered with 503.
+    pub queue: usize,
+    /// How long requests that are under way get to finish after a stop (10 s).
+    pub drain: Duration,
+    /// Threads that serve connections (2), and as many for large batches.
+    pub threads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body_bytes: 10 << 20,
+            events: 2_500,
+            header_bytes: 32 << 10,
+            headers: 64,
+            header_timeout: Duration::from_secs(10),
+            body_pause: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            memory: 256 << 20,
+            connections: 1_024,
+            queue: 4_096,
+            drain: Duration::from_secs(10),
+            threads: 2,
+        }
+    }
+}

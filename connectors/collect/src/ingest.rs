@@ -1,0 +1,238 @@
+//! From a request to its answer: who sends, how much, what of it is taken, and whether it is stored.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
+use axum::http::{Request, Response, StatusCode};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::address::TrustedProxies;
+use crate::admission::{self, Admitted, Verdict, server_members};
+use crate::answers::{self, Refusal};
+use crate::api_keys::ApiKeys;
+use crate::batch::{self, BatchError};
+use crate::body::{self, BodyError, BodyLimits, Packing, ReadBody};
+use crate::budget::{Lease, MemoryBudget};
+use crate::committer::{Outcome, Queue, QueueError, Submission};
+use crate::config::Limits;
+use crate::environment::Environment;
+use crate::geo::GeoDatabase;
+use crate::metrics::Metrics;
+use crate::rate::RateLimits;
+use crate::salts::Salts;
+
+/// A batch of more bytes is judged on a thread of its own, so that it holds up no connection.
+const LARGE_BODY: usize = 128 << 10;
+/// What clients are told to wait, in seconds, when there is no room or the log fails.
+const COME_AGAIN: u64 = 1;
+/// What a line costs in memory beside its text.
+const LINE_OVERHEAD: usize = size_of::<admission::Line>() + size_of::<Verdict>() + 40;
+
+/// The other end of a connection, put into the extensions of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Everything that requests share.
+pub(crate) struct Intake {
+    pub(crate) keys: ApiKeys,
+    pub(crate) rates: Option<RateLimits>,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) queue: Queue,
+    pub(crate) salts: Arc<Salts>,
+    pub(crate) geo: Option<GeoDatabase>,
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The collector ends: what is under way is finished, nothing new is promised.
+    pub(crate) draining: AtomicBool,
+    /// As many large batches are judged at one time.
+    pub(crate) large: Arc<Semaphore>,
+}
+
+/// What a request's head says.
+struct Head {
+    sender: usize,
+    tenant: Arc<str>,
+    packing: Packing,
+}
+
+impl Intake {
+    /// Whether events can be stored now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.queue.is_ready() && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// Answers `POST /v1/events`.
+    pub(crate) async fn post(self: &Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let began = self.environment.uptime();
+        let response = match self.take(request).await {
+            Ok(verdicts) => {
+                self.metrics.rejected(&verdicts);
+                answers::results(&verdicts)
+            }
+            Err(refusal) => refusal.response(),
+        };
+        self.metrics.answered(response.status().as_u16());
+        self.metrics.request_seconds.observe(self.environment.uptime().saturating_sub(began).as_secs_f64());
+        response
+    }
+
+    async fn take(self: &Arc<Self>, request: Request<Body>) -> Result<Vec<Verdict>, Refusal> {
+        let (parts, mut body) = request.into_parts();
+        let read = match self.head(&parts.headers, parts.uri.query()) {
+            Ok(head) => self.read(&mut body, head.packing).await.map(|read| (head, read)),
+            Err(refusal) => Err(refusal),
+        };
+        let (head, read) = match read {
+            Ok(read) => read,
+            Err(refusal) => {
+                // A client that waits to be asked for its body is not asked.
+                if refusal.status != StatusCode::REQUEST_TIMEOUT && !parts.headers.contains_key(EXPECT) {
+                    body::discard(&mut body, self.limits.body_bytes).await;
+                }
+                return Err(refusal);
+            }
+        };
+        let peer = parts.extensions.get::<Peer>().expect("every connection says who it is with").0;
+        let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let address = self.trusted_proxies.client(peer.ip(), forwarded);
+        let now_ms = self.environment.now_ms();
+        let place = self.geo.as_ref().and_then(|geo| geo.place(address));
+        let members = server_members(now_ms, &self.salts.hash(address, now_ms), place.as_ref(), &head.tenant);
+
+        let (admitted, lease) = if read.bytes.len() > LARGE_BODY {
+            let permit = Arc::clone(&self.large).acquire_owned().await.expect("the semaphore is never closed");
+            let intake = Arc::clone(self);
+            let judge = move || {
+                let judged = intake.judge(head.sender, read, &members);
+                drop(permit);
+                judged
+            };
+            tokio::task::spawn_blocking(judge).await.expect("judging a batch does not panic")?
+        } else {
+            self.judge(head.sender, read, &members)?
+        };
+        self.store(admitted, lease).await
+    }
+
+    /// What can be refused before the body is read.
+    fn head(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Head, Refusal> {
+        let key = key_of(headers, query);
+        let Some((sender, tenant)) = self.keys.sender(key) else {
+            let message = "the API key is missing or wrong; send it as `X-API-Key` or `Authorization: Bearer`";
+            return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
+        };
+        if !self.is_ready() {
+            let message = "the log takes no events now; nothing of this batch is stored, send it again";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(COME_AGAIN));
+        }
+        if !headers.get(CONTENT_TYPE).is_none_or(|value| is_json(value.as_bytes())) {
+            let message = "the content type is not known here; send application/json, or text/plain from a beacon";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+        let packing =
+            headers.get(CONTENT_ENCODING).map_or(Some(Packing::Plain), |name| Packing::named(name.as_bytes()));
+        let Some(packing) = packing else {
+            let message = "the content encoding is not known here; send gzip, zstd or none";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        };
+        let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.limits.body_bytes) {
+            return Err(self.too_large());
+        }
+        Ok(Head { sender, tenant: Arc::clone(tenant), packing })
+    }
+
+    async fn read(&self, body: &mut Body, packing: Packing) -> Result<ReadBody, Refusal> {
+        let Limits { body_bytes, body_pause, body_timeout, .. } = self.limits;
+        let limits = BodyLimits { bytes: body_bytes, idle: body_pause, whole: body_timeout };
+        let refused = |status, message| Refusal::new(status, message);
+        body::read(body, packing, limits, &self.budget).await.map_err(|error| match error {
+            BodyError::TooLarge => self.too_large(),
+            BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly; send it again"),
+            BodyError::NoMemory => no_memory(),
+            BodyError::Damaged => {
+                refused(StatusCode::BAD_REQUEST, "the body is not packed as its Content-Encoding says; pack it again")
+            }
+            BodyError::Gone => refused(StatusCode::BAD_REQUEST, "the body ended early; send it again"),
+        })
+    }
+
+    /// Judges a batch; gives back its lines with the lease that pays for them.
+    fn judge(&self, sender: usize, read: ReadBody, members: &str) -> Result<(Admitted, Lease), Refusal> {
+        let ReadBody { bytes, mut lease } = read;
+        let events = batch::events_of(&bytes, self.limits.events).map_err(|error| match error {
+            BatchError::Malformed(message) => Refusal::new(StatusCode::BAD_REQUEST, message),
+            BatchError::TooManyEvents => {
+                let message = format!("a batch has at most {} events; send it in parts", self.limits.events);
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+            }
+        })?;
+        if let Some(rates) = &self.rates {
+            rates.take(sender, events.len(), self.environment.uptime()).map_err(|seconds| {
+                let message = "more events a second than this key may send; send the batch again later";
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(seconds)
+            })?;
+        }
+        let overhead = events.len() * LINE_OVERHEAD;
+        if !lease.grow(admission::bytes_needed(&events, members) + overhead) {
+            return Err(no_memory());
+        }
+        let admitted = admission::admit(&events, members);
+        drop(bytes);
+        lease.shrink_to(admitted.text.capacity() + overhead);
+        Ok((admitted, lease))
+    }
+
+    /// Has the lines stored, and gives the verdicts when they are.
+    async fn store(&self, admitted: Admitted, lease: Lease) -> Result<Vec<Verdict>, Refusal> {
+        let Admitted { text, lines, verdicts } = admitted;
+        if lines.is_empty() {
+            return Ok(verdicts);
+        }
+        let (done, stored) = oneshot::channel();
+        let put_off = |message| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(COME_AGAIN);
+        self.queue.submit(Submission { text, lines, lease, done }).map_err(|error| match error {
+            QueueError::Full => put_off("the log is behind; nothing of this batch is stored, send it again"),
+            QueueError::Closed => put_off("the collector ends; nothing of this batch is stored, send it again"),
+        })?;
+        match stored.await {
+            Ok(Outcome::Stored) => Ok(verdicts),
+            Ok(Outcome::Failed) | Err(_) => {
+                Err(put_off("the log failed; this batch is not acknowledged, send it again with the same event ids"))
+            }
+        }
+    }
+
+    fn too_large(&self) -> Refusal {
+        let message = format!("a body has at most {} bytes, unpacked; send it in parts", self.limits.body_bytes);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+}
+
+fn no_memory() -> Refusal {
+    let message = "too much is under way; nothing of this batch is stored, send it again";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(COME_AGAIN)
+}
+
+/// The key of a request: in a header, or in the query as a beacon has to send it, which can set no header.
+fn key_of<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<&'a [u8]> {
+    if let Some(key) = headers.get("x-api-key") {
+        return Some(key.as_bytes());
+    }
+    if let Some(authorization) = headers.get(AUTHORIZATION) {
+        let (scheme, key) = authorization.as_bytes().split_at_checked(7)?;
+        return scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii());
+    }
+    query?.split('&').find_map(|pair| pair.strip_prefix("key=")).map(str::as_bytes)
+}
+
+/// Whether a content type is one under which JSON is sent.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(b"application/json") || essence.eq_ignore_ascii_case(b"text/plain")
+}

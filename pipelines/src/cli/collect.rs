@@ -1,0 +1,144 @@
+//! `tidemill collect`: takes events over HTTP and stores them in an embedded log.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidemill_collect::{
+    ApiKeys, CollectConfig, CollectError, Collector, Host, KeysError, Limits, Network, StopHandle, TopicLogs,
+    TrustedProxies,
+};
+use tidemill_embedded_log::{LogOptions, Retention};
+use tidemill_log::Location;
+
+use super::{Failure, lines, units, with_causes};
+
+/// The environment variable that keys are read from.
+const KEYS_VARIABLE: &str = "TIDEMILL_API_KEYS";
+/// What the collector keeps beside its topics.
+const OWN_FOLDER: &str = "_collector";
+
+#[derive(Debug, Args)]
+pub(crate) struct CollectArguments {
+    /// The folder of the log; topics events.page_view, events.click, events.purchase, events.error and events.other.
+    #[arg(long, value_name = "DIR")]
+    log: PathBuf,
+    /// Where to listen; port 0 takes a free one, which is printed.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Partitions of each topic, fixed when the log is made.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    partitions: u32,
+    /// A file with an API key and its tenant on each line. Without it, and without TIDEMILL_API_KEYS=key=tenant,..,
+    /// everybody may send, as tenant `default`.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Events a second that each key may send.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate_limit: Option<u32>,
+    /// A MaxMind DB file from which events get their country and city.
+    #[arg(long, value_name = "FILE.mmdb")]
+    geo: Option<PathBuf>,
+    /// Networks of proxies whose X-Forwarded-For is believed.
+    #[arg(long, value_name = "NETWORK,..", value_delimiter = ',')]
+    trusted_proxies: Vec<Network>,
+    /// The origin whose pages may post from a browser.
+    #[arg(long, value_name = "ORIGIN", default_value = "*")]
+    allow_origin: String,
+    /// Delete what is older than this, for example 7d.
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    retain: Option<Duration>,
+    /// Delete the oldest of a partition that is larger than this.
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    retain_bytes: Option<u64>,
+    /// The state of a pipeline that reads the log (its --state or --out): what it still needs is never deleted. May be
+    /// given more than once.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    pipeline: Vec<Location>,
+    /// The length from which on a segment is followed by another; only whole segments are deleted.
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = units::bytes)]
+    segment_bytes: u64,
+    /// Memory that requests may hold together; further ones are told to come again.
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = units::bytes)]
+    memory_budget: u64,
+    /// Connections at one time; further ones are told to come again.
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = units::at_least_one)]
+    connections: usize,
+    /// How long requests that are under way get to finish when the collector is stopped.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    drain: Duration,
+    /// Print the books at the end as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
+    let retention = Retention { age: arguments.retain, bytes: arguments.retain_bytes };
+    let options = LogOptions { segment_bytes: arguments.segment_bytes, retention };
+    let log = TopicLogs::new(arguments.log.clone(), arguments.partitions, options, arguments.pipeline);
+    let config = CollectConfig {
+        keys: keys(arguments.keys.as_deref())?,
+        rate_limit: arguments.rate_limit,
+        geo: arguments.geo,
+        trusted_proxies: TrustedProxies::new(arguments.trusted_proxies),
+        allow_origin: arguments.allow_origin,
+        limits: Limits {
+            memory: arguments.memory_budget,
+            connections: arguments.connections,
+            drain: arguments.drain,
+            ..Limits::default()
+        },
+        ..CollectConfig::new(arguments.listen, arguments.log.join(OWN_FOLDER).join("salts"), arguments.partitions)
+    };
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
+    let collector = Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(not_started)?;
+    lines::say(&format!("collecting on http://{}, log {}", collector.address(), arguments.log.display()));
+    stop_on(signals, collector.stop_handle())?;
+    let books = collector.wait();
+    lines::say(&format!("stopped: {books}"));
+    if arguments.json {
+        let line = serde_json::to_string(&books).map_err(Failure::failed)?;
+        writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
+    }
+    Ok(())
+}
+
+fn not_started(error: CollectError) -> Failure {
+    let message = with_causes(&error);
+    match error {
+        CollectError::Usage(_) => Failure::usage(message),
+        CollectError::Log(_) => Failure::refused(message),
+        _ => Failure::failed(message),
+    }
+}
+
+fn keys(file: Option<&Path>) -> Result<ApiKeys, Failure> {
+    let usage = |error: KeysError| Failure::usage(error);
+    match (file, std::env::var(KEYS_VARIABLE)) {
+        (Some(file), _) => ApiKeys::from_file(file).map_err(usage),
+        (None, Ok(list)) if !list.is_empty() => ApiKeys::from_list(KEYS_VARIABLE, &list).map_err(usage),
+        (None, Ok(_) | Err(std::env::VarError::NotPresent)) => Ok(ApiKeys::open_to_all()),
+        (None, Err(_)) => Err(Failure::usage(format!("{KEYS_VARIABLE} is not UTF-8"))),
+    }
+}
+
+/// The first signal lets what is under way finish, the second ends the process at once.
+fn stop_on(mut signals: Signals, stop: StopHandle) -> Result<(), Failure> {
+    let wait = move || {
+        let mut forever = signals.forever();
+        if forever.next().is_some() {
+            lines::say("stopping once what is under way is stored and answered");
+            stop.stop();
+        }
+        if forever.next().is_some() {
+            lines::say("stopped at once; what was acknowledged is stored");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(Failure::failed)
+}

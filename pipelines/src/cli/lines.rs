@@ -1,0 +1,61 @@
+//! What the command says on stderr: sentences for people, or one JSON object a line for machines that collect them.
+
+use std::sync::OnceLock;
+
+use clap::ValueEnum;
+
+/// How lines on stderr look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Sentences, and a bar on a terminal.
+    #[default]
+    Text,
+    /// An object a line, with `timestamp`, `level` and `fields` (`message`, `run`, `epoch` and what else there is).
+    Json,
+}
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// From now on all that is said, by connectors too (a server that is waited for), goes to stderr in this format.
+pub(crate) fn start(format: LogFormat) {
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let lines = lines.with_max_level(tracing::Level::INFO);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().with_current_span(false).with_span_list(false).init(),
+    }
+    // Set once, at the start of the process.
+    let _ = FORMAT.set(format);
+}
+
+/// Whether lines are for machines.
+pub(crate) fn json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
+/// Says a sentence.
+pub(crate) fn say(sentence: &str) {
+    if json() {
+        tracing::info!("{sentence}");
+    } else {
+        eprintln!("{sentence}");
+    }
+}
+
+/// Says what the operator should look at, although the run goes on.
+pub(crate) fn warn(sentence: &str) {
+    if json() {
+        tracing::warn!("{sentence}");
+    } else {
+        eprintln!("warning: {sentence}");
+    }
+}
+
+/// Says why the command failed.
+pub(crate) fn fail(code: u8, sentence: &str) {
+    if json() {
+        tracing::error!(code, "{sentence}");
+    } else {
+        eprintln!("tidemill: {sentence}");
+    }
+}

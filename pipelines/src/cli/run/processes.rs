@@ -1,0 +1,346 @@
+//! `tidemill run --processes M`: one supervisor, M processes that are one run, started again together when one fails.
+//!
+//! A run is fail-stop: when one process dies, hangs or fails, all end, and the supervisor starts all again, from the last
+//! checkpoint, as the next attempt. It does so after a pause that doubles with each failure that comes soon after the one
+//! before. It does not when starting again cannot help: wrong options, state or input refused, or fenced by a later run.
+//!
+//! Each process keeps a connection to the supervisor: it says every second that it lives, is asked to stop over it, and ends
+//! when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidemill_dataflow::cluster::{ClusterOptions, Place, Token, listen};
+use tidemill_dataflow::runtime::StopHandle;
+
+use super::arguments::RunArguments;
+use crate::cli::{Failure, lines, with_causes};
+
+/// The secret that the processes of a run share.
+pub(super) const TOKEN: &str = "TIDEMILL_CLUSTER_TOKEN";
+/// Where a process finds its supervisor, and how it introduces itself.
+pub(super) const SUPERVISOR: &str = "TIDEMILL_SUPERVISOR";
+
+/// Between two signs of life.
+const SIGN: Duration = Duration::from_secs(1);
+/// A process that has given no sign for this long hangs.
+const SILENT: Duration = Duration::from_secs(10);
+/// How long the others have to end by themselves when one has ended.
+const GRACE: Duration = Duration::from_secs(8);
+/// How often the supervisor looks.
+const LOOK: Duration = Duration::from_millis(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A run that went on for this long was healthy: the next pause is a short one again.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// The place of this process, if it is one of several.
+pub(super) fn place(arguments: &RunArguments) -> Result<Option<Place>, Failure> {
+    let Some(process) = arguments.process_index else { return Ok(None) };
+    if arguments.hosts.len() < 2 {
+        return Err(Failure::usage("--process-index needs --hosts with the addresses of all processes, in order"));
+    }
+    let secret = std::env::var(TOKEN).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+        Failure::usage(format!("{TOKEN} is not set: give all processes of the run the same long random secret in it"))
+    })?;
+    let options = ClusterOptions {
+        attempt: arguments.attempt,
+        ..ClusterOptions::new(process, arguments.hosts.clone(), Token::new(&secret))
+    };
+    let Some(own) = arguments.hosts.get(process as usize) else {
+        return Err(Failure::usage(format!("--process-index {process}: --hosts names {}", arguments.hosts.len())));
+    };
+    let listener = listen(own).map_err(|error| Failure::failed(with_causes(&error)))?;
+    Ok(Some(Place { options, listener }))
+}
+
+/// Answers to the supervisor of this process, if it has one: gives signs of life, stops when asked, ends when it is gone.
+pub(super) fn answer_supervisor(stop: &StopHandle) -> Result<(), Failure> {
+    let Ok(given) = std::env::var(SUPERVISOR) else { return Ok(()) };
+    let (address, who) = given.split_once(' ').unwrap_or((&given, ""));
+    let broken = |error: std::io::Error| Failure::failed(format!("the supervisor at {address}: {error}"));
+    let mut signs = TcpStream::connect(address).map_err(broken)?;
+    writeln!(signs, "{who}").map_err(broken)?;
+    let mut orders = BufReader::new(signs.try_clone().map_err(broken)?);
+    let stop = stop.clone();
+    let obey = move || {
+        let mut order = String::new();
+        while orders.read_line(&mut order).is_ok_and(|read| read > 0) {
+            if order.trim() == "stop" {
+                stop.stop();
+            }
+            order.clear();
+        }
+        lines::say("the supervisor is gone; this process ends, and what is committed stays");
+        std::process::exit(1);
+    };
+    thread::Builder::new().name("supervisor".into()).spawn(obey).map_err(Failure::failed)?;
+    let live = move || {
+        while signs.write_all(b".").is_ok() {
+            thread::park_timeout(SIGN);
+        }
+    };
+    thread::Builder::new().name("signs of life".into()).spawn(live).map(drop).map_err(Failure::failed)
+}
+
+/// What happens around the processes.
+enum Event {
+    /// A process has introduced itself.
+    Here(u32, u64, TcpStream),
+    /// A process gives no sign of life.
+    Silent(u32, u64),
+    /// The user asks for a stop.
+    Stop,
+}
+
+/// How an attempt ended.
+enum Ended {
+    /// All processes ended well.
+    Well,
+    /// Starting again cannot help; the exit code says why.
+    Refused(u8),
+    /// It may go on; the reason.
+    Failed(String),
+}
+
+/// Starts the processes that `arguments` ask for, and starts them again, until the run ends.
+pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(Failure::failed)?;
+    let address = listener.local_addr().map_err(Failure::failed)?.to_string();
+    let secret = secret();
+    let (events, happened) = channel();
+    listen_for_processes(listener, secret.clone(), events.clone())?;
+    let stops = listen_for_signals(events)?;
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        let begun = now();
+        let group = Group::start(arguments, attempt, (&address, &secret))?;
+        match group.watch(&happened, &stops) {
+            Ended::Well => return Ok(()),
+            Ended::Refused(code) => return Err(Failure::exit(code, "the run ended and is not started again")),
+            Ended::Failed(reason) if stops.load(Ordering::Acquire) > 0 => {
+                return Err(Failure::failed(format!("{reason}; it is not started again because it was asked to stop")));
+            }
+            Ended::Failed(reason) => {
+                pause = if begun.elapsed() > HEALTHY { FIRST_PAUSE } else { pause };
+                lines::say(&format!("{reason}; attempt {} begins in {pause:?}", attempt + 1));
+                if wait(&happened, pause) {
+                    return Err(Failure::failed(format!("{reason}; it was asked to stop")));
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets time pass; whether a stop was asked for meanwhile.
+fn wait(happened: &Receiver<Event>, pause: Duration) -> bool {
+    let until = now() + pause;
+    loop {
+        match happened.recv_timeout(until.saturating_duration_since(now())) {
+            Ok(Event::Stop) => return true,
+            Ok(Event::Here(..) | Event::Silent(..)) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// The processes of one attempt.
+struct Group {
+    attempt: u64,
+    children: Vec<(Child, Option<ExitStatus>)>,
+    links: Vec<Option<TcpStream>>,
+}
+
+impl Group {
+    fn start(arguments: &RunArguments, attempt: u64, (address, secret): (&str, &str)) -> Result<Group, Failure> {
+        let program = std::env::current_exe().map_err(Failure::failed)?;
+        let hosts = free_addresses(arguments.processes)?;
+        let mut group = Group { attempt, children: Vec::new(), links: Vec::new() };
+        for process in 0..arguments.processes {
+            let mut command = Command::new(&program);
+            command.args(std::env::args_os().skip(1)).stdin(Stdio::null());
+            if arguments.processes > 1 {
+                command.args(["--process-index", &process.to_string(), "--attempt", &attempt.to_string()]);
+                command.args(["--hosts", &hosts.join(",")]);
+            }
+            if process > 0 {
+                command.stdout(Stdio::null());
+            }
+            command.env(TOKEN, secret).env(SUPERVISOR, format!("{address} {secret} {process} {attempt}"));
+            let child = command.spawn().map_err(|error| Failure::failed(format!("{}: {error}", program.display())))?;
+            group.children.push((child, None));
+            group.links.push(None);
+        }
+        Ok(group)
+    }
+
+    fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32) -> Ended {
+        let mut first: Option<(String, Instant)> = None;
+        loop {
+            match happened.recv_timeout(LOOK) {
+                Ok(Event::Here(process, attempt, link)) if attempt == self.attempt => {
+                    self.links[process as usize] = Some(link);
+                    if stops.load(Ordering::Acquire) > 0 {
+                        self.ask_to_stop();
+                    }
+                }
+                Ok(Event::Silent(process, attempt)) if attempt == self.attempt => {
+                    if self.children[process as usize].1.is_none() {
+                        let reason = format!("process {process} has given no sign of life for {SILENT:?}");
+                        first.get_or_insert((reason, now()));
+                        // It cannot end by itself.
+                        self.kill();
+                    }
+                }
+                Ok(Event::Stop) => {
+                    self.ask_to_stop();
+                    if stops.load(Ordering::Acquire) > 1 {
+                        self.kill();
+                    }
+                }
+                Ok(Event::Here(..) | Event::Silent(..)) | Err(RecvTimeoutError::Timeout) => {}
+                // The threads that tell live as long as this process.
+                Err(RecvTimeoutError::Disconnected) => thread::park_timeout(LOOK),
+            }
+            self.look(&mut first);
+            if self.children.iter().all(|(_, ended)| ended.is_some()) {
+                return self.judge(first.map_or_else(|| "all processes ended".into(), |(reason, _)| reason));
+            }
+            if first.as_ref().is_some_and(|(_, since)| since.elapsed() > GRACE) {
+                self.kill();
+            }
+        }
+    }
+
+    /// Notes who has ended; the first one that did not end well is the reason.
+    fn look(&mut self, first: &mut Option<(String, Instant)>) {
+        for (process, (child, ended)) in (0..).zip(&mut self.children) {
+            if ended.is_none()
+                && let Ok(Some(status)) = child.try_wait()
+            {
+                *ended = Some(status);
+                if !status.success() {
+                    first.get_or_insert_with(|| (format!("process {process} ended ({status})"), now()));
+                }
+            }
+        }
+    }
+
+    fn judge(&self, reason: String) -> Ended {
+        let codes = || self.children.iter().filter_map(|(_, ended)| ended.as_ref()?.code());
+        if self.children.iter().all(|(_, ended)| ended.is_some_and(|status| status.success())) {
+            return Ended::Well;
+        }
+        // A fenced run is not started again, whatever became of the others.
+        let refused = [4, 3, 2].into_iter().find(|refused| codes().any(|code| code == *refused));
+        match refused.and_then(|code| u8::try_from(code).ok()) {
+            Some(code) => Ended::Refused(code),
+            None => Ended::Failed(reason),
+        }
+    }
+
+    /// Process 0 ends the run for all.
+    fn ask_to_stop(&mut self) {
+        if let Some(Some(link)) = self.links.first_mut() {
+            // One that is gone needs no asking.
+            let _ = link.write_all(b"stop\n");
+        }
+    }
+
+    fn kill(&mut self) {
+        for (child, ended) in &mut self.children {
+            if ended.is_none() {
+                // It fails only for one that has ended by itself.
+                let _ = child.kill();
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    /// Nothing stays behind.
+    fn drop(&mut self) {
+        self.kill();
+        for (child, _) in &mut self.children {
+            let _ = child.wait();
+        }
+    }
+}
+
+fn listen_for_processes(listener: TcpListener, secret: String, events: Sender<Event>) -> Result<(), Failure> {
+    let serve = move || {
+        for connection in listener.incoming().flatten() {
+            let (secret, events) = (secret.clone(), events.clone());
+            let follow = move || follow_signs(connection, &secret, &events);
+            // Without a thread for it, the process is taken for silent and started again.
+            drop(thread::Builder::new().name("process".into()).spawn(follow));
+        }
+    };
+    thread::Builder::new().name("processes".into()).spawn(serve).map(drop).map_err(Failure::failed)
+}
+
+/// Reads a process's signs of life; a stranger's connection is dropped.
+fn follow_signs(connection: TcpStream, secret: &str, events: &Sender<Event>) -> Option<()> {
+    connection.set_read_timeout(Some(SILENT)).ok()?;
+    let link = connection.try_clone().ok()?;
+    let mut signs = BufReader::new(connection);
+    let mut introduction = String::new();
+    signs.by_ref().take(256).read_line(&mut introduction).ok()?;
+    let mut words = introduction.split_whitespace();
+    if words.next() != Some(secret) {
+        return None;
+    }
+    let (process, attempt) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    events.send(Event::Here(process, attempt, link)).ok()?;
+    let mut sign = [0; 64];
+    loop {
+        match signs.read(&mut sign) {
+            // It has ended; that is seen elsewhere.
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return events.send(Event::Silent(process, attempt)).ok(),
+        }
+    }
+}
+
+fn listen_for_signals(events: Sender<Event>) -> Result<Arc<AtomicU32>, Failure> {
+    let stops = Arc::new(AtomicU32::new(0));
+    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+    let mut signals = signal_hook::iterator::Signals::new(signals).map_err(Failure::failed)?;
+    let counted = Arc::clone(&stops);
+    let tell = move || {
+        for _ in signals.forever() {
+            counted.fetch_add(1, Ordering::AcqRel);
+            // Nobody listens once the run has ended.
+            let _ = events.send(Event::Stop);
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(tell).map_err(Failure::failed)?;
+    Ok(stops)
+}
+
+/// Free addresses on this machine. One that is taken in the moment between costs an attempt.
+fn free_addresses(count: u32) -> Result<Vec<String>, Failure> {
+    let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    let listeners = listeners.map_err(Failure::failed)?;
+    listeners.iter().map(|l| l.local_addr().map(|a| a.to_string()).map_err(Failure::failed)).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a secret between processes reaches no result")]
+fn secret() -> String {
+    format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>())
+}
+
+#[expect(clippy::disallowed_methods, reason = "when processes are given up or started again reaches no result")]
+fn now() -> Instant {
+    Instant::now()
+}

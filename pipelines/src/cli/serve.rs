@@ -1,0 +1,88 @@
+//! `tidemill serve`: the query API and the dashboard over the tables in a folder or a bucket, while they grow.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidemill_log::Location;
+use tidemill_query::api::{Server, ServerOptions};
+
+use super::{Failure, units, with_causes};
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Where a run writes tables: its --out, or an s3://BUCKET/PREFIX of its --to. A folder may not exist yet.
+    #[arg(long, value_name = "DIR|s3://BUCKET/PREFIX")]
+    data: Location,
+    /// Where to answer; port 0 takes a free one, which is printed.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// The operations address of the running pipeline (its --ops), for its health on the dashboard.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    status: Option<String>,
+    /// Memory for queries.
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = units::bytes)]
+    memory: u64,
+    /// How long a query may take.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    timeout: Duration,
+    /// Rows that an answer to SQL may have.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    rows: usize,
+    /// Requests that are answered at once; further ones are told to come again.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    requests: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| "a number from 1 to 1048576".to_owned())
+}
+
+pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
+    if arguments.status.as_ref().is_some_and(|status| !status.starts_with("http://")) {
+        return Err(Failure::usage("--status takes http://HOST:PORT, what the pipeline was given as --ops"));
+    }
+    // A question that panics ends itself alone here, while the other commands have to end as a whole.
+    drop(std::panic::take_hook());
+    let asked_to_stop = on_signals()?;
+    let listener = TcpListener::bind(arguments.listen).map_err(|error| {
+        Failure::failed(format!("cannot listen at {}: {error}; give another --listen", arguments.listen))
+    })?;
+    let options = ServerOptions {
+        status: arguments.status,
+        memory: usize::try_from(arguments.memory).unwrap_or(usize::MAX),
+        timeout: arguments.timeout,
+        most_rows: arguments.rows,
+        most_in_flight: arguments.requests,
+        ..ServerOptions::new(arguments.data)
+    };
+    let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;
+    let line = format!("serving http://{}\n", server.address());
+    let mut stdout = std::io::stdout();
+    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::failed)?;
+    // An error would mean that the thread is gone, which is as good a reason.
+    let _ = asked_to_stop.recv();
+    server.stop().map_err(Failure::failed)
+}
+
+/// Tells of the first signal; the second ends the process.
+fn on_signals() -> Result<mpsc::Receiver<()>, Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
+    let (tell, told) = mpsc::channel();
+    let wait = move || {
+        let mut forever = signals.forever();
+        if forever.next().is_some() {
+            eprintln!("stopping once requests in flight are answered");
+            let _ = tell.send(());
+        }
+        if forever.next().is_some() {
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
+    Ok(told)
+}

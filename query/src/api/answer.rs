@@ -1,0 +1,111 @@
+//! What every answer says beside its data: which commit it is of, how complete that is, and whether it can still change.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::snapshot::Snapshot;
+use super::time_range::{Range, rfc3339};
+
+/// An answer before it is written.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// The range that it covers, if it is of one.
+    pub(super) range: Option<Range>,
+    /// Events in that range of which it is not known yet whether they count.
+    pub(super) pending: u64,
+    /// The data itself.
+    pub(super) data: Data,
+}
+
+/// The data of an answer, written out.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// As JSON.
+    Json(Box<RawValue>),
+    /// As CSV, on its own; what would stand beside it becomes headers.
+    Csv(Vec<u8>),
+}
+
+impl Data {
+    /// `value` as JSON.
+    pub(super) fn json(value: &impl Serialize) -> Self {
+        Self::Json(serde_json::value::to_raw_value(value).expect("answers have text keys and finite numbers only"))
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    complete_through: Option<String>,
+    updated_at: Option<String>,
+    epoch: Option<u64>,
+    exact: bool,
+    pending: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    data: &'a RawValue,
+}
+
+impl Answered {
+    /// The response, of the commit that `snapshot` is of.
+    pub(super) fn respond(self, snapshot: &Snapshot) -> Response {
+        let through = snapshot.visible.complete_through;
+        let complete = self.range.is_some_and(|range| through.is_some_and(|through| range.to <= through));
+        let exact = complete && self.pending == 0;
+        match &self.data {
+            Data::Json(data) => json(&Envelope {
+                complete_through: through.map(rfc3339),
+                updated_at: snapshot.updated_at.map(rfc3339),
+                epoch: snapshot.visible.epoch,
+                exact,
+                pending: self.pending,
+                from: self.range.map(|range| rfc3339(range.from)),
+                to: self.range.map(|range| rfc3339(range.to)),
+                data,
+            }),
+            Data::Csv(_) => self.respond_csv(snapshot),
+        }
+    }
+
+    fn respond_csv(self, snapshot: &Snapshot) -> Response {
+        let Data::Csv(bytes) = self.data else {
+            unreachable!("only an answer in CSV is written as CSV");
+        };
+        let mut response = Body::from(bytes).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let beside = [
+            ("tidemill-epoch", snapshot.visible.epoch.map(|epoch| epoch.to_string())),
+            ("tidemill-complete-through", snapshot.visible.complete_through.map(rfc3339)),
+            ("tidemill-updated-at", snapshot.updated_at.map(rfc3339)),
+        ];
+        for (name, value) in beside {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        response
+    }
+}
+
+/// A response with `value` as JSON, never kept by anybody on the way.
+pub(super) fn json(value: &impl Serialize) -> Response {
+    let text = serde_json::to_string(value).expect("answers have text keys and finite numbers only");
+    json_text(text)
+}
+
+/// A response with text that is JSON already.
+pub(super) fn json_text(text: String) -> Response {
+    let mut response = Body::from(text).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

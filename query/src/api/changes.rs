@@ -1,0 +1,133 @@
+//! Who is told of new commits.
+//!
+//! Promises: a reader is told the newest commit first and then each one that follows, in order; whoever reads too slowly
+//! to keep up with a few is let go (a browser comes back by itself, with `Last-Event-ID`), so no reader costs memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::snapshot::Change;
+
+/// Commits that may wait for one reader.
+const WAITING: usize = 16;
+
+/// The readers that follow.
+#[derive(Debug)]
+pub(super) struct Changes {
+    most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    readers: Vec<mpsc::Sender<Arc<Change>>>,
+    newest: Option<Arc<Change>>,
+    closed: bool,
+}
+
+impl Changes {
+    /// Room for `most` readers.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, state: Mutex::default() }
+    }
+
+    /// Tells everybody of a commit; whoever has not taken in the last few is let go.
+    pub(super) fn publish(&self, change: Change) {
+        let mut state = self.state();
+        let change = Arc::new(change);
+        state.readers.retain(|reader| reader.try_send(Arc::clone(&change)).is_ok());
+        state.newest = Some(change);
+    }
+
+    /// A new reader, who is told the newest commit at once unless it is the one it has `seen`. None where there is no
+    /// room, or everybody was let go.
+    pub(super) fn follow(&self, seen: Option<&str>) -> Option<mpsc::Receiver<Arc<Change>>> {
+        let mut state = self.state();
+        state.readers.retain(|reader| !reader.is_closed());
+        if state.closed || state.readers.len() >= self.most {
+            return None;
+        }
+        let (reader, changes) = mpsc::channel(WAITING);
+        if let Some(newest) = state.newest.as_ref().filter(|newest| Some(newest.id.as_str()) != seen) {
+            reader.try_send(Arc::clone(newest)).expect("a new channel has room");
+        }
+        state.readers.push(reader);
+        Some(changes)
+    }
+
+    /// How many follow now.
+    pub(super) fn readers(&self) -> usize {
+        let mut state = self.state();
+        state.readers.retain(|reader| !reader.is_closed());
+        state.readers.len()
+    }
+
+    /// How many may follow.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Lets everybody go, for good.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.readers.clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(epoch: u64) -> Change {
+        Change { id: epoch.to_string(), data: format!("{{\"epoch\":{epoch}}}") }
+    }
+
+    fn taken(changes: &mut mpsc::Receiver<Arc<Change>>) -> Vec<String> {
+        std::iter::from_fn(|| changes.try_recv().ok()).map(|change| change.id.clone()).collect()
+    }
+
+    #[test]
+    fn a_reader_is_told_the_newest_and_then_each_that_follows() {
+        let changes = Changes::new(2);
+        let mut early = changes.follow(None).unwrap();
+        changes.publish(change(1));
+        changes.publish(change(2));
+        let mut late = changes.follow(None).unwrap();
+        changes.publish(change(3));
+        assert_eq!(taken(&mut early), ["1", "2", "3"]);
+        assert_eq!(taken(&mut late), ["2", "3"]);
+    }
+
+    #[test]
+    fn who_comes_back_is_told_only_what_is_new() {
+        let changes = Changes::new(3);
+        changes.publish(change(7));
+        assert_eq!(taken(&mut changes.follow(Some("7")).unwrap()), Vec::<String>::new());
+        assert_eq!(taken(&mut changes.follow(Some("6")).unwrap()), ["7"]);
+        assert_eq!(taken(&mut changes.follow(Some("no number")).unwrap()), ["7"]);
+    }
+
+    #[test]
+    fn slow_readers_are_let_go_and_make_room() {
+        let changes = Changes::new(1);
+        let mut slow = changes.follow(None).unwrap();
+        assert!(changes.follow(None).is_none());
+        for epoch in 0..=WAITING as u64 {
+            changes.publish(change(epoch));
+        }
+        assert_eq!(changes.readers(), 0);
+        let kept = taken(&mut slow);
+        assert_eq!(kept.len(), WAITING);
+        assert!(matches!(slow.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        drop(changes.follow(None).unwrap());
+        assert!(changes.follow(None).is_some(), "a reader that left makes room");
+        changes.close();
+        assert!(changes.follow(None).is_none());
+    }
+}

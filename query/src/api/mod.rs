@@ -1,0 +1,239 @@
+//! The query API: typed metrics, rankings, sessions and SQL over HTTP, at the newest commit, while it moves.
+//!
+//! Promises:
+//!
+//! * All of an answer is of one commit, which it names (`epoch`), with the watermark of that commit
+//!   (`complete_through`) and the time at which it became visible (`updated_at`). Rolling files never shows (INV-1).
+//! * `exact` means: the range asked for ends by the watermark and no event in it is pending, so only late events can
+//!   still change the numbers. Otherwise the range is still filling, or `pending` says how many events in it are not
+//!   known to be new. A session counts where it began; while it lasts, its length and its events still grow.
+//! * From one commit to the next, views, orders, errors and events in sessions never shrink, but by a correction that
+//!   the pipeline makes. A server that follows never goes back to an older commit by itself.
+//! * Unique users of any range are the union of the hash lists of its minutes, never a sum. Money is whole cents in 64
+//!   bits; a sum that does not fit is refused.
+//! * Nothing that a request carries becomes part of a statement, but for `/sql`, which only reads.
+//! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
+//!
+//! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
+//! that is left out is where the data ends.
+//!
+//! | module | what |
+//! |---|---|
+//! | `parameters` | requests as typed questions |
+//! | `plans`, `questions` | questions as plans, answered on one snapshot |
+//! | `snapshot`, `follow` | one commit ready to be asked, and how the newest comes to be it |
+//! | `changes` | who is told of new commits |
+//! | `answer`, `refusal` | what is said beside the data, or instead of it |
+//! | `routes`, `health`, `telemetry` | HTTP, the pipeline's status passed on, the server's numbers |
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidemill_log::Location;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::error::QueryError;
+use changes::Changes;
+use follow::{Followed, Follower};
+use health::PipelineHealth;
+use routes::Shared;
+use telemetry::Telemetry;
+
+mod answer;
+mod changes;
+mod follow;
+mod health;
+mod parameters;
+mod plans;
+mod questions;
+mod refusal;
+mod routes;
+mod snapshot;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod time_range;
+
+/// How long requests that are being answered are waited for when the server stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a server is given.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where the tables are. A folder may not exist yet: it is waited for, and answers are empty until then.
+    pub place: Location,
+    /// The operations address of the running pipeline, `http://HOST:PORT`, whose status is passed on.
+    pub status: Option<String>,
+    /// Bytes of memory for queries: half for rows that are kept between them, half for running them.
+    pub memory: usize,
+    /// Requests that are answered at once; further ones are refused with 503.
+    pub most_in_flight: usize,
+    /// How long a query may take.
+    pub timeout: Duration,
+    /// Rows of an answer to SQL.
+    pub most_rows: usize,
+    /// Readers that may follow the changes.
+    pub most_readers: usize,
+}
+
+impl ServerOptions {
+    /// The tables at `place` with 512 MiB, 64 requests at once, 30 s, 10,000 rows and 256 readers.
+    #[must_use]
+    pub fn new(place: Location) -> Self {
+        Self {
+            place,
+            status: None,
+            memory: 512 << 20,
+            most_in_flight: 64,
+            timeout: Duration::from_secs(30),
+            most_rows: 10_000,
+            most_readers: 256,
+        }
+    }
+}
+
+/// A server that answers. Dropping it stops it at once; [`Server::stop`] lets requests finish.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    followed: FollowedHandle,
+    /// Dropped to ask both threads to end.
+    stop_follower: Option<mpsc::Sender<()>>,
+    stop_http: Option<oneshot::Sender<()>>,
+    follower: Option<JoinHandle<()>>,
+    http: Option<JoinHandle<std::io::Result<()>>>,
+    queries: Option<Runtime>,
+}
+
+/// Keeps what is shared out of the debug form of [`Server`].
+struct FollowedHandle(Arc<Followed>);
+
+impl std::fmt::Debug for FollowedHandle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Followed")
+    }
+}
+
+impl Server {
+    /// Serves on `listener`, on threads of its own. When this returns, the log was looked at once: the server is ready,
+    /// unless the log is damaged or does not answer, which `/readyz` tells.
+    ///
+    /// # Errors
+    /// When the place cannot be opened, or threads cannot be started.
+    pub fn start(options: &ServerOptions, listener: TcpListener) -> Result<Self, QueryError> {
+        let address = listener.local_addr().map_err(QueryError::Runtime)?;
+        listener.set_nonblocking(true).map_err(QueryError::Runtime)?;
+        let queries = Builder::new_multi_thread().thread_name("query").enable_all().build();
+        let queries = queries.map_err(QueryError::Runtime)?;
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(QueryError::Runtime)?;
+        let followed = Arc::new(Followed {
+            newest: watch::Sender::new(None),
+            trouble: std::sync::Mutex::default(),
+            changes: Changes::new(options.most_readers),
+            telemetry: Telemetry::new(),
+        });
+        let place = options.place.clone();
+        let follower = Follower::new(place, options.memory, queries.handle().clone(), Arc::clone(&followed))
+            .map_err(|reason| QueryError::Open { place: options.place.to_string(), reason })?;
+        let (stop_follower, stopped) = mpsc::channel();
+        let (ready, looked) = mpsc::sync_channel(1);
+        let follower = thread("log-follower", move || follower.run(&stopped, &ready))?;
+        // The thread looks once and says so; it cannot end before, but by a panic, which is told below.
+        let seen = looked.recv();
+        let shared = Arc::new(Shared {
+            followed: Arc::clone(&followed),
+            health: PipelineHealth::new(options.status.as_deref()),
+            queries: queries.handle().clone(),
+            room: Semaphore::new(options.most_in_flight),
+            most_in_flight: options.most_in_flight,
+            timeout: options.timeout,
+            most_rows: options.most_rows,
+        });
+        let (stop_http, stop) = oneshot::channel::<()>();
+        let serve = move || runtime.block_on(serve(listener, shared, stop));
+        let http = thread("http", serve)?;
+        let server = Self {
+            address,
+            followed: FollowedHandle(followed),
+            stop_follower: Some(stop_follower),
+            stop_http: Some(stop_http),
+            follower: Some(follower),
+            http: Some(http),
+            queries: Some(queries),
+        };
+        seen.map_err(|_| QueryError::Open {
+            place: options.place.to_string(),
+            reason: "the thread that follows the log ended".to_owned(),
+        })?;
+        Ok(server)
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, lets those in flight finish for a few seconds, and ends.
+    ///
+    /// # Errors
+    /// When accepting connections had failed before.
+    pub fn stop(mut self) -> std::io::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.followed.0.changes.close();
+        drop(self.stop_http.take());
+        let served = self.http.take().map_or(Ok(()), |http| {
+            http.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that answers requests panicked")))
+        });
+        drop(self.stop_follower.take());
+        if let Some(follower) = self.follower.take() {
+            // A panic of that thread was reported when it happened, and nothing is lost by it.
+            let _ = follower.join();
+        }
+        if let Some(queries) = self.queries.take() {
+            queries.shutdown_background();
+        }
+        served
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `stop`.
+        let _ = self.end();
+    }
+}
+
+fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, QueryError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(QueryError::Runtime)
+}
+
+/// Answers until the sender of `stop` is dropped, and then what is in flight, for some seconds.
+async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (draining, drained) = oneshot::channel();
+    let asked = async move {
+        let _ = stop.await;
+        let _ = draining.send(());
+    };
+    let serving = axum::serve(listener, routes::routes(shared)).with_graceful_shutdown(asked);
+    let enough = async move {
+        match drained.await {
+            Ok(()) => tokio::time::sleep(DRAIN_WITHIN).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = async { serving.await } => served,
+        () = enough => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+//! The paths, and how a question reaches the threads that answer it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::stream;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::answer::{Answered, json_text};
+use super::follow::Followed;
+use super::health::PipelineHealth;
+use super::parameters::{self, Pairs, Question};
+use super::questions;
+use super::refusal::Refusal;
+use super::snapshot::Snapshot;
+use crate::error::QueryError;
+
+/// How often a question is asked again because files were exchanged under it.
+const ATTEMPTS: usize = 5;
+
+/// How long a newer commit is waited for when files of this one are gone.
+const NEWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two lines that only show that the connection lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) followed: Arc<Followed>,
+    pub(super) health: PipelineHealth,
+    /// Where queries run, so that they never hold up requests that need none.
+    pub(super) queries: Handle,
+    pub(super) room: Semaphore,
+    pub(super) most_in_flight: usize,
+    pub(super) timeout: Duration,
+    pub(super) most_rows: usize,
+}
+
+type Parameters = Query<Vec<(String, String)>>;
+
+/// Everything that the server answers.
+pub(super) fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/v1/timeseries", asked("timeseries", parameters::timeseries))
+        .route("/api/v1/top", asked("top", parameters::top))
+        .route("/api/v1/totals", asked("totals", parameters::totals))
+        .route("/api/v1/sessions", asked("sessions", parameters::sessions))
+        .route("/api/v1/range", asked("range", parameters::range))
+        .route("/api/v1/sql", get(sql))
+        .route("/api/v1/changes", get(changes))
+        .route("/api/v1/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(|| async { Refusal::Method })
+        .fallback(|uri: Uri| async move { Refusal::NotFound(uri.path().to_owned()) })
+        .with_state(shared)
+        .merge(crate::dashboard::routes())
+}
+
+type Read = fn(&Pairs) -> Result<Question, Refusal>;
+
+fn asked(endpoint: &'static str, read: Read) -> axum::routing::MethodRouter<Arc<Shared>> {
+    get(move |State(shared): State<Arc<Shared>>, Query(pairs): Parameters| async move {
+        shared.respond(endpoint, read(&pairs)).await
+    })
+}
+
+async fn sql(State(shared): State<Arc<Shared>>, headers: HeaderMap, Query(pairs): Parameters) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let csv = accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/csv");
+    let mut response = shared.respond("sql", parameters::sql(&pairs, csv)).await;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+async fn changes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let changes = &shared.followed.changes;
+    let Some(changes) = changes.follow(seen) else { return Refusal::Crowded(changes.most()).into_response() };
+    let events = stream::unfold(changes, |mut changes| async move {
+        let change = changes.recv().await?;
+        let event = Event::default().event("commit").id(&change.id).data(&change.data);
+        Some((Ok::<_, std::convert::Infallible>(event), changes))
+    });
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    json_text(shared.health.text().await.to_string())
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let in_flight = shared.most_in_flight - shared.room.available_permits();
+    let kind = (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    match shared.followed.telemetry.text(&shared.followed, in_flight) {
+        Ok(text) => ([kind], text).into_response(),
+        Err(error) => Refusal::Unfinished(error.to_string()).into_response(),
+    }
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.followed.trouble() {
+        Some(reason) => Refusal::NotYet(reason).into_response(),
+        None if shared.followed.newest.borrow().is_none() => {
+            Refusal::NotYet("the log is being read".to_owned()).into_response()
+        }
+        None => "ready\n".into_response(),
+    }
+}
+
+impl Shared {
+    async fn respond(self: Arc<Self>, endpoint: &'static str, question: Result<Question, Refusal>) -> Response {
+        let began = Instant::now();
+        let response = match question {
+            Ok(question) => match Arc::clone(&self).ask(question).await {
+                Ok((answered, snapshot)) => answered.respond(&snapshot),
+                Err(refusal) => refusal.into_response(),
+            },
+            Err(refusal) => refusal.into_response(),
+        };
+        let status = response.status();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::warn!("a request to /api/v1/{endpoint} failed for a reason of this server or its files");
+        }
+        self.followed.telemetry.answered(endpoint, status.as_u16(), began.elapsed());
+        response
+    }
+
+    /// Answers a question on the threads for queries, within the time that it may take.
+    async fn ask(self: Arc<Self>, question: Question) -> Result<(Answered, Arc<Snapshot>), Refusal> {
+        let Ok(_place) = self.room.try_acquire() else { return Err(Refusal::Busy(self.most_in_flight)) };
+        let shared = Arc::clone(&self);
+        let limit = self.timeout;
+        let answer = self.queries.spawn(async move {
+            timeout(limit, shared.answer(&question)).await.unwrap_or(Err(Refusal::TimedOut(limit)))
+        });
+        // Whoever leaves takes the query along.
+        let mut answer = StopWhenDropped(answer);
+        let answer = timeout(limit + Duration::from_secs(1), &mut answer.0).await;
+        match answer {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(stopped)) => Err(Refusal::Unfinished(stopped.to_string())),
+            Err(_) => Err(Refusal::TimedOut(limit)),
+        }
+    }
+
+    /// All of an answer is of one commit. Files of it that were exchanged and deleted meanwhile are a reason to ask a
+    /// newer one, and no other is.
+    async fn answer(&self, question: &Question) -> Result<(Answered, Arc<Snapshot>), Refusal> {
+        let mut newest = self.followed.newest.subscribe();
+        for attempt in 1.. {
+            let Some(snapshot) = newest.borrow_and_update().clone() else {
+                let reason = self.followed.trouble().unwrap_or_else(|| "the log is being read".to_owned());
+                return Err(Refusal::NotYet(reason));
+            };
+            let source = match questions::answer(&snapshot, question, self.most_rows).await {
+                Ok(answered) => return Ok((answered, snapshot)),
+                Err(Refusal::Query(QueryError::Run(source))) => source,
+                Err(refusal) => return Err(refusal),
+            };
+            if !snapshot.visible.lacks_file(snapshot.tables.store(), &source).await {
+                return Err(QueryError::Run(source).into());
+            }
+            if !matches!(timeout(NEWER_WITHIN, newest.changed()).await, Ok(Ok(()))) {
+                return Err(QueryError::MissingFile(source).into());
+            }
+            if attempt == ATTEMPTS {
+                return Err(QueryError::Overtaken { attempts: attempt, source }.into());
+            }
+        }
+        unreachable!("the attempts are counted without an end")
+    }
+}
+
+struct StopWhenDropped<T>(JoinHandle<T>);
+
+impl<T> Drop for StopWhenDropped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,52 @@
+//! One commit, ready to be asked: what it makes visible, and the session that all queries on it share.
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::prelude::SessionContext;
+
+use super::time_range::rfc3339;
+use crate::session::{self, Tables};
+use crate::visible::Visible;
+
+/// One commit as the server answers from it. Never changes; a newer one takes its place.
+pub(super) struct Snapshot {
+    /// What the commit makes visible.
+    pub(super) visible: Visible,
+    /// When the commit became visible, in milliseconds since 1970; none before the first.
+    pub(super) updated_at: Option<i64>,
+    /// The tables as of the commit.
+    pub(super) context: SessionContext,
+    /// What is shared with the snapshots before and after.
+    pub(super) tables: Tables,
+}
+
+impl Snapshot {
+    /// The commit that made `visible` what is seen.
+    ///
+    /// # Errors
+    /// When the query engine refuses the tables.
+    pub(super) fn new(tables: &Tables, visible: Visible, updated_at: Option<i64>) -> Result<Arc<Self>> {
+        let context = session::session(tables, &visible)?;
+        Ok(Arc::new(Self { visible, updated_at, context, tables: tables.clone() }))
+    }
+
+    /// What readers who follow are told of it.
+    pub(super) fn change(&self) -> Change {
+        let text = serde_json::json!({
+            "epoch": self.visible.epoch,
+            "complete_through": self.visible.complete_through.map(rfc3339),
+            "updated_at": self.updated_at.map(rfc3339),
+        });
+        Change { id: self.visible.epoch.map_or_else(String::new, |epoch| epoch.to_string()), data: text.to_string() }
+    }
+}
+
+/// A new commit, as readers who follow are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The committed epoch.
+    pub(super) id: String,
+    /// `{"epoch": .., "complete_through": .., "updated_at": ..}`.
+    pub(super) data: String,
+}
