@@ -58,8 +58,8 @@ pub(crate) fn drive(
 }
 
 pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
-    let supervised = arguments.process_index.is_some() || std::env::var_os(processes::SUPERVISOR).is_some();
-    if (arguments.processes > 1 || arguments.supervise) && !supervised {
+    let alone = arguments.process_index.is_none() && !processes::supervised();
+    if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }
     let clock = Stopwatch::start();
@@ -117,7 +117,12 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     let declared = job.io.clone();
     let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
     let status = Arc::new(Status::new("web_analytics"));
-    let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
+    // On one machine the address is process 0's.
+    let of_its_own = |address: SocketAddr| match processes::supervised() {
+        true => SocketAddr::new(address.ip(), 0),
+        false => address,
+    };
+    let ops = job.ops.map(|address| serve_ops(of_its_own(address), &status)).transpose()?;
     let context = RunContext {
         store: Arc::clone(&job.store),
         maintenance: None,

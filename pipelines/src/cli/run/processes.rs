@@ -25,7 +25,7 @@ use crate::cli::{Failure, lines, with_causes};
 /// The secret that the processes of a run share.
 pub(super) const TOKEN: &str = "TIDEMILL_CLUSTER_TOKEN";
 /// Where a process finds its supervisor, and how it introduces itself.
-pub(super) const SUPERVISOR: &str = "TIDEMILL_SUPERVISOR";
+const SUPERVISOR: &str = "TIDEMILL_SUPERVISOR";
 
 /// Between two signs of life.
 const SIGN: Duration = Duration::from_secs(1);
@@ -39,6 +39,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A run that went on for this long was healthy: the next pause is a short one again.
 const HEALTHY: Duration = Duration::from_secs(60);
+
+/// Whether a supervisor of this machine started this process.
+pub(super) fn supervised() -> bool {
+    std::env::var_os(SUPERVISOR).is_some()
+}
 
 /// The place of this process, if it is one of several.
 pub(super) fn place(arguments: &RunArguments) -> Result<Option<Place>, Failure> {
