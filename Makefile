@@ -21,10 +21,12 @@ EVENTS ?= 1000000
 SECONDS_DOWN ?= 60
 # Passed on by `make latency`: --rate N, --seconds N, --backlog N, --workers N, --epoch-every TIME.
 LATENCY ?=
+# Passed on by `make demo-live`: --for TIME, --rate N, --workers N, --processes M, --dir DIR.
+ARGS ?=
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo bench bench-kafka bench-rules chaos-files chaos-services kafka-million latency outages services services-stop services-wipe
+.PHONY: help test venv lint fmt docs checks demo demo-files demo-live bench bench-kafka bench-rules chaos-files chaos-services kafka-million latency outages services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,7 +59,13 @@ fmt: ## Format all code.
 docs: ## Build the documentation; warnings are errors.
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-demo: ## Generate a million events, kill the job in the middle, resume, and check that nothing was lost.
+demo: demo-files ## The demo over files.
+
+demo-live: ## Show collector, log, pipeline, query API and dashboard with made-up visitors (ARGS="--for 30s").
+	cargo build --release --locked --package tidemill --bin tidemill
+	target/release/tidemill demo $(ARGS)
+
+demo-files: ## Generate a million events, kill the job in the middle, resume, and check that nothing was lost.
 	cargo build --release --locked --package tidemill --bin tidemill
 	$(PYTHON) tests/demo/demo.py target/release/tidemill
 
