@@ -58,6 +58,9 @@ class Traffic:
         if scenario != "empty":
             for minute in range(5 * 60 if scenario == "history" else 100, 0, -1):
                 self.add_minute((end // MINUTE - minute) * MINUTE, 60 + 25 * ((minute % 60) / 60))
+        if scenario == "live":
+            # A clock two days ahead must not move the page there.
+            self.events.append((end // MINUTE * MINUTE + 2880 * MINUTE, 1, "view", "/", 1))
 
     def add_minute(self, minute, size):
         for _ in range(int(self.random.gauss(size, 9))):

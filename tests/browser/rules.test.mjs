@@ -45,8 +45,10 @@ test("session lengths are named by their ends", () => {
 });
 
 test("live data is shown back from now, old data back from its end", () => {
-  const live = { first: NOON - 3 * HOUR, end: NOON - 30_000 };
-  const old = { first: NOON - 40 * DAY, end: NOON - 30 * DAY };
+  const live = { first: NOON - 3 * HOUR, end: NOON - 30_000, recent: NOON - 30_000 };
+  const stray = { ...live, end: NOON + 2 * DAY };
+  const old = { first: NOON - 40 * DAY, end: NOON - 30 * DAY, recent: NOON - 30 * DAY };
+  const ahead = { first: NOON + 20 * DAY, end: NOON + 30 * DAY, recent: NOON + 30 * DAY };
   for (const [choice, extent, from, to, step, isLive] of [
     ["1h", live, NOON - HOUR, NOON, "minute", true],
     ["auto", live, NOON - 3 * HOUR, NOON, "minute", true],
@@ -54,6 +56,9 @@ test("live data is shown back from now, old data back from its end", () => {
     ["1h", old, NOON - 30 * DAY - HOUR, NOON - 30 * DAY, "minute", false],
     ["auto", old, NOON - 31 * DAY, NOON - 30 * DAY, "hour", false],
     ["all", old, NOON - 40 * DAY, NOON - 30 * DAY, "hour", false],
+    ["1h", stray, NOON - HOUR, NOON, "minute", true],
+    ["all", stray, NOON - 3 * HOUR, NOON + 2 * DAY, "hour", true],
+    ["1h", ahead, NOON + 30 * DAY - HOUR, NOON + 30 * DAY, "minute", false],
     ["auto", null, NOON - 15 * MINUTE, NOON, "minute", true],
     ["all", null, NOON - 15 * MINUTE, NOON, "minute", true],
   ]) {
@@ -66,18 +71,28 @@ test("a range is whole buckets, never more than an answer may have", () => {
   const custom = resolve({ id: "custom", from: NOON + 1, to: NOON + 90_000 }, null, NOON);
   assert.deepEqual([custom.from, custom.to, custom.live], [NOON, NOON + 2 * MINUTE, false]);
   for (const span of [1, 15 * MINUTE, 6 * HOUR, DAY, 7 * DAY, 400 * DAY, 60 * 366 * DAY]) {
-    const { from, to, step } = resolve({ id: "all" }, { first: NOON - span, end: NOON }, NOON);
+    const { from, to, step } = resolve({ id: "all" }, { first: NOON - span, end: NOON, recent: NOON }, NOON);
     assert.ok((to - from) / step.length <= 10_000, `${span}`);
-    assert.equal(from % step.length, 0);
+    assert.ok(Number.isInteger(from / step.length));
     assert.equal(step.length, stepFor(to - from).length);
   }
 });
 
 test("one stray clock does not move the page into a far year", () => {
   const far = Date.parse("9999-01-01T00:00:00Z");
-  assert.equal(extentOf(NOON - HOUR, far, NOON - 2 * MINUTE, NOON).end, NOON - 2 * MINUTE + HOUR + MINUTE);
-  assert.deepEqual(extentOf(NOON - HOUR, NOON, null, NOON), { first: NOON - HOUR, end: NOON + MINUTE });
+  const through = NOON - 2 * MINUTE;
+  for (const [last, completeThrough, end, recent] of [
+    [NOON - MINUTE, through, NOON, NOON],
+    [NOON - DAY, null, NOON - DAY + MINUTE, NOON - DAY + MINUTE],
+    [far, through, far + MINUTE, NOON + 3 * MINUTE],
+    [far, NOON - 30 * DAY, far + MINUTE, NOON - 30 * DAY + 5 * MINUTE],
+    [NOON + MINUTE, NOON, NOON + 2 * MINUTE, NOON + 2 * MINUTE],
+  ]) {
+    assert.deepEqual(extentOf(NOON - 40 * DAY, last, completeThrough, NOON), { first: NOON - 40 * DAY, end, recent });
+  }
   assert.equal(extentOf(null, null, null, NOON), null);
+  const { from, to, step } = resolve({ id: "all" }, extentOf(NOON - HOUR, far, through, NOON), NOON);
+  assert.ok(from <= NOON - HOUR && to > NOON && (to - from) / step.length <= 10_000);
 });
 
 test("a tile is exact only if every answer in it is, and as old as the oldest", () => {
@@ -88,6 +103,8 @@ test("a tile is exact only if every answer in it is, and as old as the oldest", 
   assert.equal(exactness(together([answer])), "exact");
   assert.equal(exactness({ exact: false, pending: 0 }), "so far");
   assert.equal(statusLine(together([{ ...answer, completeThrough: null, updatedAt: null }]), NOON), "nothing complete yet");
+  const drained = { completeThrough: Date.parse("9999-12-31T23:59:59.999Z"), updatedAt: NOON };
+  assert.equal(statusLine(drained, NOON), "complete, closed for good · updated 0 s ago");
 });
 
 test("health is told by the worst of its figures, in words", () => {

@@ -13,7 +13,9 @@ export const CHOICES = [
 ];
 
 const LONGEST = 9_999 * DAY; // The API draws at most 10,000 buckets.
+const SHORTEST = 15 * MINUTE;
 const STILL_LIVE = 15 * MINUTE;
+const TRAIL = 5 * MINUTE; // The watermark stays two minutes behind the events, and a little more under load.
 
 /** The step that keeps a chart between some dozens and some hundreds of buckets. */
 export function stepFor(span) {
@@ -24,34 +26,37 @@ export function stepFor(span) {
 }
 
 /**
- * Where data is, from the first and last minute with data. One stray clock can put an event into a far year; the
- * watermark does not follow such a jump, so beyond now it says where the data really ends.
+ * Where data is, from the first and last minute with data: `first`, `end`, and `recent`, where it may be said to end. One
+ * stray clock can put an event days or centuries ahead; the watermark does not follow such a jump, so beyond now it is
+ * the watermark that says where data ends.
  */
 export function extentOf(first, last, completeThrough, now) {
   if (first === null || last === null) {
     return null;
   }
-  const stray = last > now + HOUR && completeThrough !== null && last > completeThrough + HOUR;
-  const end = (stray ? completeThrough + HOUR : last) + MINUTE;
-  return { first: Math.min(first, end - MINUTE), end };
+  const end = last + MINUTE;
+  const recent = last > now && completeThrough !== null ? Math.min(end, completeThrough + TRAIL) : end;
+  return { first, end, recent };
 }
 
 /**
  * The range to show: `{from, to, step, live}`, whole buckets, `to` exclusive. While data arrives a span is counted back
- * from now; when data ended long ago, from its end, so that history shows too.
+ * from now; when data ended long ago, from its end, so that history shows too. "All" is all, stray clocks included.
  */
 export function resolve(choice, extent, now) {
-  const live = extent === null || Math.abs(now - extent.end) <= STILL_LIVE;
-  const end = live ? Math.max(now, extent?.end ?? now) : extent.end;
+  const live = extent === null || (extent.recent >= now - STILL_LIVE && extent.first <= now);
   if (choice.from !== undefined) {
     return aligned(choice.from, choice.to, false);
   }
-  const data = extent === null ? 15 * MINUTE : end - extent.first;
-  const known = CHOICES.find((each) => each.id === choice.id);
+  const anchor = live ? now : extent.recent;
+  const first = extent?.first ?? now;
   if (choice.id === "all") {
-    return aligned(end - Math.min(Math.max(data, 15 * MINUTE), LONGEST), end, live);
+    const to = Math.max(anchor, extent?.end ?? now);
+    const from = Math.min(first, to - SHORTEST);
+    return aligned(from, Math.min(to, from + LONGEST), live);
   }
-  return aligned(end - (known?.span ?? Math.min(Math.max(data, 15 * MINUTE), DAY)), end, live);
+  const span = CHOICES.find((each) => each.id === choice.id)?.span;
+  return aligned(anchor - (span ?? Math.min(Math.max(anchor - first, SHORTEST), DAY)), anchor, live);
 }
 
 function aligned(from, to, live) {

@@ -33,9 +33,19 @@ export function exactness({ exact, pending }) {
   return pending > 0 ? `so far · ${count(pending)} pending` : "so far";
 }
 
+/** The watermark once the end of time was declared (`run --drain`), as far as RFC 3339 can write it. */
+const END_OF_TIME = Date.parse("9999-12-31T23:59:59.999Z");
+
+function completeness(through, now) {
+  if (through === null) {
+    return "nothing complete yet";
+  }
+  return through >= END_OF_TIME ? "complete, closed for good" : `complete through ${moment(through, now)}`;
+}
+
 /** `complete through 14:01:00 · updated 2 s ago`. */
 export function statusLine({ completeThrough, updatedAt }, now) {
-  const complete = completeThrough === null ? "nothing complete yet" : `complete through ${moment(completeThrough, now)}`;
+  const complete = completeness(completeThrough, now);
   return updatedAt === null ? complete : `${complete} · updated ${ago(now - updatedAt)}`;
 }
 
