@@ -162,6 +162,7 @@ pub(crate) fn different_users<'a>(cells: impl IntoIterator<Item = &'a Cell>) -> 
 /// A folder that is written as a run writes it: recent files with each commit, rolled at times.
 pub(crate) struct TestPlace {
     pub(crate) folder: TempDir,
+    location: Location,
     store: Arc<dyn Store>,
     log: Log,
     pub(crate) epoch: u64,
@@ -180,15 +181,37 @@ impl TestPlace {
 
     /// Below `name` in a folder.
     pub(crate) fn within(folder: TempDir, name: &str) -> Self {
-        let store = Location::Folder(folder.path().join(name)).open(false, false).unwrap();
+        let location = Location::Folder(folder.path().join(name));
+        Self::at(location, folder)
+    }
+
+    /// Anywhere, with a folder that lives as long.
+    pub(crate) fn at(location: Location, folder: TempDir) -> Self {
+        let store = location.open(false, false).unwrap();
         let mut log = Log::start(Arc::clone(&store), LogOptions::default()).unwrap().log;
         log.append(Entry::Seal(seal(log.run()))).unwrap();
         let (recent, all) = (Epoch::default(), Epoch::default());
-        Self { folder, store, log, epoch: 0, watermark: None, recent, first_recent: 1, recent_files: vec![], all }
+        Self {
+            folder,
+            location,
+            store,
+            log,
+            epoch: 0,
+            watermark: None,
+            recent,
+            first_recent: 1,
+            recent_files: vec![],
+            all,
+        }
     }
 
     pub(crate) fn location(&self) -> Location {
-        Location::Folder(self.folder.path().to_owned())
+        self.location.clone()
+    }
+
+    /// Deletes everything that is there.
+    pub(crate) fn remove(self) {
+        self.store.list("").unwrap().iter().for_each(|path| self.store.delete(path).unwrap());
     }
 
     fn put(&self, path: String, batch: &RecordBatch) -> DataFile {
@@ -198,17 +221,17 @@ impl TestPlace {
     }
 
     /// Commits an epoch of these rows.
-    pub(crate) fn commit(&mut self, epoch: &Epoch) {
+    pub(crate) fn commit(&mut self, rows: &Epoch) {
         self.epoch += 1;
-        self.watermark = epoch.watermark.max(self.watermark);
+        self.watermark = rows.watermark.max(self.watermark);
         let mut tables = Vec::new();
-        for (spec, batch) in epoch.batches() {
+        for (spec, batch) in rows.batches() {
             let file = self.put(format!("tables/{}/_recent/{:012}-000-000.parquet", spec.name, self.epoch), &batch);
             self.recent_files.push((spec.name.clone(), file.clone()));
             tables.push(TableChange { table: spec.name, added: vec![file], removed: Vec::new() });
         }
-        self.recent.extend(epoch);
-        self.all.extend(epoch);
+        self.recent.extend(rows);
+        self.all.extend(rows);
         let (epoch, watermark) = (self.epoch, self.watermark);
         let binding = Binding { epoch, watermark, partitions: vec![], last: false, checkpoint: false };
         self.log.append(Entry::Bind(binding)).unwrap();

@@ -4,6 +4,7 @@
 //! is another, or it is not there any more (a log begun anew in the same place), the log is read. What is seen stays in place while the log cannot be read: an answer of an older commit is
 //! still an answer of one commit, and says of which.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -206,7 +207,12 @@ impl Follower {
 }
 
 fn exists(folder: &Path) -> Result<bool, String> {
-    folder.try_exists().map_err(|error| format!("cannot look at {}: {error}", folder.display()))
+    match folder.metadata() {
+        Ok(found) if found.is_dir() => Ok(true),
+        Ok(_) => Err(format!("{} is no folder; give the folder that a run writes to", folder.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(format!("cannot look at {}: {error}", folder.display())),
+    }
 }
 
 fn tables(objects: &Arc<dyn ObjectStore>, memory: usize) -> Result<Tables, String> {

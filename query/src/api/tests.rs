@@ -1,4 +1,5 @@
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ fn options(place: &TestPlace) -> ServerOptions {
     ServerOptions { memory: 32 << 20, ..ServerOptions::new(place.location()) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests make the options where they start the server")]
 fn start(options: ServerOptions) -> Server {
     Server::start(&options, TcpListener::bind("127.0.0.1:0").unwrap()).unwrap()
 }
@@ -86,13 +88,13 @@ impl Dice {
 
 /// Every answer over `all`, computed the plain way.
 fn check_against_rows(server: &Server, all: &Epoch) {
-    let (from, to) = (TEN + 30 * MINUTE, TEN + 150 * MINUTE);
-    let range = format!("from={from}&to={}", time_range::rfc3339(to));
-    let within = |at: i64| (from..to).contains(&at);
-    let cells = |cells: &[Cell]| -> Vec<Cell> {
+    let asked = TEN + 30 * MINUTE..TEN + 150 * MINUTE;
+    let range = format!("from={}&to={}", asked.start, time_range::rfc3339(asked.end));
+    let within = |at: i64| asked.contains(&at);
+    let of_default = |cells: &[Cell]| -> Vec<Cell> {
         cells.iter().filter(|cell| cell.tenant == "default" && within(cell.minute)).cloned().collect()
     };
-    let (views, errors) = (cells(&all.views), cells(&all.errors));
+    let (views, errors) = (of_default(&all.views), of_default(&all.errors));
     let count = |cells: &[Cell]| cells.iter().map(|cell| cell.count).sum::<i64>();
     let orders: Vec<&Order> = all.orders.iter().filter(|order| within(order.minute)).collect();
     let visits: Vec<&Visit> = all.visits.iter().filter(|visit| within(visit.first)).collect();
@@ -189,12 +191,12 @@ fn exact_means_complete_and_nothing_pending() {
         (minute(0), minute(1), true, 0),
         (minute(0), minute(0), true, 0),
     ] {
-        let answer = ok(&server, &format!("totals?from={from}&to={to}"));
-        assert_eq!((answer["exact"].as_bool(), answer["pending"].as_i64()), (Some(exact), Some(pending)), "{answer}");
-        assert_eq!(answer["complete_through"], json!(time_range::rfc3339(minute(5))));
-        assert_eq!(answer["epoch"], json!(1));
-        let updated = answer["updated_at"].as_str().and_then(time_range::instant).unwrap();
-        assert!(updated > minute(0), "{answer}");
+        let totals = ok(&server, &format!("totals?from={from}&to={to}"));
+        assert_eq!((totals["exact"].as_bool(), totals["pending"].as_i64()), (Some(exact), Some(pending)), "{totals}");
+        assert_eq!(totals["complete_through"], json!(time_range::rfc3339(minute(5))));
+        assert_eq!(totals["epoch"], json!(1));
+        let updated = totals["updated_at"].as_str().and_then(time_range::instant).unwrap();
+        assert!(updated > minute(0), "{totals}");
     }
     let sql = ok(&server, "sql?q=SELECT%201%20AS%20n");
     assert_eq!(sql["data"], json!({ "columns": ["n"], "rows": [[1]] }));
@@ -264,11 +266,11 @@ fn a_commit_is_told_to_readers_and_seen_by_the_next_query() {
     let order = Order { minute: TEN, currency: "EUR", orders: 1, cents: 250 };
     place.commit(&Epoch { orders: vec![order], ..Epoch::default() });
     for reader in [&mut new, &mut seen] {
-        let (id, data) = next_event(reader).unwrap();
-        assert_eq!((id.as_str(), &data["epoch"]), ("2", &json!(2)));
+        let (second, told) = next_event(reader).unwrap();
+        assert_eq!((second.as_str(), &told["epoch"]), ("2", &json!(2)));
         let totals = ok(&server, "totals");
         assert_eq!(totals["data"]["revenue"], json!([{ "currency": "EUR", "amount_cents": 250, "orders": 1 }]));
-        assert_eq!(totals["updated_at"], data["updated_at"]);
+        assert_eq!(totals["updated_at"], told["updated_at"]);
     }
     place.roll();
     place.commit(&Epoch::default());
@@ -468,4 +470,25 @@ fn places_that_cannot_be_opened_are_refused_at_the_start() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = Server::start(&ServerOptions::new(Location::Folder(file.path().to_owned())), listener).unwrap_err();
     assert!(matches!(error, QueryError::Open { .. }), "{error}");
+}
+
+#[test]
+fn a_bucket_is_followed_as_a_folder_is() {
+    for name in ["S3_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"] {
+        assert!(std::env::var_os(name).is_some(), "{name} is not set: run `make services`, which says how to set it");
+    }
+    let random = RandomState::new().build_hasher().finish();
+    let location: Location = format!("s3://tidemill/query-api-tests/{random:016x}").parse().unwrap();
+    let server = start(ServerOptions { memory: 32 << 20, ..ServerOptions::new(location.clone()) });
+    assert_eq!(get(&server, "/readyz").0, 200);
+    let (mut place, mut dice) = (TestPlace::at(location, tempfile::tempdir().unwrap()), Dice(11));
+    for _ in 0..2 {
+        place.commit(&dice.epoch());
+        place.commit(&dice.epoch());
+        place.roll();
+        ok_at(&server, "range", place.epoch);
+        check_against_rows(&server, &place.all);
+    }
+    server.stop().unwrap();
+    place.remove();
 }

@@ -138,7 +138,7 @@ mod tests {
         let minute = |n: i64| n * MINUTE_MS;
         let data = Some((minute(61), minute(130)));
         let span = |from, to| Span { from, to };
-        for (asked, step, data, expected) in [
+        for (asked, step, extent, expected) in [
             (span(Some(minute(5)), Some(minute(7))), Step::Minute, data, (minute(5), minute(7))),
             (span(Some(minute(5) + 1), Some(minute(7) + 1)), Step::Minute, data, (minute(5), minute(8))),
             (span(Some(minute(5)), Some(minute(61))), Step::Hour, data, (0, minute(120))),
@@ -149,7 +149,7 @@ mod tests {
             (span(None, Some(minute(9))), Step::Minute, None, (minute(9), minute(9))),
             (span(Some(-1), Some(0)), Step::Day, None, (-minute(1440), 0)),
         ] {
-            let range = asked.whole(step, data);
+            let range = asked.whole(step, extent);
             assert_eq!((range.from, range.to), expected, "{asked:?} {step}");
         }
         assert_eq!(Range { from: 0, to: minute(180) }.buckets(Step::Hour), 3);

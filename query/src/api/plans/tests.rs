@@ -83,27 +83,27 @@ proptest! {
         let span = Span { from: Some(TEN + from * MINUTE), to: Some(TEN + (from + minutes) * MINUTE) };
         let range = span.whole(step, None);
         let cells: Vec<&Cell> = epochs.iter().flat_map(|(epoch, _)| &epoch.views).collect();
-        let within = |cell: &&&Cell, from: i64, to: i64| {
+        let within = |cell: &&&Cell, start: i64, end: i64| {
             cell.tenant == "default"
                 && page.is_none_or(|page| cell.key == page)
-                && (from..to).contains(&cell.minute)
+                && (start..end).contains(&cell.minute)
         };
         let starts: Vec<i64> = (range.from..range.to).step_by(usize::try_from(step.ms()).unwrap()).collect();
         let expected = |number: &dyn Fn(Vec<&Cell>) -> i64| -> Vec<i64> {
             let bucket = |&start: &i64| cells.iter().filter(|c| within(c, start, start + step.ms())).copied().collect();
             starts.iter().map(|start| number(bucket(start))).collect()
         };
-        let users = expected(&|cells| different_users(cells));
-        let views = expected(&|cells| cells.iter().map(|cell| cell.count).sum());
+        let users = expected(&|rows| different_users(rows));
+        let views = expected(&|rows| rows.iter().map(|cell| cell.count).sum());
         let of_range = different_users(
             cells.iter().filter(|cell| cell.tenant == "default" && (range.from..range.to).contains(&cell.minute)).copied(),
         );
         Runtime::new().unwrap().block_on(async {
             let context = tables(&epochs, if in_memory { 64 << 20 } else { 0 }).await;
-            for (metric, expected) in [(Metric::UniqueUsers, &users), (Metric::Views, &views)] {
+            for (metric, numbers) in [(Metric::UniqueUsers, &users), (Metric::Views, &views)] {
                 let asked = MetricQuery { page: page.map(str::to_owned), ..query(metric, step) };
                 let points = timeseries(&context, &asked, range).await.unwrap();
-                assert_eq!(&values(&points), expected);
+                assert_eq!(&values(&points), numbers);
                 let times: Vec<String> = points.into_iter().map(|point| point.t).collect();
                 assert_eq!(times, starts.iter().map(|start| rfc3339(*start)).collect::<Vec<_>>());
             }
