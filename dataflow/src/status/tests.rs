@@ -115,6 +115,8 @@ fn a_sink_that_hangs_is_named_and_the_source_waits_because_of_it() {
         &snapshot,
         &[(Cause::Sink, "table", ago(9), "writing epoch 7"), (Cause::Source, "events", ago(8), "because of table")],
     );
+    snapshot.partitions[0].advanced = ago(9);
+    assert_eq!(why_open(&snapshot, NOW).len(), 2, "a partition that waits with the source is no reason of its own");
 }
 
 #[test]

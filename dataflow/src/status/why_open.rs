@@ -87,7 +87,9 @@ pub fn why_open(snapshot: &Snapshot, now: Moment) -> Vec<Reason> {
     }
     let waits = judge.source(&reasons);
     reasons.extend(waits);
-    reasons.extend(judge.partitions());
+    // While commits are held up the source is too, so that a partition that stands still is no reason of its own.
+    let held_up = !reasons.is_empty();
+    reasons.extend(judge.partitions(held_up));
     reasons
 }
 
@@ -220,10 +222,10 @@ impl Judge<'_> {
         Some(Reason::holds(Cause::Source, name, waiting.since, sentence))
     }
 
-    fn partitions(&self) -> Vec<Reason> {
+    fn partitions(&self, held_up: bool) -> Vec<Reason> {
         let partitions = &self.snapshot.partitions;
         let active: Vec<&Partition> = partitions.iter().filter(|p| !p.idle && !p.finished).collect();
-        let mut reasons: Vec<Reason> = self.held_by(&active);
+        let mut reasons = if held_up { Vec::new() } else { self.held_by(&active) };
         for idle in partitions.iter().filter(|p| p.idle && !p.finished) {
             let (name, ago) = (&idle.name, self.ago(idle.turned));
             let sentence = format!(

@@ -263,13 +263,13 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
     let read = counter(state, "events/read");
     let status = if report.finished { "finished" } else { "stopped" };
     let rate = (read.saturating_sub(usage.read_before)) as f64 / usage.seconds.max(1e-9);
-    eprintln!(
+    lines::say(&format!(
         "{status}: {read} events read, {} accepted, {} duplicates, {} malformed, {} unverified; {rate:.0} events/s",
         counter(state, "unique_events/accepted"),
         counter(state, "unique_events/duplicates"),
         counter(state, "events/malformed"),
         counter(state, "unique_events/unverified"),
-    );
+    ));
     if !job.json {
         return Ok(());
     }

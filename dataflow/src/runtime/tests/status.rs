@@ -109,9 +109,9 @@ fn a_sink_that_hangs_is_named_until_it_goes_on() {
     };
     let store_of_sink: Arc<dyn Store> = Arc::new(ScriptedStore::new(Arc::clone(&store), put));
     let watched = Watched::start(pipeline(&lines, &store_of_sink), &store, 2);
-    let reason = watched.until(|reason| reason.cause == Cause::Sink);
-    assert_eq!(reason.name, "totals_table");
-    assert!(reason.sentence.contains("writing epoch 1 "), "{}", reason.sentence);
+    let hangs = watched.until(|reason| reason.cause == Cause::Sink);
+    assert_eq!(hangs.name, "totals_table");
+    assert!(hangs.sentence.contains("writing epoch 1 "), "{}", hangs.sentence);
     let waits = watched.until(|reason| reason.cause == Cause::Source);
     assert_eq!(waits.name, "lines");
     assert!(waits.sentence.contains("because of totals_table"), "{}", waits.sentence);
