@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "{partitions} partitions, sync every {batches_a_sync} batches: {rate:.0} records/s, {each:.2} ms a sync"
         )?;
         let mut read = 0_u32;
-        let taken = timed(|| {
+        let reading = timed(|| {
             for partition in 0..partitions {
                 let mut reader = LogReader::open(root.as_ref(), &topic, partition)?;
                 while reader.next()?.is_some() {
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Ok(())
         })?;
-        writeln!(out, "  read: {:.0} records/s", f64::from(read) / taken.as_secs_f64())?;
+        writeln!(out, "  read: {:.0} records/s", f64::from(read) / reading.as_secs_f64())?;
     }
     Ok(())
 }

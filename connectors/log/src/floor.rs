@@ -76,9 +76,9 @@ mod tests {
     fn the_floor_is_where_the_older_of_two_checkpoints_stands() {
         let mut state = LogState::default();
         let mut number = 0;
-        let mut apply = |state: &mut LogState, value| {
+        let mut apply = |to: &mut LogState, value| {
             number += 1;
-            state.apply(number, entry(value)).unwrap();
+            to.apply(number, entry(value)).unwrap();
         };
         let seal = json!({ "seal": { "run": 1, "format": 1, "plan": "", "build": "", "workers": 1, "processes": 1,
                                      "instance": "i", "checkpoint": null } });

@@ -76,13 +76,13 @@ pub(crate) fn before_time(folder: &Path, base: u64, ms: i64) -> Option<Entry> {
 }
 
 fn last(folder: &Path, base: u64, holds: impl Fn(&Entry) -> bool) -> Option<Entry> {
-    let bytes = fs::read(path(folder, base)).ok()?;
-    let (content, crc) = bytes.split_last_chunk::<4>()?;
+    let file = fs::read(path(folder, base)).ok()?;
+    let (content, crc) = file.split_last_chunk::<4>()?;
     let entries = content.strip_prefix(&MAGIC)?;
     if crc32c(content) != u32::from_le_bytes(*crc) {
         return None;
     }
-    let number = |bytes: &[u8], at: usize| -> [u8; 8] { bytes[at..at + 8].try_into().expect("eight bytes were cut") };
+    let number = |entry: &[u8], at: usize| -> [u8; 8] { entry[at..at + 8].try_into().expect("eight bytes were cut") };
     let entries = entries.chunks_exact(ENTRY).map(|bytes| Entry {
         offset: u64::from_le_bytes(number(bytes, 0)),
         position: u64::from_le_bytes(number(bytes, 8)),

@@ -212,15 +212,15 @@ fn write(
 ) -> Result<(), Stopped> {
     let chunked = chunks(messages, writer.topic().partitions);
     // All notes before the first write: an epoch that was not written here must not be begun.
-    let mut held = Vec::with_capacity(chunked.len());
+    let mut there = Vec::with_capacity(chunked.len());
     for partition in (0..).take(chunked.len()) {
-        held.push(match last_note(writer, partition, start)? {
+        there.push(match last_note(writer, partition, start)? {
             Some(note) if note.epoch > epoch => u32::MAX,
             Some(note) if note.epoch == epoch => note.chunk + 1,
             _ => 0,
         });
     }
-    for ((partition, chunks), held) in (0..).zip(chunked).zip(held) {
+    for ((partition, chunks), held) in (0..).zip(chunked).zip(there) {
         for (chunk, numbers) in (0_u32..).zip(chunks).skip_while(|(chunk, _)| *chunk < held) {
             let records: Vec<Record<'_>> = numbers
                 .iter()

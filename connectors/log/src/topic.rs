@@ -103,16 +103,13 @@ impl Topic {
             let folder = topic.partition_folder(partition);
             create_folders(disk, &folder).at(&folder, "create")?;
         }
-        let path = topic.folder.join(published::NAME);
-        let (bytes, at) = published::slot(1, &vec![End::default(); partitions as usize]);
-        let file = disk.create(&path).at(&path, "create")?;
-        file.write_at(&bytes, at).and_then(|()| file.sync()).at(&path, "write")?;
+        let (slot, at) = published::slot(1, &vec![End::default(); partitions as usize]);
+        put(disk, &topic.folder.join(published::NAME), &slot, at)?;
         // What makes the folder a topic comes last, in one step.
         let (path, unfinished) = (topic.folder.join(DESCRIPTION), topic.folder.join("topic.json.new"));
         let text = serde_json::to_vec(&Description { format: FORMAT, partitions, id })
             .expect("numbers and a text can always be written as JSON");
-        let file = disk.create(&unfinished).at(&unfinished, "create")?;
-        file.write_at(&text, 0).and_then(|()| file.sync()).at(&unfinished, "write")?;
+        put(disk, &unfinished, &text, 0)?;
         disk.rename(&unfinished, &path).and_then(|()| disk.sync_folder(&topic.folder)).at(&path, "create")?;
         Ok(topic)
     }
@@ -129,6 +126,12 @@ impl Topic {
         let (name, count) = (&self.name, self.partitions);
         Err(LogError::Refused(format!("topic {name} has {count} partitions, counted from 0, and no {partition}")))
     }
+}
+
+/// Writes a new file, durably but for its name.
+fn put(disk: &dyn Disk, path: &Path, bytes: &[u8], at: u64) -> Result<(), LogError> {
+    let file = disk.create(path).at(path, "create")?;
+    file.write_at(bytes, at).and_then(|()| file.sync()).at(path, "write")
 }
 
 /// The file that a topic's writer holds locked.

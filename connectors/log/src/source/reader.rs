@@ -229,13 +229,13 @@ impl BlockReader for LogBlocks {
 
     fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
         let found = self.partitions.get_mut(partition as usize);
-        let partition = found.expect("partitions are numbered as this reader lists them");
-        partition.cutter.read(&mut partition.inbox, limit, until).map_err(|shorter| match shorter {
+        let Partition { cutter, inbox, name, .. } = found.expect("partitions are numbered as this reader lists them");
+        cutter.read(inbox, limit, until).map_err(|shorter| match shorter {
             Shorter::Failed(error) => error,
             Shorter::At(end) => {
                 let wanted = until.unwrap_or(end);
                 let problem = format!("records up to offset {wanted} were read and it ends at {end} now");
-                SourceError::Changed { partition: partition.name.clone(), problem }
+                SourceError::Changed { partition: name.clone(), problem }
             }
         })
     }

@@ -170,17 +170,16 @@ impl PartitionWriter {
         let path = segment::path(&self.folder, self.next);
         let file = self.disk.create(&path).at(&path, "create")?;
         self.folder_unsynced = true;
-        let new = Active { base: self.next, path, file, written: 0 };
+        let before = self.active.replace(Active { base: self.next, path, file, written: 0 });
         let index = self.index.replace(Growing::default()).and_then(|mut index| index.close());
-        if let Some(Active { base, path, file, written }) = self.active.replace(new) {
-            if let Some(bytes) = index {
-                let path = index::path(&self.folder, base);
-                self.disk.create(&path).and_then(|file| file.write_at(&bytes, 0)).at(&path, "write")?;
-            }
-            self.sealed.push_back(Sealed { base, bytes: written, last_time: Some(self.last_time) });
-            if std::mem::take(&mut self.active_unsynced) {
-                self.unsynced.push((path, file));
-            }
+        let Some(before) = before else { return Ok(()) };
+        if let Some(bytes) = index {
+            let beside = index::path(&self.folder, before.base);
+            self.disk.create(&beside).and_then(|created| created.write_at(&bytes, 0)).at(&beside, "write")?;
+        }
+        self.sealed.push_back(Sealed { base: before.base, bytes: before.written, last_time: Some(self.last_time) });
+        if std::mem::take(&mut self.active_unsynced) {
+            self.unsynced.push((before.path, before.file));
         }
         Ok(())
     }

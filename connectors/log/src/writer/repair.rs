@@ -138,11 +138,11 @@ fn keep(
     }
     let mut from = position;
     while from < walked.position {
-        let length = usize::try_from(CHUNK.min(walked.position - from)).expect("a chunk fits an address");
-        let mut bytes = vec![0; length];
+        let chunk = usize::try_from(CHUNK.min(walked.position - from)).expect("a chunk fits an address");
+        let mut bytes = vec![0; chunk];
         content.read_exact_at(&mut bytes, from).at(path, "read")?;
         file.write_at(&bytes, from).at(path, "write")?;
-        from += length as u64;
+        from += chunk as u64;
     }
     file.sync().at(path, "sync")?;
     Ok(cut > 0)

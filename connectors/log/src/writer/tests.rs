@@ -175,8 +175,8 @@ fn records_come_back_in_order_with_dense_offsets_and_only_after_a_sync() {
     assert_eq!(reader.next().unwrap(), None);
     assert_eq!((writer.end(0).unwrap(), writer.end(1).unwrap()), (0, 3));
     drop(writer);
-    let mut writer = setting.open();
-    assert_eq!(written(&mut writer, 1, &["d"]), 3);
+    let mut reopened = setting.open();
+    assert_eq!(written(&mut reopened, 1, &["d"]), 3);
     assert_eq!(reader.next().unwrap(), Some((3, record(b"d"))));
     reader.seek(1);
     assert_eq!(reader.next().unwrap(), Some((1, record(b"b"))));
@@ -218,8 +218,8 @@ fn another_number_of_partitions_is_refused_with_the_one_that_is_there() {
     setting.partitions = 0;
     assert_eq!(setting.try_open().unwrap_err().kind(), LogErrorKind::Refused);
     for name in ["", "..", ".hidden", "a/b", "ä"] {
-        let error = TopicWriter::open(setting.root(), name, 1, &LogOptions::default()).unwrap_err();
-        assert_eq!(error.kind(), LogErrorKind::Refused, "{name}");
+        let refused = TopicWriter::open(setting.root(), name, 1, &LogOptions::default()).unwrap_err();
+        assert_eq!(refused.kind(), LogErrorKind::Refused, "{name}");
     }
 }
 
@@ -257,11 +257,11 @@ fn a_torn_tail_is_cut_at_every_byte_and_what_is_whole_stays() {
         if length == content.len() {
             expected.push(b"torn".to_vec());
         }
-        let mut writer = setting.open();
+        let mut mended = setting.open();
         assert_eq!(setting.read(0), expected, "cut at {length}");
-        assert_eq!(written(&mut writer, 0, &["next"]), expected.len() as u64);
+        assert_eq!(written(&mut mended, 0, &["next"]), expected.len() as u64);
         expected.push(b"next".to_vec());
-        drop(writer);
+        drop(mended);
         drop(setting.open());
         assert_eq!(setting.read(0), expected, "cut at {length}");
     }
@@ -332,18 +332,18 @@ fn after_a_failed_sync_the_writer_is_broken_and_nothing_is_published_until_it_is
     assert_eq!(error.kind(), LogErrorKind::Io);
     assert!(error.to_string().contains("the cable came off"), "{error}");
     setting.disk.set(|faults| faults.unsyncable = false);
-    for error in
+    for broken in
         [writer.sync().unwrap_err(), append(&mut writer, 0, &["d"]).unwrap_err(), writer.retain(0, &|_| 0).unwrap_err()]
     {
-        assert!(matches!(&error, LogError::Broken { kind: LogErrorKind::Io, .. }), "{error}");
-        assert!(error.to_string().contains("open it anew"), "{error}");
+        assert!(matches!(&broken, LogError::Broken { kind: LogErrorKind::Io, .. }), "{broken}");
+        assert!(broken.to_string().contains("open it anew"), "{broken}");
     }
     assert_eq!((setting.read(0), setting.read(1)), (vec![b"a".to_vec()], vec![]));
     drop(writer);
     // What was not acknowledged may be there; it was whole.
-    let mut writer = setting.open();
+    let mut reopened = setting.open();
     assert_eq!(setting.read(0), [b"a", b"b"]);
-    assert_eq!(written(&mut writer, 1, &["e"]), 1);
+    assert_eq!(written(&mut reopened, 1, &["e"]), 1);
 }
 
 #[test]
@@ -378,8 +378,8 @@ fn a_disk_that_is_full_after_any_byte_loses_nothing_acknowledged_and_writing_goe
         drop(writer);
         assert_eq!(setting.read(0).len(), acknowledged, "room for {room}");
         setting.disk.set(|faults| faults.room = None);
-        let mut writer = setting.open();
-        let offset = written(&mut writer, 0, &["after"]);
+        let mut reopened = setting.open();
+        let offset = written(&mut reopened, 0, &["after"]);
         let expected: Vec<Vec<u8>> =
             (0..offset).map(|n| format!("value {n}").into_bytes()).chain([b"after".to_vec()]).collect();
         assert!(offset >= acknowledged as u64);

@@ -78,11 +78,11 @@ fn a_source_until_offsets_stops_there_reads_no_other_partition_and_goes_on_in_a_
     assert_eq!(read["t/0"].ids, ids((0..30).filter(|id| id % 3 == 0)));
     assert_eq!(read["t/1"].ids.len(), 100, "no further than it goes");
     assert_eq!(read["t/2"].ids.len(), 0);
-    let ends = [("t/0".to_owned(), 20), ("t/1".to_owned(), 50)].into();
-    let mut later = Reading::open(&log.live("t").until_offsets(ends), &reading.bindings());
-    let read = later.read_to_the_end(500);
-    assert_eq!(read["t/0"].ids, ids((30..60).filter(|id| id % 3 == 0)));
-    assert_eq!(read["t/1"].ids.len(), 0, "what was read is not taken back");
+    let later_ends = [("t/0".to_owned(), 20), ("t/1".to_owned(), 50)].into();
+    let mut later = Reading::open(&log.live("t").until_offsets(later_ends), &reading.bindings());
+    let read_later = later.read_to_the_end(500);
+    assert_eq!(read_later["t/0"].ids, ids((30..60).filter(|id| id % 3 == 0)));
+    assert_eq!(read_later["t/1"].ids.len(), 0, "what was read is not taken back");
 }
 
 #[test]

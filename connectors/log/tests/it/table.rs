@@ -110,8 +110,8 @@ fn a_writer_of_an_earlier_run_is_fenced_and_writes_nothing() {
     setting.later.store(false, Ordering::SeqCst);
     new.write_epoch(2, 0, revenue(&[2])).unwrap();
     // Its successor's records fence it even where the fence knows nothing.
-    let error = old.write_epoch(3, 0, revenue(&[666])).unwrap_err();
-    assert!(error.downcast_ref::<Fenced>().is_some(), "{error}");
+    let by_note = old.write_epoch(3, 0, revenue(&[666])).unwrap_err();
+    assert!(by_note.downcast_ref::<Fenced>().is_some(), "{by_note}");
     new.write_epoch(3, 0, revenue(&[3])).unwrap();
     assert_eq!(setting.published(), [(1, 1), (2, 2), (3, 3)]);
 }
@@ -131,13 +131,13 @@ fn a_topic_of_another_pipeline_or_of_no_table_is_refused() {
     setting.instance = "q".into();
     let error = setting.table().open(&setting.start(1, 0, 1)).unwrap_err().to_string();
     assert!(error.contains("another pipeline"), "{error}");
-    let setting = Setting::new();
-    let mut writer = TopicWriter::open(setting.folder.path(), &setting.topic(), 1, &LogOptions::default()).unwrap();
+    let foreign = Setting::new();
+    let mut writer = TopicWriter::open(foreign.folder.path(), &foreign.topic(), 1, &LogOptions::default()).unwrap();
     writer.append(0, &[Record { key: b"", value: b"{}", time_ms: 0 }]).unwrap();
     writer.sync().unwrap();
     drop(writer);
-    let error = setting.table().open(&setting.start(1, 0, 1)).unwrap_err().to_string();
-    assert!(error.contains("not written by a table"), "{error}");
+    let refused = foreign.table().open(&foreign.start(1, 0, 1)).unwrap_err().to_string();
+    assert!(refused.contains("not written by a table"), "{refused}");
 }
 
 #[test]

@@ -19,8 +19,8 @@ fn a_partition_that_was_read_to_its_end_is_caught_up_until_something_is_publishe
     reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
     assert!(!reading.reader.position(0).finished);
     log.load("t", 1, 10..12);
-    let read = reading.until(0, (1, None), |_, read| read.ids.len() == 1).unwrap();
-    assert_eq!(read.ids, ["e10"]);
+    let one = reading.until(0, (1, None), |_, seen| seen.ids.len() == 1).unwrap();
+    assert_eq!(one.ids, ["e10"]);
     assert!(!reading.reader.position(0).caught_up);
 }
 
@@ -88,5 +88,5 @@ fn what_a_power_cut_took_back_from_the_published_end_is_waited_for_and_then_read
     let read = replay.until(0, (1 << 20, Some(20)), |r, _| r.reader.position(0).offset == 20).unwrap();
     assert_eq!(read.ids, ids(0..20));
     assert_eq!(replay.reader.position(0).digest, recorded[0].digest);
-    assert_eq!(on.until(0, (1 << 20, None), |_, read| !read.ids.is_empty()).unwrap().ids, ["e20"]);
+    assert_eq!(on.until(0, (1 << 20, None), |_, seen| !seen.ids.is_empty()).unwrap().ids, ["e20"]);
 }

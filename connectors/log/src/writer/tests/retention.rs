@@ -32,8 +32,8 @@ fn segments_are_deleted_once_their_last_record_is_too_old() {
     assert_eq!(earliest(&setting), 4);
     drop(writer);
     // Times are read from the segments after a restart.
-    let mut writer = setting.open();
-    assert_eq!(writer.retain(10_000, &|_| 10).unwrap().segments, 2);
+    let mut reopened = setting.open();
+    assert_eq!(reopened.retain(10_000, &|_| 10).unwrap().segments, 2);
     assert_eq!(setting.read(0).len(), 4);
 }
 
@@ -47,10 +47,10 @@ fn nothing_at_or_past_the_floor_is_deleted() {
     }
     // A segment that holds one record past the floor stays as a whole.
     let whole = Setting::new(1, 1 << 20);
-    let mut writer = whole.open();
-    writer.options.retention = seconds(0);
-    written(&mut writer, 0, &["a", "b", "c"]);
-    assert_eq!(writer.retain(1 << 40, &|_| 2).unwrap(), Retained::default());
+    let mut other = whole.open();
+    other.options.retention = seconds(0);
+    written(&mut other, 0, &["a", "b", "c"]);
+    assert_eq!(other.retain(1 << 40, &|_| 2).unwrap(), Retained::default());
     assert_eq!(whole.read(0).len(), 3);
 }
 
@@ -62,10 +62,10 @@ fn when_all_is_too_old_everything_goes_and_offsets_go_on() {
     assert_eq!((reader.earliest().unwrap(), reader.end().unwrap(), reader.next().unwrap()), (10, 10, None));
     assert_eq!(writer.retain(1 << 40, &|_| 10).unwrap(), Retained::default());
     drop(writer);
-    let mut writer = setting.open();
-    assert_eq!(written(&mut writer, 0, &["next"]), 10);
+    let mut reopened = setting.open();
+    assert_eq!(written(&mut reopened, 0, &["next"]), 10);
     assert_eq!(reader.next().unwrap().map(|(offset, _)| offset), Some(10));
-    drop(writer);
+    drop(reopened);
     assert_eq!(setting.open().end(0).unwrap(), 11);
 }
 
@@ -75,8 +75,8 @@ fn a_log_that_is_empty_after_retention_survives_the_loss_of_its_empty_segment() 
     writer.retain(1 << 40, &|_| 10).unwrap();
     drop(writer);
     fs::remove_file(setting.segment(10)).unwrap();
-    let mut writer = setting.open();
-    assert_eq!(written(&mut writer, 0, &["next"]), 10);
+    let mut reopened = setting.open();
+    assert_eq!(written(&mut reopened, 0, &["next"]), 10);
     assert_eq!(setting.read(0), [b"next"]);
 }
 
