@@ -63,12 +63,15 @@ pub(crate) mod tests {
         text(&mut file, city);
         file.extend_from_slice(b"\xab\xcd\xefMaxMind.com");
         map(&mut file, 9);
-        for (name, value) in [("node_count", nodes), ("record_size", 24), ("ip_version", 4)] {
-            text(&mut file, name);
-            file.push(6 << 5 | 4);
-            file.extend_from_slice(&value.to_be_bytes());
-        }
-        for (name, value) in [("binary_format_major_version", 2_u8), ("binary_format_minor_version", 0)] {
+        text(&mut file, "node_count");
+        file.push(6 << 5 | 4);
+        file.extend_from_slice(&nodes.to_be_bytes());
+        for (name, value) in [
+            ("record_size", 24_u8),
+            ("ip_version", 4),
+            ("binary_format_major_version", 2),
+            ("binary_format_minor_version", 0),
+        ] {
             text(&mut file, name);
             file.extend_from_slice(&[5 << 5 | 1, value]);
         }

@@ -96,7 +96,8 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
         ..CollectConfig::new(arguments.listen, arguments.log.join(OWN_FOLDER).join("salts"), arguments.partitions)
     };
     let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
-    let collector = Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(not_started)?;
+    let collector =
+        Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(|error| not_started(&error))?;
     lines::say(&format!("collecting on http://{}, log {}", collector.address(), arguments.log.display()));
     stop_on(signals, collector.stop_handle())?;
     let books = collector.wait();
@@ -108,8 +109,8 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn not_started(error: CollectError) -> Failure {
-    let message = with_causes(&error);
+fn not_started(error: &CollectError) -> Failure {
+    let message = with_causes(error);
     match error {
         CollectError::Usage(_) => Failure::usage(message),
         CollectError::Log(_) => Failure::refused(message),

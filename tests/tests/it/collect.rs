@@ -142,7 +142,7 @@ fn every_acknowledged_event_is_in_the_log_after_kills_and_torn_tails() {
     for line in acked.lines() {
         let sent = as_sent(line.as_bytes());
         let id = sent["event_id"].as_str().expect("an id");
-        let found = by_id.get(id).is_some_and(|stored| stored.contains(&sent));
+        let found = by_id.get(id).is_some_and(|same_id| same_id.contains(&sent));
         assert!(found, "{line} was acknowledged and is not in the log");
     }
     let bytes = stored.join(&b"\n"[..]);

@@ -60,7 +60,7 @@ impl Browsers {
         if held.events.len() < self.batch && held.bytes < BATCH_BYTES {
             return None;
         }
-        self.held.remove(&user).map(|held| Batch { user, events: held.events })
+        self.held.remove(&user).map(|full| Batch { user, events: full.events })
     }
 
     /// The next batch that has been held back long enough at `now`.

@@ -81,8 +81,8 @@ impl Fleet {
         thread::scope(|scope| self.send(scope, &config, &target, &stopped, clock))?;
         let books = target.counters.books();
         let seconds = clock.elapsed().as_secs_f64();
-        if let Some(acknowledged) = target.acknowledged {
-            flush(&acknowledged).map_err(Failure::failed)?;
+        if let Some(written) = target.acknowledged {
+            flush(&written).map_err(Failure::failed)?;
         }
         if let Some(problem) = target.refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(Failure::failed(problem));
