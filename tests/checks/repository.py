@@ -27,6 +27,8 @@ FORBIDDEN = {
     "tidemill-connectors": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion"} | CLIENTS,
     "tidemill-clickhouse": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion", "tidemill-kafka"},
     "tidemill-kafka": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion", "tidemill-clickhouse"},
+    "tidemill-embedded-log": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion", "tidemill-collect"} | CLIENTS,
+    "tidemill-collect": {"tidemill-operators", "tidemill-query", "tidemill", "datafusion"} | CLIENTS,
     "tidemill-registry": ENGINE - {"tidemill-registry"},
     "tidemill": {"tidemill-tests", "tidemill-benches"},
 }
