@@ -12,9 +12,12 @@ SERVICES := $(PYTHON) tests/services/services.py
 # The services of `make test`: their logs are in logs/ there.
 TEST_SERVICES := .cache/services/test
 
-# The schedule of `make chaos-files`.
+# The schedule of `make chaos-files`, `chaos-services` and `chaos-live`.
 SEED ?= 1
 KILLS ?= 60
+# Events a second of `make chaos-live`, and for how many seconds at most something is stopped.
+RATE ?= 2000
+ASLEEP ?= 10
 # The events of `make kafka-million`.
 EVENTS ?= 1000000
 # How long each service is away in `make outages`.
@@ -26,7 +29,7 @@ ARGS ?=
 # Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
 BENCH ?=
 
-.PHONY: help test venv lint fmt docs checks demo demo-files demo-live bench bench-kafka bench-rules chaos-files chaos-services kafka-million latency outages services services-stop services-wipe
+.PHONY: help test venv lint fmt docs checks demo demo-files demo-live bench bench-kafka bench-rules chaos-files chaos-live chaos-services kafka-million latency outages services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +86,10 @@ bench-rules: ## Measure the hot rules one by one.
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos:: -- --nocapture
+
+chaos-live: ## Kill and stop collector, run and supervisor KILLS times by the schedule of SEED while events arrive over HTTP.
+	SEED=$(SEED) KILLS=$(KILLS) RATE=$(RATE) ASLEEP=$(ASLEEP) \
+		cargo test --workspace --locked --test it live:: -- --nocapture
 
 chaos-services: venv ## Kill the job and the services around it KILLS times by the schedule of SEED; every place must equal the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos_services:: -- --nocapture

@@ -373,6 +373,12 @@ impl Running {
         self.status
     }
 
+    /// Its number among the processes of this machine.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Its resident memory in bytes now; 0 when it is gone.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {

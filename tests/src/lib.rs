@@ -5,6 +5,7 @@
 pub mod chaos;
 pub mod corpus;
 pub mod harness;
+pub mod live;
 pub mod oracle;
 pub mod published;
 pub mod rows;

@@ -45,9 +45,9 @@ pub(super) fn roll_within(
     let mut paths: Vec<&str> = roll.files.iter().map(|file| file.path.as_str()).collect();
     paths.sort_unstable();
     let mut added = Vec::new();
-    for (span, paths) in spans_of(spec, store, roll, &paths, rows)? {
+    for (span, with_rows) in spans_of(spec, store, roll, &paths, rows)? {
         let mut hours: BTreeMap<i64, Hour> = BTreeMap::new();
-        for path in paths {
+        for path in with_rows {
             gather(spec, &read(store, path)?, path, span, &mut hours)?;
         }
         for (hour, gathered) in hours {

@@ -171,13 +171,13 @@ impl Identity {
         if greeting[..8] != MAGIC {
             return Err("it does not speak this protocol".into());
         }
-        let said = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| greeting[8 + 4 * at + n]));
-        let (from, attempt) = (said(1), number(&greeting[28..36]));
-        let verdict = if said(0) != VERSION {
+        let told = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| greeting[8 + 4 * at + n]));
+        let (from, attempt) = (told(1), number(&greeting[28..36]));
+        let verdict = if told(0) != VERSION {
             Verdict::Version
-        } else if said(2) != self.process || from <= self.process || from >= said(3) {
+        } else if told(2) != self.process || from <= self.process || from >= told(3) {
             Verdict::Place
-        } else if (said(3), said(4)) != (self.processes, self.threads) {
+        } else if (told(3), told(4)) != (self.processes, self.threads) {
             Verdict::Shape
         } else if attempt != self.attempt {
             Verdict::Attempt
@@ -199,8 +199,8 @@ impl Identity {
             Verdict::Place => return Err(format!("it takes itself for process {from} and us for another")),
             Verdict::Shape => return Err(format!("it calls itself process {from} of a run of another shape")),
             Verdict::Attempt => {
-                let ours = self.attempt;
-                return Err(format!("it calls itself process {from} of attempt {attempt}; this is attempt {ours}"));
+                let this = self.attempt;
+                return Err(format!("it calls itself process {from} of attempt {attempt}; this is attempt {this}"));
             }
         }
         let mut proof = [0; 32];

@@ -76,7 +76,8 @@ impl Meeting {
                 self.dial(process)?;
             }
         }
-        self.be_dialled(listener, run, warn)?;
+        self.be_dialled(&listener, run, warn)?;
+        drop(listener);
         let process = self.options.process;
         let links = Links::start(self.sockets, self.options.silent_after, on_lost);
         links.map_err(|source| ClusterError::Io { process, source })
@@ -120,7 +121,7 @@ impl Meeting {
         Err(self.absent(process, last))
     }
 
-    fn be_dialled(&mut self, listener: TcpListener, run: u64, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
+    fn be_dialled(&mut self, listener: &TcpListener, run: u64, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
         let me = self.options.process;
         let awaited = |sockets: &[Option<TcpStream>]| {
             (me + 1..).zip(&sockets[me as usize + 1..]).find(|(_, socket)| socket.is_none()).map(|(number, _)| number)

@@ -37,13 +37,13 @@ pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) 
     context.status.started(&Start { run, workers, processes, memory_budget, plan: &plan, state: &state });
     // What is asked of the log's thread is asked by workers of process 0.
     let (requests, _log) = Requests::new(Arc::clone(&shared));
-    let fence = Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options());
+    let of_run = Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options());
     let start = SinkStart {
         instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
         run,
         committed: state.committed().unwrap_or(0),
         bound: state.bound().unwrap_or(0),
-        fence: Arc::new(move || fence.check().map_err(SinkError::from)),
+        fence: Arc::new(move || of_run.check().map_err(SinkError::from)),
     };
     let fence = Arc::clone(&start.fence);
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));

@@ -91,12 +91,12 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
         }
         thread::park_timeout(LOOK);
     }
-    let [collect, pipeline, serve, visitors] = parts;
-    let sent = visitors.end()?;
-    let collected = collect.end()?;
+    let [collecting, counting, serving, visiting] = parts;
+    let sent = visiting.end()?;
+    let collected = collecting.end()?;
     caught_up(&data, number(&collected, "/accepted"))?;
-    let counted = pipeline.end()?;
-    drop(serve);
+    let counted = counting.end()?;
+    drop(serving);
     let books = Books::of(&sent, &collected, &counted);
     say(&books.table())?;
     books.check()?;

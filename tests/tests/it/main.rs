@@ -25,6 +25,10 @@ mod hang;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
+mod processes;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replay;

@@ -21,7 +21,7 @@ fn cluster(
 ) -> (Result<RunReport, RunError>, Vec<Result<(), RunError>>) {
     let mut places = places(u32::try_from(stores.len()).unwrap()).into_iter().map(Some);
     let mut stores = stores.into_iter();
-    let (store, place) = (stores.next().unwrap(), places.next().unwrap());
+    let (first, led_from) = (stores.next().unwrap(), places.next().unwrap());
     let followers: Vec<_> = stores
         .zip(places)
         .map(|(store, place)| {
@@ -30,8 +30,8 @@ fn cluster(
             std::thread::spawn(move || follow(build, &options, context))
         })
         .collect();
-    let context = RunContext { place, ..context(&store) };
-    let report = run(pipeline(lines, &store), &options(threads), context, &StopHandle::default());
+    let context = RunContext { place: led_from, ..context(&first) };
+    let report = run(pipeline(lines, &first), &options(threads), context, &StopHandle::default());
     (report, followers.into_iter().map(|follower| follower.join().unwrap()).collect())
 }
 
@@ -56,10 +56,9 @@ fn any_number_of_processes_and_threads_gives_the_same_table() {
 
 #[test]
 fn a_checkpoint_starts_on_any_number_of_processes() {
-    let (lines, store) = (sample(), memory());
-    let half = Lines(Arc::new(lines.0.iter().map(|p| p[..p.len() / 2 / 74 * 74].to_vec()).collect()));
-    let half = Lines(Arc::new(half.0.iter().map(|p| whole_lines(p)).collect()));
-    for (lines, processes, threads) in [(&half, 2, 2), (&lines, 3, 1), (&lines, 1, 2)] {
+    let (all, store) = (sample(), memory());
+    let half = Lines(Arc::new(all.0.iter().map(|p| whole_lines(&p[..p.len() / 2])).collect()));
+    for (lines, processes, threads) in [(&half, 2, 2), (&all, 3, 1), (&all, 1, 2)] {
         let (report, followers) = cluster(lines, all_see(&store, processes), threads);
         assert!(report.unwrap().finished && followers.iter().all(Result::is_ok), "{followers:?}");
         assert_eq!(visible(&store), oracle(lines), "{processes} x {threads}");
@@ -82,13 +81,13 @@ fn a_process_that_fails_ends_the_run_of_all_and_nothing_is_lost() {
         let (report, followers) = cluster(&lines, stores, 1);
         let said: Vec<_> = std::iter::once(report.map(drop)).chain(followers).collect();
         // Whoever had completed its part before is not told; nobody else goes on alone.
-        for (process, said) in said.iter().enumerate().filter(|(process, _)| *process != broken) {
-            let sentence = said.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        for (process, ended) in said.iter().enumerate().filter(|(process, _)| *process != broken) {
+            let sentence = ended.as_ref().err().map(ToString::to_string).unwrap_or_default();
             let lost = sentence.contains("is lost") || sentence.contains("was not there");
-            assert!(said.is_ok() || lost, "process {process}: {sentence}");
+            assert!(ended.is_ok() || lost, "process {process}: {sentence}");
         }
-        let (report, _) = cluster(&lines, all_see(&store, 2), 2);
-        assert!(report.unwrap().finished);
+        let (after, _) = cluster(&lines, all_see(&store, 2), 2);
+        assert!(after.unwrap().finished);
         assert_eq!(visible(&store), oracle(&lines), "process {broken} failed");
     }
 }

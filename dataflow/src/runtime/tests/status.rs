@@ -43,13 +43,16 @@ impl Watched {
         Watched { status, stop, thread }
     }
 
-    /// The first reason that `wanted` says yes to, as an operator would see it ten minutes later.
-    fn until(&self, wanted: impl Fn(&Reason) -> bool) -> Reason {
+    /// Waits until whoever looks ten minutes later is told exactly these names; gives the reasons. What is told before, while
+    /// the run begins (a sink that is not open yet), is passed over.
+    fn until(&self, names: &[(Cause, &str)]) -> Vec<Reason> {
         for _ in 0..24_000 {
             let snapshot = self.status.snapshot();
             let later = Moment(Moment::now().0 + 600_000);
-            if let Some(reason) = why_open(&snapshot, later).into_iter().find(&wanted) {
-                return reason;
+            let reasons: Vec<_> = why_open(&snapshot, later).into_iter().filter(|reason| reason.holds).collect();
+            let told = reasons.iter().map(|reason| (reason.cause, reason.name.as_str()));
+            if snapshot.state == State::Running && told.eq(names.iter().copied()) {
+                return reasons;
             }
             assert!(!self.thread.is_finished(), "it ended before: {snapshot:#?}");
             thread::park_timeout(Duration::from_millis(5));
@@ -109,12 +112,9 @@ fn a_sink_that_hangs_is_named_until_it_goes_on() {
     };
     let store_of_sink: Arc<dyn Store> = Arc::new(ScriptedStore::new(Arc::clone(&store), put));
     let watched = Watched::start(pipeline(&lines, &store_of_sink), &store, 2);
-    let hangs = watched.until(|reason| reason.cause == Cause::Sink);
-    assert_eq!(hangs.name, "totals_table");
-    assert!(hangs.sentence.contains("writing epoch 1 "), "{}", hangs.sentence);
-    let waits = watched.until(|reason| reason.cause == Cause::Source);
-    assert_eq!(waits.name, "lines");
-    assert!(waits.sentence.contains("because of totals_table"), "{}", waits.sentence);
+    let told = watched.until(&[(Cause::Sink, "totals_table"), (Cause::Source, "lines")]);
+    assert!(told[0].sentence.contains("writing epoch 1 "), "{}", told[0].sentence);
+    assert!(told[1].sentence.contains("because of totals_table"), "{}", told[1].sentence);
     door.open();
     let status = Arc::clone(&watched.status);
     assert!(watched.end().finished);
@@ -139,8 +139,8 @@ fn an_operator_that_does_not_come_back_is_named_with_its_worker() {
     };
     let watched = Watched::start(build, &store, 1);
     // Before, the source is at work on its blocks.
-    let reason = watched.until(|reason| reason.cause == Cause::Operator && reason.name == "map_1");
-    assert!(reason.sentence.contains("on worker 0 has been working on epoch 1 "), "{}", reason.sentence);
+    let told = watched.until(&[(Cause::Operator, "map_1"), (Cause::Source, "lines")]);
+    assert!(told[0].sentence.contains("on worker 0 has been working on epoch 1 "), "{}", told[0].sentence);
     door.open();
     assert!(watched.end().finished);
 }
@@ -152,9 +152,8 @@ fn a_silent_partition_is_named_as_the_one_that_holds_the_watermark() {
     let lines = Lines(Arc::new(partitions));
     let source = Growing { lines: lines.clone(), seed: 7, stop: StopHandle::default() };
     let watched = Watched::start(pipeline(&source, &store), &store, 2);
-    let reason = watched.until(|reason| reason.cause == Cause::Partition && reason.holds);
-    assert_eq!(reason.name, "p1");
-    assert!(reason.sentence.contains("will count as idle"), "{}", reason.sentence);
+    let told = watched.until(&[(Cause::Partition, "p1")]);
+    assert!(told[0].sentence.contains("will count as idle"), "{}", told[0].sentence);
     watched.stop.stop();
     let status = Arc::clone(&watched.status);
     watched.end();

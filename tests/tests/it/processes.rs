@@ -1,0 +1,263 @@
+//! Several real processes that are one run: what they write, who is let in, and what happens when one dies or hangs.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidemill_connectors::generate::Rates;
+use tidemill_tests::corpus;
+use tidemill_tests::harness::{Run, Running};
+use tidemill_tests::live::{EventLog, committed, ended, places, signal};
+use tidemill_tests::oracle::Oracle;
+use tidemill_tests::services::{pause, wait_until};
+
+use crate::{assert_books_balance, counter, stop, tidemill};
+
+const EVENTS: u64 = 60_000;
+/// How long processes may go on without their supervisor.
+const ORPHANED: Duration = Duration::from_secs(20);
+
+/// The run with so many processes, and workers of each.
+fn shaped(run: &Run, (processes, workers): (u32, usize)) -> Run {
+    run.workers(workers).option(&["--processes", &processes.to_string(), "--supervise"])
+}
+
+#[test]
+fn tables_equal_the_oracle_with_any_number_of_processes() {
+    let folder = TempDir::new().unwrap();
+    let bytes = corpus::events(EVENTS, 41, Rates::within_horizon());
+    let (expected, books) = Oracle::of([bytes.as_slice()]).answer();
+    let input = [corpus::file(folder.path(), "events.ndjson", &bytes)];
+    for shape in [(1, 3), (2, 1), (2, 2)] {
+        let out = folder.path().join(format!("{}x{}", shape.0, shape.1));
+        let line = shaped(&tidemill().job(&input, &out).eager(), shape).finish();
+        assert_books_balance(&line);
+        assert_eq!(counter(&line, "accepted"), books.accepted, "{line}");
+        expected.assert_equal(&tidemill().tables(&out), &format!("{shape:?}"));
+    }
+}
+
+#[test]
+fn the_number_of_processes_may_change_from_start_to_start() {
+    let folder = TempDir::new().unwrap();
+    let pieces = corpus::cut(&corpus::events(EVENTS, 42, Rates::within_horizon()), 4);
+    let name = |(at, piece): (usize, &Vec<u8>)| corpus::file(folder.path(), &format!("part-{at}.ndjson"), piece);
+    let inputs: Vec<PathBuf> = pieces.iter().enumerate().map(name).collect();
+    let out = folder.path().join("out");
+    for (last, shape) in [(1, 3), (2, 1), (2, 2), (1, 1)].into_iter().enumerate() {
+        let line = shaped(&tidemill().job(&inputs[..=last], &out).eager(), shape).finish();
+        assert_books_balance(&line);
+        let (expected, _) = Oracle::of(pieces[..=last].iter().map(Vec::as_slice)).answer();
+        expected.assert_equal(&tidemill().tables(&out), &format!("start {last}, {shape:?}"));
+    }
+}
+
+/// A log that grows, and a run of it.
+struct Live {
+    _folder: TempDir,
+    log: EventLog,
+    out: PathBuf,
+}
+
+impl Live {
+    fn new() -> Live {
+        let folder = TempDir::new().unwrap();
+        let (log, out) = (EventLog::new(folder.path().join("log")), folder.path().join("out"));
+        let live = Live { _folder: folder, log, out };
+        live.append(1, 20_000);
+        live
+    }
+
+    /// Stores events, others for each seed.
+    fn append(&self, seed: u64, events: u64) {
+        let to = format!("{}?partitions=2", self.log.address());
+        let (seed, events) = (seed.to_string(), events.to_string());
+        // All of it lies within the horizon of what came before.
+        let options = ["--events", &events, "--span", "10m", "--within-horizon", "--seed", &seed];
+        let made = tidemill().command(&[&["generate", "--to", &to][..], &options].concat());
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+    }
+
+    fn start(&self, shape: (u32, usize)) -> Running {
+        let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
+        let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
+        let (processes, workers) = (shape.0.to_string(), shape.1.to_string());
+        let shape = ["--processes", &processes, "--workers", &workers, "--supervise"];
+        tidemill().start(&[&places[..], &pace, &shape].concat())
+    }
+
+    /// Starts a run and waits until it has read all that is stored.
+    fn started(&self, shape: (u32, usize)) -> Running {
+        let mut running = self.start(shape);
+        self.catch_up(&mut running);
+        running
+    }
+
+    fn catch_up(&self, running: &mut Running) {
+        let stored = self.log.records();
+        wait_until(&format!("{stored} events are committed"), || {
+            running.assert_alive("it reads a log that never ends");
+            committed(&self.out) == stored
+        });
+    }
+
+    /// Stores more, lets the run read that too, ends it and checks its tables.
+    fn finish(&self, mut running: Running, context: &str) {
+        self.append(2, 20_000);
+        self.catch_up(&mut running);
+        let line = stop(running).json();
+        assert_books_balance(&line);
+        let tables = tidemill().tables(&self.out);
+        let lines = self.log.lines_as_read(&tables);
+        let (expected, books) = Oracle::of([lines.as_slice()]).answer();
+        assert_eq!(counter(&line, "accepted"), books.accepted, "{context}: {line}");
+        expected.assert_equal(&tables, context);
+    }
+}
+
+/// The process at a place of the run.
+fn process(running: &Running, place: u32) -> u32 {
+    let mut found = None;
+    wait_until(&format!("process {place} is there"), || {
+        found = places(running.pid()).into_iter().find(|(number, _)| *number == place);
+        found.is_some()
+    });
+    found.expect("it was waited for").1
+}
+
+fn until_said(running: &mut Running, words: &str) {
+    wait_until(&format!("it says {words:?}"), || {
+        running.assert_alive(words);
+        running.said().contains(words)
+    });
+}
+
+#[test]
+fn a_killed_process_is_started_again_with_all_others_and_nothing_is_lost() {
+    let live = Live::new();
+    let mut running = live.started((2, 2));
+    for (place, next) in [(1, "attempt 2 begins in"), (0, "attempt 3 begins in")] {
+        signal(process(&running, place), "KILL");
+        until_said(&mut running, next);
+        let said = running.said();
+        let lost = format!("process {place} is lost");
+        assert!(said.contains("signal: 9") || said.contains(&lost), "the reason is not in: {said}");
+    }
+    live.finish(running, "after two kills");
+}
+
+#[test]
+fn a_process_that_hangs_is_missed_and_started_again() {
+    let live = Live::new();
+    let mut running = live.started((2, 1));
+    let follower = process(&running, 1);
+    signal(follower, "STOP");
+    until_said(&mut running, "attempt 2 begins in");
+    let said = running.said();
+    let missed = ["process 1 is lost: it has said nothing for 5s", "process 1 has given no sign of life for 10s"];
+    assert!(missed.iter().any(|sentence| said.contains(sentence)), "{said}");
+    assert!(ended(follower), "it was killed before the others began again");
+    live.finish(running, "after a process hung");
+}
+
+#[test]
+fn a_process_alone_that_hangs_is_missed_too() {
+    let live = Live::new();
+    let mut running = live.started((1, 2));
+    signal(process(&running, 0), "STOP");
+    until_said(&mut running, "process 0 has given no sign of life for 10s; attempt 2 begins in");
+    live.finish(running, "after the process hung");
+}
+
+#[test]
+fn processes_end_without_their_supervisor_and_the_next_start_goes_on() {
+    let live = Live::new();
+    for (shape, seed) in [((2, 2), 3), ((1, 2), 4)] {
+        let running = live.started(shape);
+        let last = process(&running, shape.0 - 1);
+        let run = [process(&running, 0), last];
+        assert!(running.kill_after(Duration::ZERO).is_none(), "it ended before it was killed");
+        let mut waited = Duration::ZERO;
+        while !run.iter().all(|pid| ended(*pid)) {
+            assert!(waited < ORPHANED, "processes of a run whose supervisor is gone go on");
+            pause(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+        live.append(seed, 20_000);
+    }
+    live.finish(live.started((2, 1)), "after two supervisors were killed");
+}
+
+#[test]
+fn a_fenced_run_ends_and_is_not_started_again() {
+    let live = Live::new();
+    let mut seed = 100;
+    for (earlier, later) in [((2, 1), (1, 1)), ((1, 1), (2, 2))] {
+        let mut fenced = live.started(earlier);
+        let next = live.start(later);
+        // With nothing to write it would not care for long.
+        let went_on = fenced.until(|_| {
+            seed += 1;
+            live.append(seed, 100);
+            false
+        });
+        assert!(!went_on, "it waits for the end");
+        let outcome = fenced.wait();
+        outcome.assert_refused(&[4], &["the run ended and is not started again"]);
+        assert!(!outcome.stderr.contains("attempt 2"), "{}", outcome.stderr);
+        stop(next);
+    }
+    live.finish(live.started((2, 1)), "after two fenced runs");
+}
+
+/// Two addresses that are free now.
+fn free_addresses() -> [String; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("it listens").to_string())
+}
+
+#[test]
+fn strangers_wrong_tokens_and_other_attempts_are_refused_and_disturb_nobody() {
+    let folder = TempDir::new().unwrap();
+    let bytes = corpus::events(EVENTS, 43, Rates::within_horizon());
+    let input = [corpus::file(folder.path(), "events.ndjson", &bytes)];
+    let out = folder.path().join("out");
+    let hosts = free_addresses();
+    let run = tidemill().job(&input, &out).eager().option(&["--hosts", &hosts.join(",")]);
+    let process = |place: &str, attempt: &str, token: &str| {
+        let run = run.option(&["--process-index", place, "--attempt", attempt]);
+        run.environment("TIDEMILL_CLUSTER_TOKEN", token)
+    };
+    process("0", "5", "").outcome().assert_refused(&[2], &["TIDEMILL_CLUSTER_TOKEN is not set"]);
+
+    let mut leader = process("0", "5", "a long secret").start();
+    let mut stranger = None;
+    wait_until("process 0 listens", || {
+        stranger = TcpStream::connect(&hosts[0]).ok();
+        stranger.is_some()
+    });
+    let mut stranger = stranger.expect("it was waited for");
+    stranger.write_all(&[b"GET / HTTP/1.1\r\n".as_slice(), &[b'x'; 200]].concat()).unwrap();
+    until_said(&mut leader, "was refused: it does not speak this protocol");
+    // One that says nothing at all stays connected meanwhile.
+    let silent = TcpStream::connect(&hosts[0]).unwrap();
+
+    process("1", "5", "another secret").outcome().assert_refused(&[2], &["another token"]);
+    until_said(&mut leader, "was refused: it said nothing that a process of this run would say");
+    process("1", "4", "a long secret").outcome().assert_refused(&[2], &["it belongs to attempt 5"]);
+    until_said(&mut leader, "it calls itself process 1 of attempt 4; this is attempt 5");
+    let other_shape = process("1", "5", "a long secret").workers(3).outcome();
+    other_shape.assert_refused(&[2], &["started with other numbers"]);
+    until_said(&mut leader, "it calls itself process 1 of a run of another shape");
+
+    let follower = process("1", "5", "a long secret").outcome();
+    assert_eq!(follower.code, Some(0), "{}", follower.stderr);
+    let done = leader.wait();
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    drop(silent);
+    let (expected, books) = Oracle::of([bytes.as_slice()]).answer();
+    assert_eq!(counter(&done.json(), "accepted"), books.accepted, "{}", done.stderr);
+    expected.assert_equal(&tidemill().tables(&out), "after strangers had come");
+}
