@@ -165,10 +165,10 @@ fn every_acknowledged_event_is_counted_once_whoever_dies_while_events_arrive() {
         let done = generator.wait();
         assert_eq!(done.code, Some(0), "{}", done.stderr);
         let stored = world.log.records();
-        let (data, run) = (world.data(), &mut world.run);
+        let written = world.data();
         wait_until(&format!("{stored} events are committed"), || {
-            run.assert_alive("the run after the last step");
-            committed(&data) == stored
+            world.run.assert_alive("the run after the last step");
+            committed(&written) == stored
         });
         drop(stop_watcher);
         (done.json(), watcher.join().expect("readers saw only what may be"))

@@ -80,10 +80,10 @@ impl Live {
         assert_eq!(made.code, Some(0), "{}", made.stderr);
     }
 
-    fn start(&self, shape: (u32, usize)) -> Running {
+    fn start(&self, (processes, workers): (u32, usize)) -> Running {
         let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
         let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
-        let (processes, workers) = (shape.0.to_string(), shape.1.to_string());
+        let (processes, workers) = (processes.to_string(), workers.to_string());
         let shape = ["--processes", &processes, "--workers", &workers, "--supervise"];
         tidemill().start(&[&places[..], &pace, &shape].concat())
     }
