@@ -5,10 +5,10 @@
 //!
 //! - Every connection is authenticated in both directions by a shared token, which itself never travels, and names the
 //!   attempt and the shape (N threads x M processes); what does not fit is refused with the reason, and nobody else is
-//!   disturbed ([`handshake`]).
-//! - All processes are there by a deadline, or none begins ([`mesh`]).
+//!   disturbed (`handshake`).
+//! - All processes are there by a deadline, or none begins (`mesh`).
 //! - A peer that says nothing for a stated time is gone, whatever its socket says; one that leaves before the run is
-//!   complete is a failure (fail-stop), never the end of its data ([`link`]).
+//!   complete is a failure (fail-stop), never the end of its data (`link`).
 //!
 //! Process 0 reads the source, writes the log and checkpoints and sees commits; the others parse, aggregate and write
 //! what falls to them. A run of several processes is fenced, restored and rescaled like one of several threads (INV-7).

@@ -1,7 +1,7 @@
 //! What a run is doing right now, for people: the board behind `/api/status`, `/metrics` and "why is this window open".
 //!
-//! Every thread of a run leaves its marks here, per batch or per epoch and never per record: workers on [`gauge`]s of
-//! their own, without a lock; the reader, the binder and the log's thread in a [`book`] behind one lock, a few times an
+//! Every thread of a run leaves its marks here, per batch or per epoch and never per record: workers on `gauge`s of
+//! their own, without a lock; the reader, the binder and the log's thread in a `book` behind one lock, a few times an
 //! epoch. Nothing is ever read back by the engine, so clocks and order reach no result (INV-2).
 
 mod book;

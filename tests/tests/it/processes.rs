@@ -1,5 +1,6 @@
 //! Several real processes that are one run: what they write, who is let in, and what happens when one dies or hangs.
 
+use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
-use tidemill_tests::harness::{Run, Running};
+use tidemill_tests::harness::{Run, Running, Tidemill};
 use tidemill_tests::live::{EventLog, committed, ended, places, signal};
 use tidemill_tests::oracle::Oracle;
 use tidemill_tests::services::{pause, wait_until};
@@ -80,12 +81,16 @@ impl Live {
         assert_eq!(made.code, Some(0), "{}", made.stderr);
     }
 
-    fn start(&self, (processes, workers): (u32, usize)) -> Running {
+    fn start(&self, shape: (u32, usize)) -> Running {
+        self.start_with(&tidemill(), shape)
+    }
+
+    fn start_with(&self, tidemill: &Tidemill, (processes, workers): (u32, usize)) -> Running {
         let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
         let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
         let (processes, workers) = (processes.to_string(), workers.to_string());
         let shape = ["--processes", &processes, "--workers", &workers, "--supervise"];
-        tidemill().start(&[&places[..], &pace, &shape].concat())
+        tidemill.start(&[&places[..], &pace, &shape].concat())
     }
 
     /// Starts a run and waits until it has read all that is stored.
@@ -172,6 +177,21 @@ fn a_process_alone_that_hangs_is_missed_too() {
 }
 
 #[test]
+fn a_run_is_started_again_though_its_program_was_replaced_on_disk() {
+    let live = Live::new();
+    let installed = tidemill();
+    let beside = TempDir::new_in(installed.binary().parent().unwrap()).unwrap();
+    let link = beside.path().join("tidemill");
+    fs::hard_link(installed.binary(), &link).unwrap();
+    let mut running = live.start_with(&Tidemill::new(&link), (2, 1));
+    live.catch_up(&mut running);
+    fs::remove_file(&link).unwrap();
+    signal(process(&running, 0), "KILL");
+    until_said(&mut running, "attempt 2 begins in");
+    live.finish(running, "after its program was replaced");
+}
+
+#[test]
 fn processes_end_without_their_supervisor_and_the_next_start_goes_on() {
     let live = Live::new();
     for (shape, seed) in [((2, 2), 3), ((1, 2), 4)] {
@@ -195,15 +215,18 @@ fn a_fenced_run_ends_and_is_not_started_again() {
     let live = Live::new();
     let mut seed = 100;
     for (earlier, later) in [((2, 1), (1, 1)), ((1, 1), (2, 2))] {
-        let mut fenced = live.started(earlier);
-        let next = live.start(later);
+        let fenced = live.started(earlier);
+        let mut next = live.start(later);
         // With nothing to write it would not care for long.
-        let went_on = fenced.until(|_| {
+        for more in 0.. {
+            if ended(fenced.pid()) {
+                break;
+            }
+            next.assert_alive("the later run");
+            assert!(more < 300, "it goes on: {}\nand the later one: {}", fenced.said(), next.said());
             seed += 1;
             live.append(seed, 100);
-            false
-        });
-        assert!(!went_on, "it waits for the end");
+        }
         let outcome = fenced.wait();
         outcome.assert_refused(&[4], &["the run ended and is not started again"]);
         assert!(!outcome.stderr.contains("attempt 2"), "{}", outcome.stderr);

@@ -7,8 +7,10 @@
 //! Each process keeps a connection to the supervisor: it says every second that it lives, is asked to stop over it, and ends
 //! when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,7 +71,7 @@ pub(super) fn place(arguments: &RunArguments) -> Result<Option<Place>, Failure> 
 pub(super) fn answer_supervisor(stop: &StopHandle) -> Result<(), Failure> {
     let Ok(given) = std::env::var(SUPERVISOR) else { return Ok(()) };
     let (address, who) = given.split_once(' ').unwrap_or((&given, ""));
-    let broken = |error: std::io::Error| Failure::failed(format!("the supervisor at {address}: {error}"));
+    let broken = |error: io::Error| Failure::failed(format!("the supervisor at {address}: {error}"));
     let mut signs = TcpStream::connect(address).map_err(broken)?;
     writeln!(signs, "{who}").map_err(broken)?;
     let mut orders = BufReader::new(signs.try_clone().map_err(broken)?);
@@ -166,12 +168,15 @@ struct Group {
 
 impl Group {
     fn start(arguments: &RunArguments, attempt: u64, (address, secret): (&str, &str)) -> Result<Group, Failure> {
-        let program = std::env::current_exe().map_err(Failure::failed)?;
+        let program = own_program().map_err(Failure::failed)?;
         let hosts = free_addresses(arguments.processes)?;
         let mut group = Group { attempt, children: Vec::new(), links: Vec::new() };
         for process in 0..arguments.processes {
             let mut command = Command::new(&program);
             command.args(std::env::args_os().skip(1)).stdin(Stdio::null());
+            if let Some(name) = std::env::args_os().next() {
+                command.arg0(name);
+            }
             if arguments.processes > 1 {
                 command.args(["--process-index", &process.to_string(), "--attempt", &attempt.to_string()]);
                 command.args(["--hosts", &hosts.join(",")]);
@@ -311,7 +316,7 @@ fn follow_signs(connection: TcpStream, secret: &str, events: &Sender<Event>) -> 
             // It has ended; that is seen elsewhere.
             Ok(0) => return None,
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return events.send(Event::Silent(process, attempt)).ok(),
         }
     }
@@ -331,6 +336,11 @@ fn listen_for_signals(events: Sender<Event>) -> Result<Arc<AtomicU32>, Failure> 
     };
     thread::Builder::new().name("signals".into()).spawn(tell).map_err(Failure::failed)?;
     Ok(stops)
+}
+
+/// The program that runs here, also when another build has taken its place on disk since it was started.
+fn own_program() -> io::Result<PathBuf> {
+    if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
 
 /// Free addresses on this machine. One that is taken in the moment between costs an attempt.
