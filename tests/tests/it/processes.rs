@@ -1,5 +1,6 @@
 //! Several real processes that are one run: what they write, who is let in, and what happens when one dies or hangs.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -60,21 +61,24 @@ struct Live {
     _folder: TempDir,
     log: EventLog,
     out: PathBuf,
+    /// What is stored next differs from all before.
+    seed: Cell<u64>,
 }
 
 impl Live {
     fn new() -> Live {
         let folder = TempDir::new().unwrap();
         let (log, out) = (EventLog::new(folder.path().join("log")), folder.path().join("out"));
-        let live = Live { _folder: folder, log, out };
-        live.append(1, 20_000);
+        let live = Live { _folder: folder, log, out, seed: Cell::new(0) };
+        live.append(20_000);
         live
     }
 
-    /// Stores events, others for each seed.
-    fn append(&self, seed: u64, events: u64) {
+    /// Stores events, others each time.
+    fn append(&self, events: u64) {
+        self.seed.set(self.seed.get() + 1);
         let to = format!("{}?partitions=2", self.log.address());
-        let (seed, events) = (seed.to_string(), events.to_string());
+        let (seed, events) = (self.seed.get().to_string(), events.to_string());
         // All of it lies within the horizon of what came before.
         let options = ["--events", &events, "--span", "10m", "--within-horizon", "--seed", &seed];
         let made = tidemill().command(&[&["generate", "--to", &to][..], &options].concat());
@@ -93,9 +97,10 @@ impl Live {
         tidemill.start(&[&places[..], &pace, &shape].concat())
     }
 
-    /// Starts a run and waits until it has read all that is stored.
+    /// Starts a run and waits until it has read all that is stored, some of it since then: it has begun.
     fn started(&self, shape: (u32, usize)) -> Running {
         let mut running = self.start(shape);
+        self.append(100);
         self.catch_up(&mut running);
         running
     }
@@ -110,7 +115,7 @@ impl Live {
 
     /// Stores more, lets the run read that too, ends it and checks its tables.
     fn finish(&self, mut running: Running, context: &str) {
-        self.append(2, 20_000);
+        self.append(20_000);
         self.catch_up(&mut running);
         let line = stop(running).json();
         assert_books_balance(&line);
@@ -194,7 +199,7 @@ fn a_run_is_started_again_though_its_program_was_replaced_on_disk() {
 #[test]
 fn processes_end_without_their_supervisor_and_the_next_start_goes_on() {
     let live = Live::new();
-    for (shape, seed) in [((2, 2), 3), ((1, 2), 4)] {
+    for shape in [(2, 2), (1, 2)] {
         let running = live.started(shape);
         let last = process(&running, shape.0 - 1);
         let run = [process(&running, 0), last];
@@ -205,7 +210,7 @@ fn processes_end_without_their_supervisor_and_the_next_start_goes_on() {
             pause(Duration::from_millis(20));
             waited += Duration::from_millis(20);
         }
-        live.append(seed, 20_000);
+        live.append(20_000);
     }
     live.finish(live.started((2, 1)), "after two supervisors were killed");
 }
@@ -213,7 +218,6 @@ fn processes_end_without_their_supervisor_and_the_next_start_goes_on() {
 #[test]
 fn a_fenced_run_ends_and_is_not_started_again() {
     let live = Live::new();
-    let mut seed = 100;
     for (earlier, later) in [((2, 1), (1, 1)), ((1, 1), (2, 2))] {
         let fenced = live.started(earlier);
         let mut next = live.start(later);
@@ -224,8 +228,7 @@ fn a_fenced_run_ends_and_is_not_started_again() {
             }
             next.assert_alive("the later run");
             assert!(more < 300, "it goes on: {}\nand the later one: {}", fenced.said(), next.said());
-            seed += 1;
-            live.append(seed, 100);
+            live.append(100);
         }
         let outcome = fenced.wait();
         outcome.assert_refused(&[4], &["the run ended and is not started again"]);
