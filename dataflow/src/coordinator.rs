@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,23 +154,17 @@ impl Coordinator {
             .map(|(table, added)| TableChange { table, added, removed: Vec::new() })
             .collect();
         self.add_rolled(&mut tables);
-        let (totals, status) = (self.book.counts.clone(), Arc::clone(&self.shared.status));
-        let gauges = Arc::clone(&self.shared.gauges);
-        let read = totals.iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum();
-        let watermark_ms = watermark.map(|w| w.0);
+        let totals = self.book.counts.clone();
         self.journal.append(Entry::Commit(Commit {
             epoch,
-            watermark: watermark_ms,
+            watermark: watermark.map(|w| w.0),
             tables,
             counts: totals,
             drained,
             exchange: None,
         }))?;
         self.journal.maybe_snapshot()?;
-        gauges.events_committed.store(read, Ordering::Relaxed);
-        gauges.epoch.store(epoch, Ordering::Relaxed);
-        gauges.watermark.store(watermark_ms.unwrap_or(i64::MIN).cast_unsigned(), Ordering::Relaxed);
-        status.committed(epoch, watermark, &self.book.counts);
+        self.shared.status.committed(epoch, watermark, &self.book.counts);
         self.shared.committed(epoch);
         if let Some(observers) = &self.observers {
             // The receiver is gone only after a failure.
@@ -234,7 +227,6 @@ impl Coordinator {
         self.store.put(&path, &bytes)?;
         self.journal.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest: path.clone(), checksum }))?;
         self.book.checkpoints += 1;
-        self.shared.gauges.checkpoints.store(self.book.checkpoints, Ordering::Relaxed);
         let stored = |o: &OperatorState| (o.id.clone(), o.pieces.iter().map(|piece| piece.bytes).sum());
         self.shared.status.checkpointed(epoch, added, manifest.operators.iter().map(stored).collect());
         self.book.known.insert(path.clone());

@@ -6,7 +6,6 @@ mod live;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -106,7 +105,7 @@ impl Reader {
     /// Takes in the partitions that the source lists behind those at hand; those from `known` on were never read.
     fn take_in_partitions(&mut self, known: usize) -> Result<(), SourceError> {
         for info in self.reader.partitions().into_iter().skip(self.partitions.len()) {
-            self.shared.gauges.bytes_total.fetch_add(info.size, Ordering::Relaxed);
+            self.shared.status.found_bytes(info.size);
             let number = self.partitions.len();
             let new = number >= known;
             let number = u32::try_from(number).map_err(|_| SourceError::Usage("too many partitions".into()))?;
@@ -280,7 +279,6 @@ impl Reader {
     ) -> Result<Option<u64>, Halt> {
         let Some(block) = self.reader.read(partition, limit, until)? else { return Ok(None) };
         let read = block.bytes.len() as u64 + block.skipped;
-        self.shared.gauges.bytes_read.fetch_add(read, Ordering::Relaxed);
         self.shared.status.read_bytes(read);
         if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }

@@ -29,7 +29,6 @@ use crate::observers::Observers;
 use crate::plan::Plan;
 use crate::queue::BlockQueue;
 use crate::reader::{Reader, ReaderConfig};
-pub use crate::shared::Gauges;
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
 use crate::source::as_the_connector_left_it;
@@ -94,8 +93,6 @@ pub struct RunContext {
     pub maintenance: Option<Box<dyn Maintenance>>,
     /// Those who follow the commits.
     pub observers: Vec<Box<dyn CommitObserver>>,
-    /// Figures for a progress display.
-    pub gauges: Arc<Gauges>,
     /// What the run does right now, for operators.
     pub status: Arc<Status>,
     /// This process's place, where several are one run.
@@ -185,7 +182,7 @@ fn env(
 }
 
 fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
-    let shared = Arc::new(Shared::new(0, Arc::default(), Arc::default()));
+    let shared = Arc::new(Shared::new(0, Arc::default()));
     let (requests, _receiver) = Requests::new(Arc::clone(&shared));
     let env = Arc::new(env(shared, requests, options, Restored::default(), &LogState::default(), None));
     let allocator = Allocator::Thread(timely::communication::allocator::Thread::default());
@@ -266,7 +263,7 @@ pub fn run(
     let state = journal.state().clone();
     let resumed_from = restored.manifest.as_ref().map(|m| m.epoch);
 
-    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges), Arc::clone(&context.status)));
+    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.status)));
     let (workers, memory_budget) = (options.workers, options.memory_budget);
     let begins = Start { run, workers, processes, memory_budget, plan: &plan, state: &state };
     context.status.started(&begins);

@@ -1,7 +1,7 @@
 //! What the threads of one process share: the board that gates the source, the failure flag, the request channel.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
@@ -49,27 +49,8 @@ pub(crate) struct Shared {
     /// A checkpoint was begun and is not recorded yet.
     checkpointing: AtomicBool,
     workers: Mutex<Vec<Thread>>,
-    /// Shown by the progress display; never read by the engine.
-    pub(crate) gauges: Arc<Gauges>,
-    /// Shown to operators; never read by the engine.
+    /// Shown to people; never read by the engine.
     pub(crate) status: Arc<Status>,
-}
-
-/// Live figures of a run, for a progress display.
-#[derive(Debug, Default)]
-pub struct Gauges {
-    /// Bytes of (unpacked) input read in this run.
-    pub bytes_read: AtomicU64,
-    /// Bytes to read as far as known (bytes on disk).
-    pub bytes_total: AtomicU64,
-    /// Records and malformed lines in committed epochs, cumulative.
-    pub events_committed: AtomicU64,
-    /// The last committed epoch.
-    pub epoch: AtomicU64,
-    /// W at the last commit in milliseconds, `i64::MIN` while unknown (stored as its bits).
-    pub watermark: AtomicU64,
-    /// Checkpoints taken in this run.
-    pub checkpoints: AtomicU64,
 }
 
 fn held<'a, T>(lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
@@ -77,7 +58,7 @@ fn held<'a, T>(lock: &'a Mutex<T>) -> MutexGuard<'a, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(committed: Epoch, gauges: Arc<Gauges>, status: Arc<Status>) -> Self {
+    pub(crate) fn new(committed: Epoch, status: Arc<Status>) -> Self {
         Shared {
             board: Mutex::new(Board { committed, positions: BTreeMap::new() }),
             moved: Condvar::new(),
@@ -87,7 +68,6 @@ impl Shared {
             checkpoint_due: AtomicBool::new(false),
             checkpointing: AtomicBool::new(false),
             workers: Mutex::new(Vec::new()),
-            gauges,
             status,
         }
     }

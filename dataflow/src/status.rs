@@ -22,8 +22,8 @@ use book::Book;
 pub use book::{LATENCY_BUCKETS, LatencyHistogram};
 use gauge::{Gauge, Role};
 pub use snapshot::{
-    Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Rates,
-    Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
+    Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
+    Rates, Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
 };
 pub use why_open::{Cause, PATIENCE, Reason, why_open};
 
@@ -48,6 +48,9 @@ pub struct Status {
     gauges: Mutex<Vec<Arc<Gauge>>>,
     /// Bytes of the epoch that is being read.
     reading: AtomicU64,
+    /// Bytes read by this run, and those to read as far as known.
+    read: AtomicU64,
+    found: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -66,6 +69,8 @@ impl Status {
             book: Mutex::default(),
             gauges: Mutex::default(),
             reading: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
         }
     }
@@ -83,6 +88,13 @@ impl Status {
         let mut snapshot = self.book().snapshot(&self.pipeline, &gauges, (reading, stopping), now);
         snapshot.why_open = why_open(&snapshot, now);
         snapshot
+    }
+
+    /// How far the run has come; costs less than a snapshot.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let load = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
+        Progress { bytes_read: load(&self.read), bytes_total: load(&self.found), ..self.book().progress() }
     }
 
     /// Another process of the run was last heard at this time.
@@ -118,6 +130,12 @@ impl Status {
     /// The reader took in another piece of the epoch that it reads.
     pub(crate) fn read_bytes(&self, bytes: u64) {
         self.reading.fetch_add(bytes, Ordering::Relaxed);
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The reader took in a partition with so much to read.
+    pub(crate) fn found_bytes(&self, bytes: u64) {
+        self.found.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The reader cut the epoch that it was reading.

@@ -31,7 +31,7 @@ pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) 
     let state = reader::read(Arc::clone(&context.store), tidemill_log::FOLDER)?;
     check_run(&state, run, &sealed_plan(&plan, options))?;
     let restored = restored(&context, &state)?;
-    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.gauges), Arc::clone(&context.status)));
+    let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.status)));
     let (workers, processes) = (options.workers, place.options.processes());
     let memory_budget = options.memory_budget;
     context.status.started(&Start { run, workers, processes, memory_budget, plan: &plan, state: &state });

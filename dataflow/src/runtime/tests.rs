@@ -203,15 +203,7 @@ fn options(workers: u32) -> RunOptions {
 /// A run on a store, and nobody who watches.
 fn context(store: &Arc<dyn Store>) -> RunContext {
     let (store, warn) = (Arc::clone(store), Box::new(|_: &str| {}));
-    RunContext {
-        store,
-        maintenance: None,
-        observers: vec![],
-        gauges: Arc::default(),
-        status: Arc::default(),
-        place: None,
-        warn,
-    }
+    RunContext { store, maintenance: None, observers: vec![], status: Arc::default(), place: None, warn }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]

@@ -10,8 +10,8 @@ use tidemill_log::{PartitionBinding, PartitionStatus};
 use super::Start;
 use super::gauge::{Gauge, Role};
 use super::snapshot::{
-    Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Rates,
-    Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
+    Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
+    Rates, Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
 };
 use crate::bind::Bound;
 use crate::reader::MEMORY_PER_BYTE;
@@ -221,6 +221,22 @@ impl Book {
         checkpoints.history.push(Checkpoint { epoch, at: now, added_bytes: added, bytes, duration_ms });
         if checkpoints.history.len() > CHECKPOINTS {
             checkpoints.history.remove(0);
+        }
+    }
+
+    /// The part of the display that is known here.
+    pub(super) fn progress(&self) -> Progress {
+        let checkpoints = self.checkpoints.taken;
+        if self.committed.epochs == 0 {
+            return Progress { checkpoints, ..Progress::default() };
+        }
+        let (events, epoch) = (events(&self.counts), self.epochs.committed);
+        Progress {
+            events,
+            epoch,
+            watermark: self.watermark.map(|time| Moment(time.0)),
+            checkpoints,
+            ..Progress::default()
         }
     }
 

@@ -138,6 +138,23 @@ pub struct Rates {
     pub bytes_per_second: f64,
 }
 
+/// How far a run has come, for a line of text: see [`Status::progress`](super::Status::progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of (unpacked) input read in this run.
+    pub bytes_read: u64,
+    /// Bytes to read as far as known (bytes on disk).
+    pub bytes_total: u64,
+    /// Records and malformed lines in committed epochs, from the pipeline's beginning; 0 until this run commits.
+    pub events: u64,
+    /// The last epoch that this run committed.
+    pub epoch: Epoch,
+    /// W at that commit.
+    pub watermark: Option<Moment>,
+    /// Checkpoints taken in this run.
+    pub checkpoints: u64,
+}
+
 /// What this run committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {

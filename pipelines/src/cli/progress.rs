@@ -2,14 +2,12 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tidemill_dataflow::runtime::Gauges;
-use tidemill_dataflow::status::Status;
+use tidemill_dataflow::status::{self, Status};
 use tidemill_tables::calendar::Instant;
 
 use super::lines;
@@ -22,7 +20,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn start(gauges: Arc<Gauges>, status: Arc<Status>) -> Progress {
+    pub(crate) fn start(status: Arc<Status>) -> Progress {
         let (stop, stopped) = channel::<()>();
         let terminal = std::io::stderr().is_terminal() && !lines::json();
         let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(5) };
@@ -34,11 +32,12 @@ impl Progress {
                     log(&status);
                     continue;
                 }
-                let text = describe(&gauges, clock.elapsed());
+                let progress = status.progress();
+                let text = describe(&progress, clock.elapsed());
                 match &bar {
                     Some(bar) => {
-                        bar.set_length(gauges.bytes_total.load(Ordering::Relaxed));
-                        bar.set_position(gauges.bytes_read.load(Ordering::Relaxed));
+                        bar.set_length(progress.bytes_total);
+                        bar.set_position(progress.bytes_read);
                         bar.set_message(text);
                     }
                     None => eprintln!("{text}"),
@@ -81,17 +80,12 @@ fn log(status: &Status) {
     }
 }
 
-fn describe(gauges: &Gauges, elapsed: Duration) -> String {
-    let events = gauges.events_committed.load(Ordering::Relaxed);
-    let epoch = gauges.epoch.load(Ordering::Relaxed);
-    let read = gauges.bytes_read.load(Ordering::Relaxed) >> 20;
-    let watermark = match gauges.watermark.load(Ordering::Relaxed).cast_signed() {
-        i64::MIN | 0 => "unknown".to_owned(),
-        millis => Instant(millis).to_string(),
-    };
-    let checkpoints = gauges.checkpoints.load(Ordering::Relaxed);
+fn describe(progress: &status::Progress, elapsed: Duration) -> String {
+    let status::Progress { bytes_read, events, epoch, watermark, checkpoints, .. } = *progress;
+    let watermark = watermark.map_or_else(|| "unknown".to_owned(), |moment| Instant(moment.0).to_string());
     format!(
-        "{:.0} s: {read} MiB read, {events} events committed, epoch {epoch}, watermark {watermark}, {checkpoints} checkpoints",
-        elapsed.as_secs_f64()
+        "{:.0} s: {} MiB read, {events} events committed, epoch {epoch}, watermark {watermark}, {checkpoints} checkpoints",
+        elapsed.as_secs_f64(),
+        bytes_read >> 20
     )
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_dataflow::cluster::Place;
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::{self, Build, Gauges, RunContext, RunError, RunOptions, RunReport, StopHandle};
+use tidemill_dataflow::runtime::{self, Build, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
@@ -47,11 +47,11 @@ pub(crate) fn drive(
     observers: Vec<Box<dyn CommitObserver>>,
     status: Arc<Status>,
 ) -> Result<Result<RunReport, RunError>, Failure> {
-    let (gauges, stop) = (Arc::new(Gauges::default()), StopHandle::default());
+    let stop = StopHandle::default();
     on_signals(&stop)?;
     processes::answer_supervisor(&stop)?;
-    let shown = Progress::start(Arc::clone(&gauges), Arc::clone(&status));
-    let context = RunContext { store, maintenance, observers, gauges, status, place, warn: Box::new(lines::warn) };
+    let shown = Progress::start(Arc::clone(&status));
+    let context = RunContext { store, maintenance, observers, status, place, warn: Box::new(lines::warn) };
     let ended = runtime::run(pipeline, options, context, &stop);
     drop(shown);
     Ok(ended)
@@ -127,7 +127,6 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
         store: Arc::clone(&job.store),
         maintenance: None,
         observers: Vec::new(),
-        gauges: Arc::default(),
         status,
         place,
         warn: Box::new(lines::warn),

@@ -302,9 +302,9 @@ fn the_status_and_the_metrics_of_a_run_are_those_of_its_report() {
     let io = AnalyticsIo::new(EventSource::files(files), targets, DeadLetters::Files(Arc::clone(&store)));
     let status = Arc::new(Status::new("web_analytics"));
     let ops = Ops::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&status)).unwrap();
-    let (maintenance, observers, gauges) = (io.maintenance(), Vec::new(), Arc::default());
+    let (maintenance, observers) = (io.maintenance(), Vec::new());
     let warn = Box::new(|warning: &str| panic!("{warning}"));
-    let context = RunContext { store, maintenance, observers, gauges, status, place: None, warn };
+    let context = RunContext { store, maintenance, observers, status, place: None, warn };
     let options = RunOptions { workers: 2, epoch_bytes: 256 << 10, ..RunOptions::default() };
     let build = move |flow: &Flow<'_>| web_analytics(flow, &io);
     let report = runtime::run(build, &options, context, &StopHandle::default()).unwrap();
