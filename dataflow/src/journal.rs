@@ -6,6 +6,11 @@ use tidemill_log::{Binding, Commit, DataFile, Entry, Log, LogError, LogOptions, 
 
 use crate::sink::{Fence, SinkError};
 
+/// The log's fence as sinks ask it.
+pub(crate) fn for_sinks(fence: tidemill_log::Fence) -> Fence {
+    Arc::new(move || fence.check().map_err(SinkError::from))
+}
+
 /// The log as the coordinator uses it.
 pub(crate) enum Journal {
     /// Every entry is durable before it counts.
@@ -29,10 +34,7 @@ impl Journal {
     /// Fails once a later run has begun.
     pub(crate) fn fence(&self) -> Fence {
         match self {
-            Journal::Durable(log) => {
-                let fence = log.fence();
-                Arc::new(move || fence.check().map_err(SinkError::from))
-            }
+            Journal::Durable(log) => for_sinks(log.fence()),
             Journal::Memory { .. } => Arc::new(|| Ok(())),
         }
     }

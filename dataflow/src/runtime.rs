@@ -24,7 +24,6 @@ use crate::cluster::Place;
 use crate::coordinator::{Book, Coordinator, reachable};
 use crate::faults::Faults;
 use crate::flow::{Env, Flow, Registry};
-use crate::journal::Journal;
 use crate::observers::Observers;
 use crate::plan::Plan;
 use crate::queue::BlockQueue;
@@ -269,8 +268,8 @@ pub fn run(
     context.status.started(&begins);
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
-    let sink_start = sink_start(&journal);
-    let fence = Arc::clone(&sink_start.fence);
+    let fence = journal.fence();
+    let sink_start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
     let env = Arc::new(env.of_processes(processes));
 
@@ -350,14 +349,13 @@ fn operators(plan: &Plan, registry: &Registry) -> BTreeMap<String, (u32, writer:
 }
 
 /// What sinks are told before they write.
-fn sink_start(journal: &Journal) -> SinkStart {
-    let state = journal.state();
+fn sink_start(state: &LogState, run: u64, fence: Fence) -> SinkStart {
     SinkStart {
         instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
-        run: journal.run(),
+        run,
         committed: state.committed().unwrap_or(0),
         bound: state.bound().unwrap_or(0),
-        fence: journal.fence(),
+        fence,
     }
 }
 

@@ -89,7 +89,7 @@ impl KafkaReader {
             let number = u32::try_from(self.partitions.len())
                 .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
             let inbox = Inbox::split(&self.clients.fetching, (&topic, id), at.offset, self.avro.clone())?;
-            if self.extent == Extent::Live || at.offset < end {
+            if !self.extent.bounded() || at.offset < end {
                 let offset = i64::try_from(at.offset).unwrap_or(i64::MAX);
                 assignment.add_partition_offset(&topic, id, Offset::Offset(offset)).map_err(|error| self.io(&error))?;
             }
@@ -198,16 +198,16 @@ impl BlockReader for KafkaReader {
     }
 
     fn bounded(&self) -> bool {
-        self.extent != Extent::Live
+        self.extent.bounded()
     }
 
     fn over_when_finished(&self) -> bool {
-        self.extent != Extent::UntilOffsets
+        self.extent.over_when_finished()
     }
 
     fn discover(&mut self) -> Result<bool, SourceError> {
         self.serve()?;
-        if self.extent != Extent::Live || self.discovered.elapsed() < DISCOVER_EVERY {
+        if self.extent.bounded() || self.discovered.elapsed() < DISCOVER_EVERY {
             return Ok(false);
         }
         let known = self.partitions.len();

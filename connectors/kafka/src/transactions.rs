@@ -36,7 +36,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use thiserror::Error;
+use tidemill_connectors::messages::Fenced;
 use tidemill_connectors::messages::rows::Messages;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
 use tidemill_dataflow::time::Epoch;
@@ -53,19 +53,6 @@ use steps::{Signs, Step};
 const REQUEST: Duration = Duration::from_secs(10);
 /// How long to wait before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// This run may not write any more: a later one has begun. Leads to exit code 4.
-#[derive(Debug, Error)]
-#[error(
-    "{topic}: this run is fenced; a later run of the pipeline writes there now, so let it, and start none beside it"
-)]
-pub struct Fenced {
-    /// The topic that refused it.
-    pub topic: String,
-    /// How the later run showed.
-    #[source]
-    pub cause: Option<SinkError>,
-}
 
 /// A transactional writer of one topic, for one table of one pipeline.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use tidemill_connectors::messages::Fenced;
 use tidemill_connectors::messages::rows::{self, Messages};
 use tidemill_dataflow::hash::hash64;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
@@ -40,19 +40,6 @@ use crate::writer::{LogOptions, TopicWriter};
 const CHUNK: usize = 512 << 10;
 /// How long to wait before something is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// This run may not write any more: a later one has begun. Leads to exit code 4.
-#[derive(Debug, Error)]
-#[error(
-    "{topic}: this run is fenced; a later run of the pipeline writes there now, so let it, and start none beside it"
-)]
-pub struct Fenced {
-    /// The topic that it would have written to.
-    pub topic: String,
-    /// How the later run showed.
-    #[source]
-    pub cause: Option<SinkError>,
-}
 
 /// What a batch says of itself.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,6 +64,18 @@ impl Extent {
             Extent::Live => Cutting::AsItComes,
         }
     }
+
+    /// Whether partitions end in this run: `BlockReader::bounded`.
+    #[must_use]
+    pub fn bounded(self) -> bool {
+        self != Extent::Live
+    }
+
+    /// Whether a partition that has ended is over: `BlockReader::over_when_finished`.
+    #[must_use]
+    pub fn over_when_finished(self) -> bool {
+        self != Extent::UntilOffsets
+    }
 }
 
 /// How far something is.

@@ -8,10 +8,12 @@
 //! | [`framing`] | how messages lie in a block |
 //! | [`decoder`] | from blocks to events, JSON and Avro |
 //! | [`rows`] | rows of a table as keyed JSON messages |
+//! | `fenced` | what a sink says when a later run writes |
 
 mod address;
 pub mod cutter;
 pub mod decoder;
+mod fenced;
 pub mod framing;
 pub mod rows;
 mod topics;
@@ -19,4 +21,5 @@ mod topics;
 pub use address::{parameters, parse_partition_name, partition_name, percent_decoded};
 pub use cutter::{Cutter, Cutting, Extent, Feed, Polled, Progress, Shorter};
 pub use decoder::{AvroToJson, MessageDecoder};
+pub use fenced::Fenced;
 pub use topics::Topics;

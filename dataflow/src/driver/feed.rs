@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use timely::dataflow::operators::Capability;
 
-use crate::bind::EpochCut;
 use crate::queue::{BlockQueue, Item, Popped};
-use crate::source::Block;
 use crate::status::gauge::Gauge;
 use crate::time::Epoch;
 
@@ -50,21 +48,21 @@ impl Feed {
         Feed { queue, held: Some(held), gauge }
     }
 
-    /// Hands over the next block or cut; whether another may be there at once.
-    pub(super) fn take(&mut self, block: impl FnOnce(&Held, Epoch, Block), cut: impl FnOnce(&Held, EpochCut)) -> bool {
+    /// Hands over what is next; whether more may be there at once.
+    pub(super) fn take(&mut self, give: impl FnOnce(&Held, Item)) -> bool {
         let Some(held) = self.held.as_mut() else { return false };
         match self.queue.pop() {
-            Popped::Item(Item::Block(epoch, taken)) => {
+            Popped::Item(item) => {
+                let (epoch, ends) = match &item {
+                    Item::Block(epoch, _) => (*epoch, false),
+                    Item::Cut(cut) => (cut.epoch, true),
+                };
                 held.downgrade(epoch);
-                block(held, epoch, taken);
-                true
-            }
-            Popped::Item(Item::Cut(taken)) => {
-                let epoch = taken.epoch;
-                held.downgrade(epoch);
-                cut(held, taken);
-                held.downgrade(epoch + 1);
-                self.gauge.closed_through(epoch);
+                give(held, item);
+                if ends {
+                    held.downgrade(epoch + 1);
+                    self.gauge.closed_through(epoch);
+                }
                 true
             }
             // The capability stays: what was read in part must not look complete to anyone.

@@ -16,6 +16,7 @@ use super::feed::Feed;
 use crate::batch::{Batch, Order};
 use crate::bind::{BlockReport, Report};
 use crate::flow::Flow;
+use crate::queue::Item;
 use crate::source::{Block, Decode, Decoded, Source};
 use crate::status::gauge::{Gauge, Role};
 use crate::stream::{RecordOf, Rejected};
@@ -61,19 +62,14 @@ fn decode_where_taken<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)
     builder.build(move |capabilities| {
         let mut feed = Feed::new(queue, capabilities, first, Arc::clone(&worker.gauge));
         move |_frontiers| {
-            let mut reports = reports_out.activate();
-            let mut taken = None;
-            let more = feed.take(
-                |held, epoch, block| {
+            let more = feed.take(|held, item| match item {
+                Item::Block(epoch, block) => {
                     let (mut batch, report) = worker.decode(epoch, block);
                     records_out.activate().session_with_builder(&held.data).give_container(&mut batch);
-                    reports.session(&held.reports).give(report);
-                },
-                |held, cut| taken = Some((held.reports.clone(), cut)),
-            );
-            if let Some((capability, cut)) = taken {
-                reports.session(&capability).give(Report::Cut(cut));
-            }
+                    reports_out.activate().session(&held.reports).give(report);
+                }
+                Item::Cut(cut) => reports_out.activate().session(&held.reports).give(Report::Cut(cut)),
+            });
             if more {
                 again.activate();
             }
@@ -111,14 +107,14 @@ fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
         let mut feed = Feed::new(queue, capabilities, first, gauge);
         let mut next = me;
         move |_frontiers| {
-            let more = feed.take(
-                |held, _, block| {
+            let more = feed.take(|held, item| match item {
+                Item::Block(_, block) => {
                     let to = if travels { next % workers } else { me };
                     next = to + 1;
                     blocks_out.activate().session(&held.data).give(Routed { to, block });
-                },
-                |held, cut| cuts_out.activate().session(&held.reports).give(Report::Cut(cut)),
-            );
+                }
+                Item::Cut(cut) => cuts_out.activate().session(&held.reports).give(Report::Cut(cut)),
+            });
             if more {
                 again.activate();
             }

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use tidemill_log::{Fence, LogState, reader};
 
+use super::begin::check_options;
+use super::threads::join;
 use super::workers::run_workers;
-use super::{Build, RunContext, RunError, RunOptions, build_dry, checked, env, fenced_first, log_options, sealed_plan};
+use super::{
+    Build, RunContext, RunError, RunOptions, build_dry, checked, env, fenced_first, log_options, sealed_plan,
+    sink_start,
+};
 use crate::checkpoint::restore::{self, Restored};
 use crate::checkpoint::writer;
 use crate::cluster::{ClusterError, Links, Meeting, OnLost, Place};
-use crate::runtime::begin::check_options;
-use crate::runtime::threads::join;
+use crate::journal::for_sinks;
 use crate::shared::{Requests, Shared};
-use crate::sink::{SinkError, SinkStart};
 use crate::status::Start;
 
 /// Takes part in the run that process 0 of `context.place` begins, until that ends.
@@ -37,15 +40,8 @@ pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) 
     context.status.started(&Start { run, workers, processes, memory_budget, plan: &plan, state: &state });
     // What is asked of the log's thread is asked by workers of process 0.
     let (requests, _log) = Requests::new(Arc::clone(&shared));
-    let of_run = Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options());
-    let start = SinkStart {
-        instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
-        run,
-        committed: state.committed().unwrap_or(0),
-        bound: state.bound().unwrap_or(0),
-        fence: Arc::new(move || of_run.check().map_err(SinkError::from)),
-    };
-    let fence = Arc::clone(&start.fence);
+    let fence = for_sinks(Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options()));
+    let start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));
     let env = Arc::new(env.of_processes(processes));
     // Blocks come from the workers of process 0.

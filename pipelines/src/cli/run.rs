@@ -13,13 +13,13 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
+use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::Place;
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Build, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
-use tidemill_kafka::Fenced;
 use tidemill_log::{FOLDER, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 

@@ -194,15 +194,15 @@ impl BlockReader for LogBlocks {
     }
 
     fn bounded(&self) -> bool {
-        self.extent != Extent::Live
+        self.extent.bounded()
     }
 
     fn over_when_finished(&self) -> bool {
-        self.extent != Extent::UntilOffsets
+        self.extent.over_when_finished()
     }
 
     fn discover(&mut self) -> Result<bool, SourceError> {
-        if self.extent != Extent::Live || self.discovered.elapsed() < DISCOVER_EVERY {
+        if self.extent.bounded() || self.discovered.elapsed() < DISCOVER_EVERY {
             return Ok(false);
         }
         let known = self.partitions.len();
