@@ -7,16 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tidemill_collect::{
-    ApiKeys, CollectConfig, CollectError, Collector, Host, KeysError, Limits, Network, StopHandle, TopicLogs,
-    TrustedProxies,
+    ApiKeys, CollectConfig, CollectError, Collector, Host, KeysError, Limits, Network, TopicLogs, TrustedProxies,
 };
 use tidemill_embedded_log::{LogOptions, Retention};
 use tidemill_log::Location;
 
-use super::{Failure, lines, units, with_causes};
+use super::{Failure, lines, signals, units, with_causes};
 
 /// The environment variable that keys are read from.
 const KEYS_VARIABLE: &str = "TIDEMILL_API_KEYS";
@@ -95,11 +92,13 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
         },
         ..CollectConfig::new(arguments.listen, arguments.log.join(OWN_FOLDER).join("salts"), arguments.partitions)
     };
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
+    let caught = signals::catch()?;
     let collector =
         Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(|error| not_started(&error))?;
     lines::say(&format!("collecting on http://{}, log {}", collector.address(), arguments.log.display()));
-    stop_on(signals, collector.stop_handle())?;
+    let stop = collector.stop_handle();
+    let stopping = "stopping once what is under way is stored and answered";
+    caught.stop_on(stopping, Some("stopped at once; what was acknowledged is stored"), move || stop.stop())?;
     let books = collector.wait();
     lines::say(&format!("stopped: {books}"));
     if arguments.json {
@@ -126,20 +125,4 @@ fn keys(file: Option<&Path>) -> Result<ApiKeys, Failure> {
         (None, Ok(_) | Err(std::env::VarError::NotPresent)) => Ok(ApiKeys::open_to_all()),
         (None, Err(_)) => Err(Failure::usage(format!("{KEYS_VARIABLE} is not UTF-8"))),
     }
-}
-
-/// The first signal lets what is under way finish, the second ends the process at once.
-fn stop_on(mut signals: Signals, stop: StopHandle) -> Result<(), Failure> {
-    let wait = move || {
-        let mut forever = signals.forever();
-        if forever.next().is_some() {
-            lines::say("stopping once what is under way is stored and answered");
-            stop.stop();
-        }
-        if forever.next().is_some() {
-            lines::say("stopped at once; what was acknowledged is stored");
-            std::process::exit(1);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(Failure::failed)
 }

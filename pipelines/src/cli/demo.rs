@@ -7,20 +7,21 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tidemill_log::{FOLDER, Location, LogError, reader};
 
+use super::measure::Stopwatch;
+use super::run::free_addresses;
 use super::{Failure, units, with_causes};
 
 /// How long a part has to be ready, and the pipeline to catch up at the end.
@@ -55,7 +56,9 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked_to_stop)))
             .map_err(Failure::failed)?;
     }
-    let [collector, status, page] = free_addresses()?;
+    let mut free = free_addresses(3)?.into_iter();
+    let mut address = || free.next().expect("as many as were asked for");
+    let (collector, status, page) = (address(), address(), address());
     let (log, data) = (folder.path.join("log"), folder.path.join("data"));
     let text = |path: &Path| path.display().to_string();
 
@@ -185,8 +188,8 @@ impl Drop for Part {
     fn drop(&mut self) {
         if self.running() {
             self.ask_to_end();
-            let begun = now();
-            while self.running() && begun.elapsed() < Duration::from_secs(5) {
+            let clock = Stopwatch::start();
+            while self.running() && clock.elapsed() < Duration::from_secs(5) {
                 thread::park_timeout(LOOK);
             }
             // Both fail only for one that has ended.
@@ -196,17 +199,10 @@ impl Drop for Part {
     }
 }
 
-fn free_addresses() -> Result<[SocketAddr; 3], Failure> {
-    let bind = || TcpListener::bind("127.0.0.1:0").map_err(Failure::failed);
-    let listeners = [bind()?, bind()?, bind()?];
-    let address = |listener: &TcpListener| listener.local_addr().map_err(Failure::failed);
-    Ok([address(&listeners[0])?, address(&listeners[1])?, address(&listeners[2])?])
-}
-
 fn ready(part: &Part, url: &str) -> Result<(), Failure> {
-    let begun = now();
+    let clock = Stopwatch::start();
     while ureq::get(url).call().is_err() {
-        if begun.elapsed() > PATIENCE {
+        if clock.elapsed() > PATIENCE {
             let log = part.log.display();
             return Err(Failure::failed(format!("the {} was not ready within {PATIENCE:?}; see {log}", part.name)));
         }
@@ -219,7 +215,7 @@ fn ready(part: &Part, url: &str) -> Result<(), Failure> {
 fn caught_up(data: &Path, accepted: u64) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::failed(with_causes(error));
     let place = Location::from(data).open_for_reading().map_err(|error| failed(&error))?;
-    let begun = now();
+    let clock = Stopwatch::start();
     loop {
         let read = match reader::read(Arc::clone(&place.store), FOLDER) {
             Ok(state) => state.counts().get("events/read").copied().unwrap_or(0),
@@ -229,7 +225,7 @@ fn caught_up(data: &Path, accepted: u64) -> Result<(), Failure> {
         if read >= accepted {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if clock.elapsed() > PATIENCE {
             return Err(Failure::failed(format!(
                 "the pipeline had committed {read} of {accepted} events after {PATIENCE:?}"
             )));
@@ -299,11 +295,6 @@ impl Books {
         }
         Err(Failure::failed(format!("the books do not agree: not true that {}", broken.join("; nor that "))))
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long to wait for a part reaches no result")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

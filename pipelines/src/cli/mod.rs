@@ -17,6 +17,7 @@ mod replay;
 mod run;
 mod schema;
 mod serve;
+mod signals;
 mod tables;
 mod units;
 

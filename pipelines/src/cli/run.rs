@@ -26,12 +26,13 @@ use tidemill_query::Lake;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
-use super::{Failure, lines, with_causes};
+use super::{Failure, lines, signals, with_causes};
 use crate::ops::Ops;
 use crate::web_analytics::web_analytics;
 pub(crate) use arguments::{Pipeline, RunArguments};
 use job::{Job, resolve};
 pub(crate) use job::{clickhouse_target, kafka_credentials, topics, with_registry};
+pub(crate) use processes::free_addresses;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
@@ -213,23 +214,10 @@ fn finished_before(state: &LogState) -> RunReport {
 }
 
 fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
-    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-    let mut signals = signal_hook::iterator::Signals::new(signals).map_err(Failure::failed)?;
+    let stopping = "stopping after this epoch; the same command goes on from there";
+    let at_once = "stopped at once; nothing that was committed is affected, and the same command goes on from there";
     let stop = stop.clone();
-    let wait = move || {
-        let mut forever = signals.forever();
-        if forever.next().is_some() {
-            lines::say("stopping after this epoch; the same command goes on from there");
-            stop.stop();
-        }
-        if forever.next().is_some() {
-            lines::say(
-                "stopped at once; nothing that was committed is affected, and the same command goes on from there",
-            );
-            std::process::exit(1);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(Failure::failed)
+    signals::catch()?.stop_on(stopping, Some(at_once), move || stop.stop())
 }
 
 /// What the run used.

@@ -6,12 +6,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tidemill_log::Location;
 use tidemill_query::api::{Server, ServerOptions};
 
-use super::{Failure, units, with_causes};
+use super::{Failure, signals, units, with_causes};
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -48,7 +46,8 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
     }
     // A question that panics ends itself alone here, while the other commands have to end as a whole.
     drop(std::panic::take_hook());
-    let asked_to_stop = on_signals()?;
+    let (open, stopped) = mpsc::channel::<()>();
+    signals::catch()?.stop_on("stopping once requests in flight are answered", None, move || drop(open))?;
     let listener = TcpListener::bind(arguments.listen).map_err(|error| {
         Failure::failed(format!("cannot listen at {}: {error}; give another --listen", arguments.listen))
     })?;
@@ -64,25 +63,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
     let line = format!("serving http://{}\n", server.address());
     let mut stdout = std::io::stdout();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::failed)?;
-    // An error would mean that the thread is gone, which is as good a reason.
-    let _ = asked_to_stop.recv();
+    // The first signal closes the channel.
+    let _ = stopped.recv();
     server.stop().map_err(Failure::failed)
-}
-
-/// Tells of the first signal; the second ends the process.
-fn on_signals() -> Result<mpsc::Receiver<()>, Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
-    let (tell, told) = mpsc::channel();
-    let wait = move || {
-        let mut forever = signals.forever();
-        if forever.next().is_some() {
-            eprintln!("stopping once requests in flight are answered");
-            let _ = tell.send(());
-        }
-        if forever.next().is_some() {
-            std::process::exit(1);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
-    Ok(told)
 }

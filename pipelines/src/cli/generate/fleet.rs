@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender as Channel, TryRecvError, bounded};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use tidemill_collect::{Environment, Host};
 use tidemill_connectors::generate::{self, GenerateConfig, GenerateError, Summary};
 use tidemill_dataflow::hash::hash64;
@@ -21,7 +19,7 @@ use tidemill_dataflow::hash::hash64;
 use super::browser::{Batch, Browsers};
 use super::sender::{Acknowledged, Counters, FleetBooks, Sender, Target};
 use crate::cli::measure::Stopwatch;
-use crate::cli::{Failure, lines};
+use crate::cli::{Failure, lines, signals};
 
 /// How often the fleet looks what is due.
 const TICK: Duration = Duration::from_millis(10);
@@ -268,18 +266,7 @@ fn flush(acknowledged: &Acknowledged) -> io::Result<()> {
 
 /// A channel that is closed by the first signal; the second one ends the process.
 fn on_signals() -> Result<Receiver<()>, Failure> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::failed)?;
     let (open, stopped) = bounded(0);
-    let wait = move || {
-        let mut forever = signals.forever();
-        if forever.next().is_some() {
-            lines::say("stopping once what was sent is acknowledged");
-            drop(open);
-        }
-        if forever.next().is_some() {
-            std::process::exit(1);
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(wait).map_err(Failure::failed)?;
+    signals::catch()?.stop_on("stopping once what was sent is acknowledged", None, move || drop(open))?;
     Ok(stopped)
 }

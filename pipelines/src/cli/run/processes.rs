@@ -8,7 +8,7 @@
 //! when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidemill_dataflow::cluster::{ClusterOptions, Place, Token, listen};
 use tidemill_dataflow::runtime::StopHandle;
 
 use super::arguments::RunArguments;
+use crate::cli::measure::Stopwatch;
 use crate::cli::{Failure, lines, with_causes};
 
 /// The secret that the processes of a run share.
@@ -126,7 +127,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     let stops = listen_for_signals(events)?;
     let mut pause = FIRST_PAUSE;
     for attempt in 1.. {
-        let begun = now();
+        let clock = Stopwatch::start();
         let group = Group::start(arguments, attempt, (&address, &secret))?;
         match group.watch(&happened, &stops) {
             Ended::Well => return Ok(()),
@@ -135,7 +136,7 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
                 return Err(Failure::failed(format!("{reason}; it is not started again because it was asked to stop")));
             }
             Ended::Failed(reason) => {
-                pause = if begun.elapsed() > HEALTHY { FIRST_PAUSE } else { pause };
+                pause = if clock.elapsed() > HEALTHY { FIRST_PAUSE } else { pause };
                 lines::say(&format!("{reason}; attempt {} begins in {pause:?}", attempt + 1));
                 if wait(&happened, pause) {
                     return Err(Failure::failed(format!("{reason}; it was asked to stop")));
@@ -149,9 +150,9 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
 
 /// Lets time pass; whether a stop was asked for meanwhile.
 fn wait(happened: &Receiver<Event>, pause: Duration) -> bool {
-    let until = now() + pause;
+    let clock = Stopwatch::start();
     loop {
-        match happened.recv_timeout(until.saturating_duration_since(now())) {
+        match happened.recv_timeout(pause.saturating_sub(clock.elapsed())) {
             Ok(Event::Stop) => return true,
             Ok(Event::Here(..) | Event::Silent(..)) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
@@ -169,7 +170,8 @@ struct Group {
 impl Group {
     fn start(arguments: &RunArguments, attempt: u64, (address, secret): (&str, &str)) -> Result<Group, Failure> {
         let program = own_program().map_err(Failure::failed)?;
-        let hosts = free_addresses(arguments.processes)?;
+        // An address that is taken in the moment between costs an attempt.
+        let hosts: Vec<String> = free_addresses(arguments.processes)?.iter().map(ToString::to_string).collect();
         let mut group = Group { attempt, children: Vec::new(), links: Vec::new() };
         for process in 0..arguments.processes {
             let mut command = Command::new(&program);
@@ -193,7 +195,7 @@ impl Group {
     }
 
     fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32) -> Ended {
-        let mut first: Option<(String, Instant)> = None;
+        let mut first: Option<(String, Stopwatch)> = None;
         loop {
             match happened.recv_timeout(LOOK) {
                 Ok(Event::Here(process, attempt, link)) if attempt == self.attempt => {
@@ -205,7 +207,7 @@ impl Group {
                 Ok(Event::Silent(process, attempt)) if attempt == self.attempt => {
                     if self.children[process as usize].1.is_none() {
                         let reason = format!("process {process} has given no sign of life for {SILENT:?}");
-                        first.get_or_insert((reason, now()));
+                        first.get_or_insert((reason, Stopwatch::start()));
                         // It cannot end by itself.
                         self.kill();
                     }
@@ -231,14 +233,14 @@ impl Group {
     }
 
     /// Notes who has ended; the first one that did not end well is the reason.
-    fn look(&mut self, first: &mut Option<(String, Instant)>) {
+    fn look(&mut self, first: &mut Option<(String, Stopwatch)>) {
         for (process, (child, ended)) in (0..).zip(&mut self.children) {
             if ended.is_none()
                 && let Ok(Some(status)) = child.try_wait()
             {
                 *ended = Some(status);
                 if !status.success() {
-                    first.get_or_insert_with(|| (format!("process {process} ended ({status})"), now()));
+                    first.get_or_insert_with(|| (format!("process {process} ended ({status})"), Stopwatch::start()));
                 }
             }
         }
@@ -343,19 +345,14 @@ fn own_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
 
-/// Free addresses on this machine. One that is taken in the moment between costs an attempt.
-fn free_addresses(count: u32) -> Result<Vec<String>, Failure> {
+/// Free addresses on this machine. One may be taken by somebody else in the moment between.
+pub(crate) fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, Failure> {
     let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
     let listeners = listeners.map_err(Failure::failed)?;
-    listeners.iter().map(|l| l.local_addr().map(|a| a.to_string()).map_err(Failure::failed)).collect()
+    listeners.iter().map(|listener| listener.local_addr().map_err(Failure::failed)).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a secret between processes reaches no result")]
 fn secret() -> String {
     format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>())
-}
-
-#[expect(clippy::disallowed_methods, reason = "when processes are given up or started again reaches no result")]
-fn now() -> Instant {
-    Instant::now()
 }
