@@ -12,6 +12,8 @@
 //! | [`source::refuses_changed_content`] | what changed is refused by name |
 //! | [`source::never_waits_in_read`] | a source without data hangs nobody |
 //!
+//! What only one connector promises is tested with a [`reading::Reading`] of its own.
+//!
 //! | of a sink | |
 //! |---|---|
 //! | [`sink::rows_come_back_as_written`] | what is read is what was written |
@@ -20,6 +22,7 @@
 //! | [`sink::a_restart_goes_on_behind_what_was_committed`] | committed epochs stay, the next one follows |
 //! | [`sink::a_fenced_writer_changes_nothing`] | once a later run has begun |
 
+pub mod reading;
 pub mod sink;
 pub mod source;
 

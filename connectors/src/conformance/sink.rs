@@ -119,16 +119,30 @@ fn plain(epoch: Epoch) -> Vec<Row> {
 
 fn rows(epoch: Epoch) -> Vec<RecordBatch> {
     let rows = plain(epoch);
-    let batch = |part: &[Row]| {
-        let text = |of: fn(&Row) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(part.iter().map(of))) };
-        let number = |of: fn(&Row) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(part.iter().map(of))) };
-        let minutes = TimestampMillisecondArray::from_iter_values(part.iter().map(|row| row.1)).with_timezone("UTC");
-        let columns =
-            vec![text(|row| &row.0), Arc::new(minutes), text(|row| &row.2), number(|row| row.3), number(|row| row.4)];
-        RecordBatch::try_new(table().stored_schema(), columns).expect("the columns of the table, in its order")
-    };
     let (first, second) = rows.split_at(rows.len() / 3);
     vec![batch(first), batch(second)]
+}
+
+/// Rows as writers get them.
+///
+/// # Panics
+/// Never: the columns are those of the table.
+#[must_use]
+pub fn batch(rows: &[Row]) -> RecordBatch {
+    let text = |of: fn(&Row) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    let number = |of: fn(&Row) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) };
+    let minutes = TimestampMillisecondArray::from_iter_values(rows.iter().map(|row| row.1)).with_timezone("UTC");
+    let columns =
+        vec![text(|row| &row.0), Arc::new(minutes), text(|row| &row.2), number(|row| row.3), number(|row| row.4)];
+    RecordBatch::try_new(table().stored_schema(), columns).expect("the columns of the table, in its order")
+}
+
+/// So many orders, of as many cents, in each minute from the first of 1970 on.
+#[must_use]
+pub fn revenue(in_minute: &[i64]) -> Vec<RecordBatch> {
+    let row =
+        |(minute, orders): (i64, &i64)| ("default".to_owned(), minute * 60_000, "EUR".to_owned(), *orders, *orders);
+    vec![batch(&(0..).zip(in_minute).map(row).collect::<Vec<_>>())]
 }
 
 /// What is written is what is read; an epoch without rows adds none.

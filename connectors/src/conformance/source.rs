@@ -105,22 +105,37 @@ impl<'a, S: Source, F: Fn(&Record<S>) -> String> Reading<'a, S, F> {
         u32::try_from(self.reader.partitions().len()).unwrap_or(u32::MAX)
     }
 
-    /// What the engine would record at this position of a partition.
     fn binding(&self, partition: u32, position: &Position) -> Result<PartitionBinding, Broken> {
-        let info = self.reader.partitions().swap_remove(partition as usize);
-        let status = if position.finished { "finished" } else { "active" };
-        let recorded = json!({
-            "partition": partition, "name": info.name, "end": position.offset, "lines": position.lines,
-            "digest": position.digest, "watermark": null, "status": status, "detail": { "source": info.detail },
-        });
-        let binding =
-            serde_json::from_value(recorded).map_err(|error| format!("a binding cannot be written: {error}"))?;
-        Ok(as_the_connector_left_it(binding))
+        binding(&*self.reader, partition, position)
     }
 
     fn bindings(&self) -> Result<Vec<PartitionBinding>, Broken> {
-        (0..self.count()).map(|partition| self.binding(partition, &self.reader.position(partition))).collect()
+        bindings(&*self.reader)
     }
+}
+
+/// What the engine would record at this position of a partition.
+///
+/// # Errors
+/// A position that cannot be recorded.
+pub fn binding(reader: &dyn BlockReader, partition: u32, position: &Position) -> Result<PartitionBinding, Broken> {
+    let info = reader.partitions().swap_remove(partition as usize);
+    let status = if position.finished { "finished" } else { "active" };
+    let recorded = json!({
+        "partition": partition, "name": info.name, "end": position.offset, "lines": position.lines,
+        "digest": position.digest, "watermark": null, "status": status, "detail": { "source": info.detail },
+    });
+    let recorded = serde_json::from_value(recorded).map_err(|error| format!("a binding cannot be written: {error}"))?;
+    Ok(as_the_connector_left_it(recorded))
+}
+
+/// What the engine would record now.
+///
+/// # Errors
+/// See [`binding`].
+pub fn bindings(reader: &dyn BlockReader) -> Result<Vec<PartitionBinding>, Broken> {
+    let count = u32::try_from(reader.partitions().len()).unwrap_or(u32::MAX);
+    (0..count).map(|partition| binding(reader, partition, &reader.position(partition))).collect()
 }
 
 /// From every cut: what was bound is read again with the same content and digest, and what follows is read once.

@@ -1,15 +1,14 @@
 //! What the tests do to the broker, and reading a source to its end.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tidemill_connectors::events::Event;
-use tidemill_dataflow::source::{
-    Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError, as_the_connector_left_it,
-};
+use tidemill_connectors::conformance::reading;
+pub(crate) use tidemill_connectors::conformance::reading::Read;
+pub(crate) use tidemill_connectors::conformance::sink::revenue;
+use tidemill_dataflow::source::PartitionBinding;
 use tidemill_kafka::produce::{create_topic, produce_lines};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaDecoder, KafkaSource};
 
@@ -79,84 +78,11 @@ pub(crate) fn put(producer: &BaseProducer, topic: &str, text: &str) {
     producer.send(BaseRecord::<(), str>::to(topic).partition(0).payload(text)).map_err(|(error, _)| error).unwrap();
 }
 
-/// What was read of a partition.
-#[derive(Debug, Default)]
-pub(crate) struct Read {
-    pub(crate) ids: Vec<String>,
-    /// Offset and reason.
-    pub(crate) letters: Vec<(u64, String)>,
-    pub(crate) blocks: Vec<(u64, usize)>,
-}
-
 /// A source with its reader.
-pub(crate) struct Reading {
-    pub(crate) reader: Box<dyn BlockReader>,
-    decoder: KafkaDecoder,
-}
+pub(crate) type Reading = reading::Reading<KafkaDecoder>;
 
-impl Reading {
-    pub(crate) fn open(source: &KafkaSource, recorded: &[PartitionBinding]) -> Reading {
-        Reading { reader: source.open(recorded).unwrap(), decoder: source.decoder() }
-    }
-
-    pub(crate) fn number(&self, name: &str) -> u32 {
-        let at = self.reader.partitions().iter().position(|partition| partition.name == name).unwrap();
-        u32::try_from(at).unwrap()
-    }
-
-    fn take(&mut self, block: Block, read: &mut Read) {
-        let mut decoded = Decoded::default();
-        read.blocks.push((block.offset, block.bytes.len()));
-        self.decoder.decode(block, &mut decoded);
-        read.ids.extend(decoded.records.iter().map(|event: &Event| event.event_id().to_owned()));
-        read.letters.extend(decoded.malformed.into_iter().map(|letter| (letter.line, letter.reason)));
-    }
-
-    /// Reads a partition until `enough` of what was read, or until it is finished.
-    pub(crate) fn until(
-        &mut self,
-        partition: u32,
-        (limit, until): (usize, Option<u64>),
-        enough: impl Fn(&Self, &Read) -> bool,
-    ) -> Result<Read, SourceError> {
-        let mut read = Read::default();
-        let mut idle = 0;
-        while !self.reader.position(partition).finished && !enough(self, &read) {
-            match self.reader.read(partition, limit, until)? {
-                Some(block) => self.take(block, &mut read),
-                None => {
-                    idle += 1;
-                    assert!(idle < 3_000, "nothing came for too long; {read:?} {:?}", self.reader.position(partition));
-                    self.reader.wait(Duration::from_millis(50))?;
-                }
-            }
-        }
-        Ok(read)
-    }
-
-    /// Reads a bounded source to its end.
-    pub(crate) fn read_to_the_end(&mut self, limit: usize) -> BTreeMap<String, Read> {
-        let mut all = BTreeMap::new();
-        for (number, partition) in (0..).zip(self.reader.partitions()) {
-            all.insert(partition.name, self.until(number, (limit, None), |_, _| false).unwrap());
-        }
-        all
-    }
-
-    /// What the engine would record now.
-    pub(crate) fn bindings(&self) -> Vec<PartitionBinding> {
-        let binding = |(number, info): (u32, tidemill_dataflow::source::PartitionInfo)| {
-            let position = self.reader.position(number);
-            let status = if position.finished { "finished" } else { "active" };
-            let recorded = serde_json::json!({
-                "partition": number, "name": info.name, "end": position.offset, "lines": position.lines,
-                "digest": position.digest, "watermark": null, "status": status,
-                "detail": { "source": info.detail },
-            });
-            as_the_connector_left_it(serde_json::from_value(recorded).unwrap())
-        };
-        (0..).zip(self.reader.partitions()).map(binding).collect()
-    }
+pub(crate) fn opened(source: &KafkaSource, recorded: &[PartitionBinding]) -> Reading {
+    Reading::open(source, recorded, (3_000, Duration::from_millis(50))).unwrap()
 }
 
 pub(crate) fn until_end(query: &str) -> KafkaSource {

@@ -14,7 +14,7 @@ fn a_group_shows_the_last_offsets_also_when_commits_come_fast() {
     let topic = topic("group", 1);
     load(&topic, 1, 0..10);
     let group = unique("g");
-    let mut reading = Reading::open(&live(&format!("topics={topic}")), &[]);
+    let mut reading = opened(&live(&format!("topics={topic}")), &[]);
     let mut observer = GroupOffsets::new(&config(&format!("topics={topic}&group={group}"))).unwrap();
     for epoch in 1..=5 {
         reading.until(0, (1, None), |_, read| !read.ids.is_empty()).unwrap();

@@ -11,7 +11,6 @@ use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource, KafkaTable};
 use tidemill_tables::web_analytics;
 
 use crate::cluster::*;
-use crate::sink::revenue;
 
 #[test]
 fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
@@ -28,7 +27,7 @@ fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
     producer.flush(PATIENCE).unwrap();
     let servers = servers.split(',').next().unwrap();
     let config = KafkaConfig::source(&format!("kafka://{servers}"), &Credentials::default()).unwrap();
-    let mut reading = Reading::open(&KafkaSource::new(config), &[]);
+    let mut reading = opened(&KafkaSource::new(config), &[]);
     let read = reading.until(0, (1 << 20, None), |r, seen| !seen.ids.is_empty() && r.reader.position(0).caught_up);
     assert_eq!(read.unwrap().ids, ["e0"]);
 

@@ -23,7 +23,7 @@ fn any_block_limit_gives_what_was_produced_and_the_same_digests() {
     let source = until_end(&format!("topics={topic}"));
     let mut positions = Vec::new();
     for limit in [1, 777, 64 << 10, 4 << 20] {
-        let mut reading = Reading::open(&source, &[]);
+        let mut reading = opened(&source, &[]);
         assert!(reading.reader.bounded());
         let read = reading.read_to_the_end(limit);
         for partition in 0..4_u64 {
@@ -37,7 +37,7 @@ fn any_block_limit_gives_what_was_produced_and_the_same_digests() {
     assert!(positions.iter().all(|other| *other == positions[0]), "{positions:?}");
     assert_eq!((positions[0][0].offset, positions[0][0].lines), (1_000, 1_000));
     let blocks = |read: BTreeMap<String, Read>| read.into_values().map(|read| read.blocks).collect::<Vec<_>>();
-    let again = || blocks(Reading::open(&source, &[]).read_to_the_end(10_000));
+    let again = || blocks(opened(&source, &[]).read_to_the_end(10_000));
     assert_eq!(again(), again(), "blocks of a bounded source are the same each time");
 }
 
@@ -46,18 +46,18 @@ fn reading_goes_on_where_it_was_recorded() {
     let topic = topic("resume", 2);
     load(&topic, 2, 0..200);
     let source = live(&format!("topics={topic}"));
-    let mut first = Reading::open(&source, &[]);
+    let mut first = opened(&source, &[]);
     let before = first.until(0, (2_000, None), |_, read| read.ids.len() >= 20).unwrap();
     let recorded = first.bindings();
     drop(first);
     load(&topic, 2, 200..300);
     let ending = until_end(&format!("topics={topic}"));
-    let mut second = Reading::open(&ending, &recorded);
+    let mut second = opened(&ending, &recorded);
     let mut read = second.read_to_the_end(1 << 20);
     let mut all = before.ids;
     all.append(&mut read.get_mut(&format!("{topic}/0")).unwrap().ids);
     assert_eq!(all, ids((0..300).filter(|id| id % 2 == 0)));
-    let mut whole = Reading::open(&ending, &[]);
+    let mut whole = opened(&ending, &[]);
     whole.read_to_the_end(1 << 20);
     assert_eq!(whole.bindings(), second.bindings(), "the digest went on from its text");
 }
@@ -67,10 +67,10 @@ fn a_replay_reads_the_recorded_range_and_nothing_behind_it() {
     let topic = topic("replay", 1);
     load(&topic, 1, 0..100);
     let source = live(&format!("topics={topic}"));
-    let mut first = Reading::open(&source, &[]);
+    let mut first = opened(&source, &[]);
     first.until(0, (3_000, None), |_, read| read.ids.len() >= 30).unwrap();
     let end = first.reader.position(0);
-    let mut again = Reading::open(&source, &[]);
+    let mut again = opened(&source, &[]);
     let read = again.until(0, (100, Some(end.offset)), |r, _| r.reader.position(0).offset >= end.offset).unwrap();
     assert_eq!(read.ids, ids(0..end.offset));
     assert_eq!(again.reader.position(0).digest, end.digest);
@@ -79,7 +79,7 @@ fn a_replay_reads_the_recorded_range_and_nothing_behind_it() {
     let mut recorded = first.bindings();
     (recorded[0].end, recorded[0].lines, recorded[0].digest) = (0, 0, String::new());
     recorded[0].detail["start"] = 5.into();
-    let mut from_start = Reading::open(&source, &recorded);
+    let mut from_start = opened(&source, &recorded);
     let bound_again = from_start.until(0, (100, Some(10)), |r, _| r.reader.position(0).offset >= 10).unwrap();
     assert_eq!(bound_again.ids, ids(5..10));
 }
@@ -92,7 +92,7 @@ fn every_compression_is_readable() {
         let config = KafkaConfig::sink(&address, &Credentials::default()).unwrap();
         let lines: Vec<String> = (0..500).map(event).collect();
         produce_lines(&config, &topic, lines.iter().map(String::as_bytes), |_, _| 0).unwrap();
-        let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
+        let read = opened(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
         assert_eq!(read[&format!("{topic}/0")].ids, ids(0..500), "{kind}");
     }
 }
@@ -149,7 +149,7 @@ fn settled(
 ) -> Reading {
     let mut seen = (Vec::new(), 0);
     for _ in 0..500 {
-        let mut reading = Reading::open(source, bindings);
+        let mut reading = opened(source, bindings);
         let ids = reading.read_to_the_end(1 << 20).get(name).map(|read| read.ids.clone()).unwrap_or_default();
         seen = (ids, reading.reader.position(0).offset);
         if seen == (expected.to_vec(), offset) {
@@ -163,7 +163,7 @@ fn settled(
 fn a_live_partition_is_caught_up_when_the_broker_says_so() {
     let topic = topic("live", 1);
     let source = live(&format!("topics={topic}"));
-    let mut reading = Reading::open(&source, &[]);
+    let mut reading = opened(&source, &[]);
     assert!(!reading.reader.bounded());
     reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
     load(&topic, 1, 0..10);
@@ -180,7 +180,7 @@ fn a_broken_message_is_a_dead_letter_with_its_offset() {
     let messages: [Option<&[u8]>; 6] =
         [Some(b"{}"), None, Some(pretty.as_bytes()), Some(b""), Some(b"\0\0\0\0\x07avro"), Some(b"\xff")];
     send(&topic, 0, &messages);
-    let read = Reading::open(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
+    let read = opened(&until_end(&format!("topics={topic}")), &[]).read_to_the_end(1 << 20);
     let read = &read[&format!("{topic}/0")];
     assert_eq!(read.ids, ["e7"]);
     let offsets: Vec<u64> = read.letters.iter().map(|(offset, _)| *offset).collect();
@@ -211,7 +211,7 @@ fn an_avro_message_is_waited_with_until_its_schema_is_there() {
     send(&topic, 0, &[Some(plain.as_bytes()), Some(avro.as_bytes()), Some(last.as_bytes()), Some(avro.as_bytes())]);
     let registry = Arc::new(Slow(AtomicU32::new(0)));
     let source = until_end(&format!("topics={topic}")).with_avro(Arc::clone(&registry) as Arc<dyn AvroToJson>);
-    let read = Reading::open(&source, &[]).read_to_the_end(1 << 20);
+    let read = opened(&source, &[]).read_to_the_end(1 << 20);
     let read = &read[&format!("{topic}/0")];
     assert_eq!(read.ids, ["e0", "e1", "e2", "e1"]);
     assert_eq!(registry.0.load(Ordering::Relaxed), 4, "a schema is asked for once");
@@ -222,7 +222,7 @@ fn a_start_is_earliest_latest_a_time_or_offsets() {
     let topic = topic("start", 2);
     load(&topic, 2, 0..20);
     let first = |query: &str| {
-        let reading = Reading::open(&live(&format!("topics={topic}&start={query}")), &[]);
+        let reading = opened(&live(&format!("topics={topic}&start={query}")), &[]);
         [reading.reader.position(0).offset, reading.reader.position(1).offset]
     };
     assert_eq!(first("earliest"), [0, 0]);
@@ -239,7 +239,7 @@ fn new_partitions_and_topics_are_found_while_reading_and_numbered_behind_the_oth
     create_topic(&cluster(), &first, 1).unwrap();
     load(&first, 1, 0..5);
     let source = live(&format!("topics={prefix}.*&start=latest"));
-    let mut reading = Reading::open(&source, &[]);
+    let mut reading = opened(&source, &[]);
     let second = format!("{prefix}.a");
     create_topic(&cluster(), &second, 1).unwrap();
     add_partitions(&first, 2);
@@ -265,7 +265,7 @@ fn new_partitions_and_topics_are_found_while_reading_and_numbered_behind_the_oth
     // The numbers stay when the source is opened again.
     let recorded = reading.bindings();
     drop(reading);
-    assert_eq!(names(&Reading::open(&source, &recorded)), expected);
+    assert_eq!(names(&opened(&source, &recorded)), expected);
 }
 
 fn add_partitions(topic: &str, count: usize) {
@@ -281,6 +281,6 @@ fn many_partitions_share_a_bounded_queue_and_are_all_read() {
     let topic = topic("many", 100);
     load(&topic, 100, 0..2_000);
     let source: KafkaSource = until_end(&format!("topics={topic}"));
-    let read = Reading::open(&source, &[]).read_to_the_end(64 << 10);
+    let read = opened(&source, &[]).read_to_the_end(64 << 10);
     assert_eq!(read.values().map(|read| read.ids.len()).sum::<usize>(), 2_000);
 }

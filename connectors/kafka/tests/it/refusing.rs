@@ -34,7 +34,7 @@ fn refusal(source: &KafkaSource, recorded: &[PartitionBinding]) -> String {
 }
 
 fn read_some(source: &KafkaSource, count: usize) -> Vec<PartitionBinding> {
-    let mut reading = Reading::open(source, &[]);
+    let mut reading = opened(source, &[]);
     reading.until(0, (1, None), |_, read| read.ids.len() == count).unwrap();
     reading.bindings()
 }
@@ -60,7 +60,7 @@ fn an_offset_that_retention_takes_while_it_is_read_stops_the_run() {
     let payloads: Vec<Option<&[u8]>> = vec![Some(payload.as_bytes()); 60];
     send(&topic, 0, &payloads);
     let source = live(&format!("topics={topic}"));
-    let mut reading = Reading::open(&source, &[]);
+    let mut reading = opened(&source, &[]);
     reading.until(0, (1, None), |_, read| read.blocks.len() == 1).unwrap();
     delete_before(&topic, 60);
     match reading.until(0, (1, None), |_, read| read.blocks.len() == 59) {

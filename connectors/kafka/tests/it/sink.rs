@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -65,16 +65,6 @@ impl Setting {
     fn transactional_id(&self) -> String {
         format!("{}/web_analytics/{}", self.instance, self.topic())
     }
-}
-
-pub(crate) fn revenue(orders: &[i64]) -> Vec<RecordBatch> {
-    let minutes: Vec<i64> = (0..).take(orders.len()).map(|minute| minute * 60_000).collect();
-    let tenant: ArrayRef = Arc::new(StringArray::from(vec!["default"; orders.len()]));
-    let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(minutes).with_timezone("UTC"));
-    let currency: ArrayRef = Arc::new(StringArray::from(vec!["EUR"; orders.len()]));
-    let counts: ArrayRef = Arc::new(Int64Array::from(orders.to_vec()));
-    let columns = vec![tenant, times, currency, Arc::clone(&counts), counts];
-    vec![RecordBatch::try_new(web_analytics::revenue_by_minute().stored_schema(), columns).unwrap()]
 }
 
 #[test]

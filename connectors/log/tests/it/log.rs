@@ -1,15 +1,12 @@
 //! A log in a folder of its own, and reading a source of it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidemill_connectors::events::Event;
+use tidemill_connectors::conformance::reading;
 use tidemill_connectors::messages::MessageDecoder;
-use tidemill_dataflow::source::{
-    Block, BlockReader, Decode, Decoded, PartitionBinding, PartitionInfo, Source, SourceError, as_the_connector_left_it,
-};
+use tidemill_dataflow::source::PartitionBinding;
 use tidemill_embedded_log::produce::produce_lines;
 use tidemill_embedded_log::{LogConfig, LogOptions, LogSource, Record, Retention, TopicWriter, Topics};
 
@@ -80,80 +77,9 @@ impl Log {
     }
 }
 
-/// What was read of a partition.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Read {
-    pub(crate) ids: Vec<String>,
-    /// Offset and reason.
-    pub(crate) letters: Vec<(u64, String)>,
-    pub(crate) blocks: Vec<Block>,
-}
-
 /// A source that is being read.
-pub(crate) struct Reading {
-    pub(crate) reader: Box<dyn BlockReader>,
-    decoder: MessageDecoder,
-}
+pub(crate) type Reading = reading::Reading<MessageDecoder>;
 
-impl Reading {
-    pub(crate) fn open(source: &LogSource, recorded: &[PartitionBinding]) -> Reading {
-        Reading { reader: source.open(recorded).unwrap(), decoder: source.decoder() }
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.reader.partitions().into_iter().map(|partition| partition.name).collect()
-    }
-
-    /// Reads blocks of a partition until it is finished, or `enough`.
-    pub(crate) fn until(
-        &mut self,
-        partition: u32,
-        (limit, until): (usize, Option<u64>),
-        enough: impl Fn(&Reading, &Read) -> bool,
-    ) -> Result<Read, SourceError> {
-        let mut read = Read::default();
-        let mut silent = 0;
-        while !self.reader.position(partition).finished && !enough(self, &read) {
-            match self.reader.read(partition, limit, until)? {
-                Some(block) => {
-                    silent = 0;
-                    let mut decoded = Decoded::default();
-                    self.decoder.decode(block.clone(), &mut decoded);
-                    read.ids.extend(decoded.records.iter().map(|event: &Event| event.event_id().to_owned()));
-                    read.letters.extend(decoded.malformed.into_iter().map(|letter| (letter.line, letter.reason)));
-                    read.blocks.push(block);
-                }
-                None => {
-                    silent += 1;
-                    assert!(silent < 10_000, "silence; {read:?} {:?}", self.reader.position(partition));
-                    self.reader.wait(Duration::from_millis(5))?;
-                }
-            }
-        }
-        Ok(read)
-    }
-
-    /// Reads a bounded source to its end.
-    pub(crate) fn read_to_the_end(&mut self, limit: usize) -> BTreeMap<String, Read> {
-        let names = self.names();
-        (0..)
-            .zip(names)
-            .map(|(number, name)| (name, self.until(number, (limit, None), |_, _| false).unwrap()))
-            .collect()
-    }
-
-    /// What the engine would record now.
-    pub(crate) fn bindings(&self) -> Vec<PartitionBinding> {
-        let binding = |(number, info): (u32, PartitionInfo)| {
-            let position = self.reader.position(number);
-            let status = if position.finished { "finished" } else { "active" };
-            let recorded = serde_json::json!({
-                "partition": number, "name": info.name, "end": position.offset, "lines": position.lines,
-                "digest": position.digest, "watermark": null, "status": status,
-                "detail": { "source": info.detail },
-            });
-            as_the_connector_left_it(serde_json::from_value(recorded).unwrap())
-        };
-        (0..).zip(self.reader.partitions()).map(binding).collect()
-    }
+pub(crate) fn opened(source: &LogSource, recorded: &[PartitionBinding]) -> Reading {
+    Reading::open(source, recorded, (10_000, Duration::from_millis(5))).unwrap()
 }

@@ -24,7 +24,7 @@ fn loaded() -> Log {
 }
 
 fn read_some(source: &LogSource, count: usize) -> Vec<PartitionBinding> {
-    let mut reading = Reading::open(source, &[]);
+    let mut reading = opened(source, &[]);
     reading.until(0, (1, None), |_, read| read.ids.len() == count).unwrap();
     reading.bindings()
 }
@@ -43,7 +43,7 @@ fn an_offset_that_retention_took_is_named_with_those_that_are_there() {
 #[test]
 fn an_offset_that_retention_takes_while_it_is_read_stops_the_run() {
     let log = loaded();
-    let mut reading = Reading::open(&log.live("t"), &[]);
+    let mut reading = opened(&log.live("t"), &[]);
     reading.until(0, (1, None), |_, read| read.ids.len() == 10).unwrap();
     log.writer("t", 1).retain(0, &|_| 40).unwrap();
     let error = reading.until(0, (1, None), |_, read| read.ids.len() == 90).unwrap_err();
@@ -106,7 +106,7 @@ fn damage_is_an_error_with_the_file_while_it_is_read() {
     let mut content = fs::read(&path).unwrap();
     *content.last_mut().unwrap() ^= 1;
     fs::write(&path, content).unwrap();
-    let mut reading = Reading::open(&log.until_end("t"), &[]);
+    let mut reading = opened(&log.until_end("t"), &[]);
     let error = reading.until(0, (1 << 20, None), |_, _| false).unwrap_err().to_string();
     assert!(error.contains("00000000000000000005.log is damaged at byte 0"), "{error}");
 }
@@ -114,7 +114,7 @@ fn damage_is_an_error_with_the_file_while_it_is_read() {
 #[test]
 fn a_topic_that_is_deleted_while_it_is_read_stops_the_run() {
     let log = loaded();
-    let mut reading = Reading::open(&log.live("t"), &[]);
+    let mut reading = opened(&log.live("t"), &[]);
     reading.until(0, (1, None), |_, read| read.ids.len() == 10).unwrap();
     fs::remove_dir_all(log.root().join("t")).unwrap();
     let error = (0..10_000).find_map(|_| {

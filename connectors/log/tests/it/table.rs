@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use serde_json::Value;
 use tempfile::TempDir;
+use tidemill_connectors::conformance::sink::revenue;
 use tidemill_dataflow::sink::{SinkStart, TableWriter};
 use tidemill_embedded_log::{Fenced, LogOptions, LogPlace, LogReader, LogTable, Record, TopicWriter};
 use tidemill_tables::web_analytics;
@@ -57,16 +57,6 @@ impl Setting {
         }
         rows
     }
-}
-
-fn revenue(orders: &[i64]) -> Vec<RecordBatch> {
-    let minutes: Vec<i64> = (0..).take(orders.len()).map(|minute| minute * 60_000).collect();
-    let tenant: ArrayRef = Arc::new(StringArray::from(vec!["default"; orders.len()]));
-    let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(minutes).with_timezone("UTC"));
-    let currency: ArrayRef = Arc::new(StringArray::from(vec!["EUR"; orders.len()]));
-    let counts: ArrayRef = Arc::new(Int64Array::from(orders.to_vec()));
-    let columns = vec![tenant, times, currency, Arc::clone(&counts), counts];
-    vec![RecordBatch::try_new(web_analytics::revenue_by_minute().stored_schema(), columns).unwrap()]
 }
 
 #[test]

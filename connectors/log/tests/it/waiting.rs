@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(600);
 fn a_partition_that_was_read_to_its_end_is_caught_up_until_something_is_published() {
     let log = Log::new();
     log.load("t", 1, 0..10);
-    let mut reading = Reading::open(&log.live("t"), &[]);
+    let mut reading = opened(&log.live("t"), &[]);
     assert!(!reading.reader.bounded() && !reading.reader.position(0).caught_up);
     let read = reading.until(0, (1 << 20, None), |_, read| read.ids.len() == 10).unwrap();
     assert_eq!(read.ids, ids(0..10));
@@ -28,7 +28,7 @@ fn a_partition_that_was_read_to_its_end_is_caught_up_until_something_is_publishe
 fn a_wait_ends_when_something_is_published_where_nothing_was_left() {
     let log = Log::new();
     log.load("t", 2, 0..4);
-    let mut reading = Reading::open(&log.live("t"), &[]);
+    let mut reading = opened(&log.live("t"), &[]);
     for partition in 0..2 {
         reading.until(partition, (1 << 20, None), |r, _| r.reader.position(partition).caught_up).unwrap();
     }
@@ -47,7 +47,7 @@ fn new_topics_are_found_while_reading_and_numbered_behind_the_others() {
     log.make("events.b", 1);
     log.load("events.b", 1, 0..5);
     let source = log.live("events.*");
-    let mut reading = Reading::open(&source, &[]);
+    let mut reading = opened(&source, &[]);
     log.load("events.a", 2, 5..9);
     log.load("other", 1, 0..9);
     for _ in 0..10_000 {
@@ -63,7 +63,7 @@ fn new_topics_are_found_while_reading_and_numbered_behind_the_others() {
     // The numbers stay when the source is opened again.
     let recorded = reading.bindings();
     drop(reading);
-    assert_eq!(Reading::open(&source, &recorded).names(), expected);
+    assert_eq!(opened(&source, &recorded).names(), expected);
 }
 
 #[test]
@@ -74,15 +74,15 @@ fn what_a_power_cut_took_back_from_the_published_end_is_waited_for_and_then_read
     let before = fs::read(&published).unwrap();
     log.load("t", 1, 10..20);
     let source = log.live("t");
-    let mut first = Reading::open(&source, &[]);
+    let mut first = opened(&source, &[]);
     first.until(0, (1 << 20, None), |_, read| read.ids.len() == 20).unwrap();
     let recorded = first.bindings();
     drop(first);
     fs::write(&published, before).unwrap();
     // Bound and not checkpointed: replayed up to where it was bound.
-    let mut replay = Reading::open(&source, &[]);
+    let mut replay = opened(&source, &[]);
     assert!(replay.reader.read(0, 1 << 20, Some(20)).unwrap().is_none(), "a full block or nothing");
-    let mut on = Reading::open(&source, &recorded);
+    let mut on = opened(&source, &recorded);
     assert!(on.reader.read(0, 1 << 20, None).unwrap().is_none());
     log.load("t", 1, 20..21);
     let read = replay.until(0, (1 << 20, Some(20)), |r, _| r.reader.position(0).offset == 20).unwrap();
