@@ -1,8 +1,8 @@
 //! Follows the log: a thread that looks for new entries and puts a newer snapshot in place of the last.
 //!
 //! A look lists the entries from the newest known one on, one call that most often finds that one alone. Only when there
-//! is another, or it is not there any more (a log begun anew in the same place), the log is read. What is seen stays in place while the log cannot be read: an answer of an older commit is
-//! still an answer of one commit, and says of which.
+//! is another, or it is not there any more (a log begun anew in the same place), the log is read. What is seen stays in
+//! place while the log cannot be read: an answer of an older commit is still an answer of one commit, and says of which.
 
 use std::io::ErrorKind;
 use std::path::Path;
