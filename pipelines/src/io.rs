@@ -21,16 +21,11 @@ use tidemill_log::Store;
 use tidemill_operators::rows::{Columns, SessionRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
 use tidemill_operators::window::tumbling::WindowRow;
-use tidemill_tables::{TableSpec, web_analytics};
+use tidemill_tables::TableSpec;
 
 use crate::archive;
+use crate::pipeline::Pipeline;
 pub use source::{EventDecoder, EventSource};
-
-/// The pipeline's name in tokens, transactions and consumer groups.
-const PIPELINE: &str = "web_analytics";
-
-/// The tables that are published as topics: what other services act on.
-const PUBLISHED: [&str; 3] = ["sessions", "errors_by_version_by_minute", "revenue_by_minute"];
 
 /// A place that tables are written to.
 #[derive(Clone, Debug)]
@@ -41,25 +36,24 @@ pub enum SinkTarget {
     ClickHouse(Target),
     /// A set of tables beside the live ones, each named with a suffix; what a replay fills.
     Rebuilt(Target, String),
-    /// Topics named by a prefix and the table: sessions, errors and revenue.
+    /// Topics named by a prefix and the table, of the tables that the pipeline publishes.
     Kafka(KafkaConfig),
 }
 
 impl SinkTarget {
-    /// Whether it holds the table at all.
-    #[must_use]
-    pub fn takes(&self, table: &str) -> bool {
-        !matches!(self, SinkTarget::Kafka(_)) || PUBLISHED.contains(&table)
+    /// Whether it holds the table of this pipeline at all.
+    fn takes(&self, pipeline: &Pipeline, table: &str) -> bool {
+        !matches!(self, SinkTarget::Kafka(_)) || pipeline.publishes(table)
     }
 
-    fn writer(&self, spec: &TableSpec, order: RowOrder) -> Box<dyn TableWriter> {
+    fn writer(&self, pipeline: &'static str, spec: &TableSpec, order: RowOrder) -> Box<dyn TableWriter> {
         match self {
             SinkTarget::Lake(store) => Box::new(lake::writer(spec.clone(), Arc::clone(store), order)),
-            SinkTarget::ClickHouse(target) => Box::new(ClickHouseTable::new(target.clone(), spec.clone(), PIPELINE)),
+            SinkTarget::ClickHouse(target) => Box::new(ClickHouseTable::new(target.clone(), spec.clone(), pipeline)),
             SinkTarget::Rebuilt(target, suffix) => {
-                Box::new(ClickHouseTable::new(target.clone(), suffixed(spec, suffix), PIPELINE))
+                Box::new(ClickHouseTable::new(target.clone(), suffixed(spec, suffix), pipeline))
             }
-            SinkTarget::Kafka(config) => Box::new(KafkaTable::new(config.clone(), PIPELINE, spec.clone())),
+            SinkTarget::Kafka(config) => Box::new(KafkaTable::new(config.clone(), pipeline, spec.clone())),
         }
     }
 }
@@ -73,9 +67,10 @@ pub enum DeadLetters {
     Topic(KafkaConfig),
 }
 
-/// Sources and sinks of the analytics pipelines, by name.
+/// Sources and sinks of one pipeline, by name.
 #[derive(Clone)]
 pub struct AnalyticsIo {
+    pipeline: Pipeline,
     source: EventSource,
     targets: Vec<SinkTarget>,
     dead_letters: DeadLetters,
@@ -84,15 +79,15 @@ pub struct AnalyticsIo {
 impl AnalyticsIo {
     /// Reads `source`, writes every table to all `targets` that take it.
     #[must_use]
-    pub fn new(source: EventSource, targets: Vec<SinkTarget>, dead_letters: DeadLetters) -> Self {
-        AnalyticsIo { source, targets, dead_letters }
+    pub fn new(pipeline: Pipeline, source: EventSource, targets: Vec<SinkTarget>, dead_letters: DeadLetters) -> Self {
+        AnalyticsIo { pipeline, source, targets, dead_letters }
     }
 
     /// Reads nothing and writes nowhere: for plans.
     #[must_use]
-    pub fn nowhere() -> Self {
+    pub fn nowhere(pipeline: Pipeline) -> Self {
         let store = Arc::new(tidemill_log::testing::MemoryStore::default());
-        AnalyticsIo::new(EventSource::files(Default::default()), Vec::new(), DeadLetters::Files(store))
+        AnalyticsIo::new(pipeline, EventSource::files(Default::default()), Vec::new(), DeadLetters::Files(store))
     }
 
     /// The places that tables are written to.
@@ -110,7 +105,7 @@ impl AnalyticsIo {
     /// What cannot become an event, addresses masked.
     #[must_use]
     pub fn dead_letters(&self) -> TableSink<Rejected> {
-        dead_letters::sink(self.dead_letters.clone(), PIPELINE)
+        dead_letters::sink(self.dead_letters.clone(), self.pipeline.name())
     }
 
     /// A table of tumbling windows.
@@ -119,7 +114,7 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn windows<P: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<WindowRow<P>> {
-        let spec = spec(name);
+        let spec = self.spec(name);
         let schema = spec.stored_schema();
         let encode = move |batch: &Batch<WindowRow<P>>| match batch.as_slice() {
             Some(rows) => Ok(WindowRows::encode(rows, Arc::clone(&schema))?),
@@ -134,7 +129,7 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn sessions(&self, name: &str) -> TableSink<SessionChange> {
-        let spec = spec(name);
+        let spec = self.spec(name);
         let schema = spec.stored_schema();
         let encode = move |batch: &Batch<SessionChange>| match batch.as_slice() {
             Some(rows) => Ok(SessionRows::encode(rows, Arc::clone(&schema))?),
@@ -149,7 +144,7 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn archive(&self, name: &str) -> TableSink<Event> {
-        let spec = spec(name);
+        let spec = self.spec(name);
         let schema = spec.stored_schema();
         let encode = move |batch: &Batch<Event>| Ok(archive::encode(batch, Arc::clone(&schema))?);
         self.table(spec, RowOrder::AsGiven, encode)
@@ -158,15 +153,18 @@ impl AnalyticsIo {
     /// Sinks of the pipeline that no target takes: they need not run.
     #[must_use]
     pub fn unwanted(&self) -> Vec<String> {
-        let all = web_analytics::all().into_iter().map(|spec| spec.name);
-        all.filter(|table| !self.targets.iter().any(|target| target.takes(table))).collect()
+        let all = self.pipeline.specs().iter().map(|spec| spec.name.clone());
+        all.filter(|table| !self.targets.iter().any(|target| target.takes(&self.pipeline, table))).collect()
     }
 
     /// Rolls small files of the lake into large ones, where there is a lake.
     #[must_use]
     pub fn maintenance(&self) -> Option<Box<dyn Maintenance>> {
         self.targets.iter().find_map(|target| match target {
-            SinkTarget::Lake(store) => Some(Box::new(lake::Rolling::new(Arc::clone(store))) as Box<dyn Maintenance>),
+            SinkTarget::Lake(store) => {
+                let specs = self.pipeline.specs().to_vec();
+                Some(Box::new(lake::Rolling::new(Arc::clone(store), specs)) as Box<dyn Maintenance>)
+            }
             SinkTarget::ClickHouse(_) | SinkTarget::Rebuilt(..) | SinkTarget::Kafka(_) => None,
         })
     }
@@ -179,7 +177,7 @@ impl AnalyticsIo {
         let mut observers: Vec<Box<dyn CommitObserver>> = Vec::new();
         for target in &self.targets {
             if let SinkTarget::ClickHouse(target) = target {
-                observers.push(Box::new(ProgressWriter::new(target.clone(), PIPELINE)));
+                observers.push(Box::new(ProgressWriter::new(target.clone(), self.pipeline.name())));
             }
         }
         if let Some(config) = self.source.kafka() {
@@ -188,15 +186,23 @@ impl AnalyticsIo {
         Ok(observers)
     }
 
+    fn spec(&self, name: &str) -> TableSpec {
+        let found = self.pipeline.specs().iter().find(|spec| spec.name == name);
+        let pipeline = self.pipeline.name();
+        found.cloned().unwrap_or_else(|| panic!("pipeline {pipeline} writes table {name}, which it does not declare"))
+    }
+
     fn table<D: 'static>(
         &self,
         spec: TableSpec,
         order: RowOrder,
         encode: impl Fn(&Batch<D>) -> Result<RecordBatch, SinkError> + Send + Sync + 'static,
     ) -> TableSink<D> {
-        let targets: Vec<SinkTarget> = self.targets.iter().filter(|target| target.takes(&spec.name)).cloned().collect();
+        let pipeline = self.pipeline.name();
+        let takes = |target: &&SinkTarget| target.takes(&self.pipeline, &spec.name);
+        let targets: Vec<SinkTarget> = self.targets.iter().filter(takes).cloned().collect();
         let table = spec.name.clone();
-        let writer = move || tee::tee(targets.iter().map(|target| target.writer(&spec, order)).collect());
+        let writer = move || tee::tee(targets.iter().map(|target| target.writer(pipeline, &spec, order)).collect());
         TableSink { table, encode: Arc::new(encode), writer: Arc::new(writer) }
     }
 }
@@ -205,9 +211,4 @@ fn copied<D: Clone>(batch: &Batch<D>) -> Vec<D> {
     let mut rows = Vec::with_capacity(batch.len());
     batch.for_each(|row| rows.push(row.clone()));
     rows
-}
-
-fn spec(name: &str) -> TableSpec {
-    let found = web_analytics::all().into_iter().find(|spec| spec.name == name);
-    found.expect("the pipeline names a table of its schema")
 }

@@ -22,7 +22,9 @@ pub mod archive;
 pub mod cli;
 pub mod io;
 pub mod ops;
+pub mod pipeline;
 pub mod prelude;
 pub mod web_analytics;
 
 pub use cli::main;
+pub use pipeline::{Pipeline, built_in};

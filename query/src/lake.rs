@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
 use tidemill_log::{FOLDER, Location, with_causes};
-use tidemill_tables::{TableSpec, web_analytics};
+use tidemill_tables::TableSpec;
 
 use crate::error::QueryError;
 use crate::session::{self, Tables};
@@ -45,19 +45,19 @@ impl Answer {
 }
 
 impl Lake {
-    /// The analytics tables in a folder or a bucket, as the log beside them has them.
+    /// `tables` in a folder or a bucket, as the log beside them has them; one that has no files is empty.
     ///
     /// Reads no log yet; a place without one is reported by the first query.
     ///
     /// # Errors
     /// When the place does not exist or does not answer.
-    pub fn open(at: impl Into<Location>) -> Result<Self, QueryError> {
+    pub fn open(at: impl Into<Location>, tables: Vec<TableSpec>) -> Result<Self, QueryError> {
         let location = at.into();
         let place = location.to_string();
         let open = |error| QueryError::Open { place: place.clone(), reason: with_causes(&error) };
         let reading = location.open_for_reading().map_err(open)?;
         let source = LogSource::new(reading.store, FOLDER);
-        Ok(Self { place, tables: Tables::new(reading.objects, web_analytics::all()), source: Arc::new(source) })
+        Ok(Self { place, tables: Tables::new(reading.objects, tables), source: Arc::new(source) })
     }
 
     /// The tables `specs` whose files lie in `store`, visible as `source` says; `place` names them in errors.

@@ -28,6 +28,8 @@ use clap::{Parser, Subcommand};
 use tidemill_dataflow::runtime::{RunError, RunErrorKind};
 pub(crate) use tidemill_log::with_causes;
 
+use crate::pipeline::{Catalog, Pipeline};
+
 /// Exact, exactly-once stream processing for events and metrics.
 #[derive(Debug, Parser)]
 #[command(name = "tidemill", version, about, max_term_width = 100)]
@@ -113,10 +115,17 @@ impl From<RunError> for Failure {
     }
 }
 
-/// Runs the command line of this process.
+/// Runs the command line of this process over these pipelines; what a binary's `main` returns.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     tidemill::main(tidemill::built_in())
+/// }
+/// ```
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
     exit_on_panic();
+    let catalog = Catalog::new(pipelines);
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -124,15 +133,15 @@ pub fn main() -> ExitCode {
     lines::start(arguments.command.log_format());
     let done = match arguments.command {
         Command::Demo(arguments) => demo::demo(&arguments),
-        Command::Run(arguments) => run::run(arguments),
-        Command::Query(arguments) => query::query(&arguments),
-        Command::Serve(arguments) => serve::serve(arguments),
-        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Run(arguments) => run::run(arguments, &catalog),
+        Command::Query(arguments) => query::query(&arguments, &catalog),
+        Command::Serve(arguments) => serve::serve(arguments, &catalog),
+        Command::Explain(arguments) => explain::explain(&arguments, &catalog),
         Command::Collect(arguments) => collect::collect(arguments),
         Command::Generate(arguments) => generate::generate(arguments),
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
-        Command::Tables(arguments) => tables::tables(&arguments),
-        Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Tables(arguments) => tables::tables(&arguments, &catalog),
+        Command::Replay(arguments) => replay::replay(&arguments, &catalog),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     match done {

@@ -7,6 +7,7 @@ use tidemill_log::Location;
 use tidemill_query::{Format, Lake};
 
 use super::{Failure, with_causes};
+use crate::pipeline::Catalog;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Output {
@@ -27,8 +28,8 @@ pub(crate) struct QueryArguments {
     sql: String,
 }
 
-pub(crate) fn query(arguments: &QueryArguments) -> Result<(), Failure> {
-    let lake = Lake::open(&arguments.data).map_err(|error| Failure::failed(with_causes(&error)))?;
+pub(crate) fn query(arguments: &QueryArguments, catalog: &Catalog) -> Result<(), Failure> {
+    let lake = Lake::open(&arguments.data, catalog.tables()).map_err(|error| Failure::failed(with_causes(&error)))?;
     let answer = lake.sql(&arguments.sql).map_err(|error| Failure::failed(with_causes(&error)))?;
     let format = match arguments.format {
         Output::Table => Format::Table,

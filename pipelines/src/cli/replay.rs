@@ -21,23 +21,21 @@ use tidemill_clickhouse::{
     plan_exchange, suffixed,
 };
 use tidemill_connectors::parquet_source::ParquetSource;
-use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{RunError, RunOptions};
 use tidemill_dataflow::time::EventTime;
 use tidemill_kafka::{KafkaSource, Start};
 use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptions, LogState, Seal, Store, reader};
-use tidemill_tables::{TableSpec, web_analytics as tables};
+use tidemill_tables::TableSpec;
 
-use super::run::{Pipeline, clickhouse_target, drive, failure, open_store, topics, with_registry};
+use super::run::{clickhouse_target, drive, failure, open_store, topics, with_registry};
 use super::{Failure, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
-use crate::web_analytics::web_analytics;
+use crate::pipeline::{Catalog, Pipeline};
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
-    /// The pipeline.
-    #[arg(default_value = "web_analytics")]
-    pipeline: Pipeline,
+    /// The pipeline; the first of this binary unless it is named.
+    pipeline: Option<String>,
     /// What is read again: the topics of the live run, 'kafka://HOST:PORT?topics=events.*', or the raw events of its lake,
     /// s3://BUCKET/PREFIX or a folder.
     #[arg(long, value_name = "URL")]
@@ -72,8 +70,8 @@ impl ReplayArguments {
     }
 }
 
-pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
-    let Pipeline::WebAnalytics = arguments.pipeline;
+pub(crate) fn replay(arguments: &ReplayArguments, catalog: &Catalog) -> Result<(), Failure> {
+    let pipeline = catalog.find_or_first(arguments.pipeline.as_deref()).map_err(Failure::usage)?;
     let suffix = &arguments.into;
     if suffix.is_empty() || !suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return Err(Failure::usage(format!("--into {suffix}: give letters, digits and underscores, such as _rebuilt")));
@@ -93,10 +91,10 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
             "the tables rebuilt with {suffix} were put in the place of the live ones; name another suffix"
         )));
     }
-    let specs = tables::all();
+    let specs = pipeline.specs();
     let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
     apply_tables(&target, &rebuilt, Retention::default()).map_err(|error| of_clickhouse(&error))?;
-    rebuild(arguments, &live, &target, Arc::clone(&store))?;
+    rebuild(arguments, pipeline, &live, &target, Arc::clone(&store))?;
     say(&format!("rebuilt through epoch {floor} of the live run"))?;
 
     let now = read(&live_store, &arguments.state)?.and_then(|state| state.committed());
@@ -120,7 +118,7 @@ pub(crate) fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
         return not_compared();
     }
     equal?;
-    if arguments.swap { swap(&target, &specs, suffix, live_store, store, floor) } else { Ok(()) }
+    if arguments.swap { swap(&target, specs, suffix, live_store, store, floor) } else { Ok(()) }
 }
 
 fn of_clickhouse(error: &ClickHouseError) -> Failure {
@@ -142,6 +140,7 @@ fn say(line: &str) -> Result<(), Failure> {
 /// Runs the pipeline through what the live run had read at its last commit.
 fn rebuild(
     arguments: &ReplayArguments,
+    pipeline: &Pipeline,
     live: &LogState,
     target: &Target,
     store: Arc<dyn Store>,
@@ -153,11 +152,10 @@ fn rebuild(
         _ => "from=kafka to=rebuilt".to_owned(),
     };
     let targets = vec![SinkTarget::Rebuilt(target.clone(), arguments.into.clone())];
-    let io = AnalyticsIo::new(source, targets, DeadLetters::Files(Arc::clone(&store)));
+    let io = AnalyticsIo::new(pipeline.clone(), source, targets, DeadLetters::Files(Arc::clone(&store)));
     let options = RunOptions { workers: arguments.workers, settings, ..RunOptions::default() };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
-    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &io);
-    let ended = drive(pipeline, &options, (store, None), None, Vec::new(), Arc::default())?;
+    let ended = drive(pipeline.on(io), &options, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }

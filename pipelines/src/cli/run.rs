@@ -15,12 +15,11 @@ use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::Place;
-use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, Build, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
-use tidemill_log::{FOLDER, Location, LogError, LogState, Store, reader};
+use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
@@ -28,15 +27,15 @@ use super::progress::Progress;
 use super::replay::finish_exchange;
 use super::{Failure, lines, signals, with_causes};
 use crate::ops::Ops;
-use crate::web_analytics::web_analytics;
-pub(crate) use arguments::{Pipeline, RunArguments};
+use crate::pipeline::Catalog;
+pub(crate) use arguments::RunArguments;
 use job::{Job, resolve};
 pub(crate) use job::{clickhouse_target, kafka_credentials, topics, with_registry};
 pub(crate) use processes::free_addresses;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
-    place.open(true, false).map_err(|error| Failure::failed(with_causes(&error)))
+    place.open(true, Faults::None).map_err(|error| Failure::failed(with_causes(&error)))
 }
 
 /// Runs a pipeline, shows how far it is, and stops it when it is asked to by a signal.
@@ -58,20 +57,19 @@ pub(crate) fn drive(
     Ok(ended)
 }
 
-pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Failure> {
     let alone = arguments.process_index.is_none() && !processes::supervised();
     if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }
     let clock = Stopwatch::start();
     let place = processes::place(&arguments)?;
-    let job = resolve(arguments)?;
+    let job = resolve(arguments, catalog)?;
     if place.as_ref().is_some_and(|place| place.options.process > 0) {
         return follow(&job, place);
     }
     let io = &job.io;
-    let declared = io.clone();
-    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
+    let pipeline = job.pipeline.on(io.clone());
     let before = existing(&job)?;
     if let Some(state) = &before {
         if !job.options.exactly_once {
@@ -95,7 +93,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let observers = io.observers().map_err(Failure::failed)?;
-    let status = Arc::new(Status::new("web_analytics"));
+    let status = Arc::new(Status::new(job.pipeline.name()));
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
     let report =
         match drive(pipeline, &job.options, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
@@ -115,9 +113,8 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), Failure> {
 fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     let stop = StopHandle::default();
     processes::answer_supervisor(&stop)?;
-    let declared = job.io.clone();
-    let pipeline = move |flow: &Flow<'_>| web_analytics(flow, &declared);
-    let status = Arc::new(Status::new("web_analytics"));
+    let pipeline = job.pipeline.on(job.io.clone());
+    let status = Arc::new(Status::new(job.pipeline.name()));
     // On one machine the address is process 0's.
     let of_its_own = |address: SocketAddr| match processes::supervised() {
         true => SocketAddr::new(address.ip(), 0),
@@ -276,7 +273,7 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
         "events_per_second": rate,
         "cpu_seconds": usage.cpu_seconds,
         "peak_memory_bytes": usage.peak_memory_bytes,
-        "rows": rows(job.lake.as_ref())?,
+        "rows": rows(job)?,
     });
     let mut line = object.to_string();
     line.push('\n');
@@ -284,18 +281,19 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
 }
 
 /// Rows of every table of the lake as a query sees them; none where there is no lake.
-fn rows(lake: Option<&Location>) -> Result<BTreeMap<String, u64>, Failure> {
-    let Some(lake) = lake else { return Ok(BTreeMap::new()) };
-    let lake = Lake::open(lake.clone()).map_err(|error| Failure::failed(with_causes(&error)))?;
+fn rows(job: &Job) -> Result<BTreeMap<String, u64>, Failure> {
+    let Some(lake) = &job.lake else { return Ok(BTreeMap::new()) };
+    let lake = Lake::open(lake.clone(), job.pipeline.specs().to_vec())
+        .map_err(|error| Failure::failed(with_causes(&error)))?;
     let mut rows = BTreeMap::new();
-    for spec in tidemill_tables::web_analytics::all() {
+    for spec in job.pipeline.specs() {
         let counted = lake.sql(&format!("SELECT count(*) FROM {}", spec.name));
         let counted = counted.map_err(|error| Failure::failed(with_causes(&error)))?;
         let n = counted
             .batches
             .iter()
             .find_map(|batch| batch.column(0).as_primitive_opt::<Int64Type>()?.values().first().copied());
-        rows.insert(spec.name, n.unwrap_or(0).cast_unsigned());
+        rows.insert(spec.name.clone(), n.unwrap_or(0).cast_unsigned());
     }
     Ok(rows)
 }

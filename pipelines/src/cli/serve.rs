@@ -10,6 +10,7 @@ use tidemill_log::Location;
 use tidemill_query::api::{Server, ServerOptions};
 
 use super::{Failure, signals, units, with_causes};
+use crate::pipeline::Catalog;
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -40,7 +41,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| "a number from 1 to 1048576".to_owned())
 }
 
-pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
+pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), Failure> {
     if arguments.status.as_ref().is_some_and(|status| !status.starts_with("http://")) {
         return Err(Failure::usage("--status takes http://HOST:PORT, what the pipeline was given as --ops"));
     }
@@ -57,6 +58,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
         timeout: arguments.timeout,
         most_rows: arguments.rows,
         most_in_flight: arguments.requests,
+        tables: catalog.tables(),
         ..ServerOptions::new(arguments.data)
     };
     let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;

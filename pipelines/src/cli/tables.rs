@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use tidemill_clickhouse::{Retention, apply, diff};
+use tidemill_clickhouse::{Retention, apply_tables, diff_tables};
+use tidemill_tables::TableSpec;
 
 use super::run::clickhouse_target;
 use super::{Failure, with_causes};
+use crate::pipeline::Catalog;
 
 #[derive(Debug, Args)]
 pub(crate) struct TablesArguments {
@@ -18,6 +20,8 @@ pub(crate) struct TablesArguments {
 enum TablesCommand {
     /// Create what is missing; what is there and differs is reported, not changed.
     Apply {
+        /// The pipeline whose tables they are; all pipelines unless it is named.
+        pipeline: Option<String>,
         /// The database: clickhouse://HOST:PORT/DB.
         #[arg(long, value_name = "URL")]
         to: String,
@@ -30,28 +34,41 @@ enum TablesCommand {
     },
     /// Say how the database differs from what the sinks need, with the statements that mend it. Exit code 3 if it does.
     Diff {
+        /// The pipeline whose tables they are; all pipelines unless it is named.
+        pipeline: Option<String>,
         /// The database: clickhouse://HOST:PORT/DB.
         #[arg(long, value_name = "URL")]
         to: String,
     },
 }
 
-pub(crate) fn tables(arguments: &TablesArguments) -> Result<(), Failure> {
+pub(crate) fn tables(arguments: &TablesArguments, catalog: &Catalog) -> Result<(), Failure> {
     match &arguments.command {
-        TablesCommand::Apply { to, raw_days, rollup_days } => {
+        TablesCommand::Apply { pipeline, to, raw_days, rollup_days } => {
+            let specs = specs(catalog, pipeline.as_deref())?;
             let target = clickhouse_target(to)?;
             let retention = Retention { raw_days: *raw_days, rollup_days: *rollup_days };
-            let changes = apply(&target, retention).map_err(|error| Failure::failed(with_causes(&error)))?;
+            let changes =
+                apply_tables(&target, &specs, retention).map_err(|error| Failure::failed(with_causes(&error)))?;
             print(changes.iter().map(ToString::to_string), "nothing to do: everything is there")
         }
-        TablesCommand::Diff { to } => {
-            let differences = diff(&clickhouse_target(to)?).map_err(|error| Failure::failed(with_causes(&error)))?;
+        TablesCommand::Diff { pipeline, to } => {
+            let specs = specs(catalog, pipeline.as_deref())?;
+            let differences =
+                diff_tables(&clickhouse_target(to)?, &specs).map_err(|error| Failure::failed(with_causes(&error)))?;
             print(differences.iter().map(ToString::to_string), "no difference")?;
             match differences.len() {
                 0 => Ok(()),
                 n => Err(Failure::refused(format!("{n} differences; run what is said above, or name a new database"))),
             }
         }
+    }
+}
+
+fn specs(catalog: &Catalog, pipeline: Option<&str>) -> Result<Vec<TableSpec>, Failure> {
+    match pipeline {
+        None => Ok(catalog.tables()),
+        named => Ok(catalog.find(named).map_err(Failure::usage)?.specs().to_vec()),
     }
 }
 

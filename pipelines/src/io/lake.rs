@@ -7,7 +7,7 @@ use tidemill_connectors::lake::{self, LakeTable, RowOrder, plan_rolls};
 use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_log::Store;
-use tidemill_tables::{TableSpec, web_analytics};
+use tidemill_tables::TableSpec;
 
 /// How many epochs are rolled into final files at once.
 const ROLLED_EPOCHS: u64 = 60;
@@ -31,11 +31,12 @@ impl TableWriter for LakeWriter {
 /// Rolls small files into large ones, table after table.
 pub(super) struct Rolling {
     store: Arc<dyn Store>,
+    specs: Vec<TableSpec>,
 }
 
 impl Rolling {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Rolling { store }
+    pub(super) fn new(store: Arc<dyn Store>, specs: Vec<TableSpec>) -> Self {
+        Rolling { store, specs }
     }
 }
 
@@ -46,7 +47,7 @@ impl Maintenance for Rolling {
 
     fn next(&mut self, state: &LogState) -> Option<MaintenanceJob> {
         let committed = state.committed()?;
-        for spec in web_analytics::all() {
+        for spec in &self.specs {
             let Some(files) = state.tables().get(&spec.name) else { continue };
             let visible: Vec<DataFile> = files
                 .iter()
@@ -54,6 +55,7 @@ impl Maintenance for Rolling {
                 .collect();
             if let Some(due) = plan_rolls(&visible, committed, ROLLED_EPOCHS).into_iter().next() {
                 let store = Arc::clone(&self.store);
+                let spec = spec.clone();
                 return Some(Box::new(move || Ok(lake::roll(&spec, &*store, &due)?)));
             }
         }

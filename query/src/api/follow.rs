@@ -16,7 +16,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore};
 use tidemill_log::{FOLDER, Location, LogError, Store, reader, with_causes};
-use tidemill_tables::web_analytics;
+use tidemill_tables::{TableSpec, web_analytics};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -85,6 +85,7 @@ struct Opened {
 /// One who follows a log.
 pub(super) struct Follower {
     place: Location,
+    specs: Vec<TableSpec>,
     memory: usize,
     runtime: Handle,
     shared: Arc<Followed>,
@@ -95,14 +96,24 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows the log at `place`; object stores are asked on `runtime`.
+    /// Follows the log at `place`, whose tables are `specs` and those that have answers of their own; object stores are
+    /// asked on `runtime`.
     ///
     /// A folder may not exist yet. Anything else that cannot be opened is refused here.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the place.
-    pub(super) fn new(place: Location, memory: usize, runtime: Handle, shared: Arc<Followed>) -> Result<Self, String> {
-        let mut follower = Self { place, memory, runtime, shared, opened: None, last: None, quiet: 0 };
+    pub(super) fn new(
+        place: Location,
+        mut specs: Vec<TableSpec>,
+        memory: usize,
+        runtime: Handle,
+        shared: Arc<Followed>,
+    ) -> Result<Self, String> {
+        let known = |spec: &TableSpec| specs.iter().any(|other| other.name == spec.name);
+        let missing: Vec<TableSpec> = web_analytics::all().into_iter().filter(|spec| !known(spec)).collect();
+        specs.extend(missing);
+        let mut follower = Self { place, specs, memory, runtime, shared, opened: None, last: None, quiet: 0 };
         follower.open()?;
         Ok(follower)
     }
@@ -135,7 +146,7 @@ impl Follower {
             return Ok(());
         }
         let side = self.place.open_for_reading().map_err(|error| with_causes(&error))?;
-        let tables = tables(&side.objects, self.memory)?;
+        let tables = tables(&side.objects, &self.specs, self.memory)?;
         self.opened = Some(Opened { store: side.store, objects: side.objects, tables, instance: None });
         Ok(())
     }
@@ -166,7 +177,7 @@ impl Follower {
         };
         if vanished || (opened.instance.is_some() && opened.instance != instance) {
             info!("the log of {} was begun anew", self.place);
-            opened.tables = tables(&opened.objects, self.memory)?;
+            opened.tables = tables(&opened.objects, &self.specs, self.memory)?;
         }
         let (initialized, tables) = (instance.is_some(), opened.tables.clone());
         opened.instance = instance;
@@ -179,7 +190,7 @@ impl Follower {
     /// Nothing is there, so nothing is visible.
     fn nothing_yet(&self) -> Result<bool, String> {
         let nowhere: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let tables = tables(&nowhere, self.memory)?;
+        let tables = tables(&nowhere, &self.specs, self.memory)?;
         self.show(&tables, Visible::default(), None).map_err(|error| with_causes(&error))
     }
 
@@ -215,9 +226,9 @@ fn exists(folder: &Path) -> Result<bool, String> {
     }
 }
 
-fn tables(objects: &Arc<dyn ObjectStore>, memory: usize) -> Result<Tables, String> {
+fn tables(objects: &Arc<dyn ObjectStore>, specs: &[TableSpec], memory: usize) -> Result<Tables, String> {
     let half = memory / 2;
-    Tables::cached(Arc::clone(objects), web_analytics::all(), half, half).map_err(|error| with_causes(&error))
+    Tables::cached(Arc::clone(objects), specs.to_vec(), half, half).map_err(|error| with_causes(&error))
 }
 
 /// The newest entry of the log, looked for from `last` on.

@@ -32,6 +32,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidemill_log::Location;
+use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -65,6 +66,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 pub struct ServerOptions {
     /// Where the tables are. A folder may not exist yet: it is waited for, and answers are empty until then.
     pub place: Location,
+    /// The tables that SQL may ask beside those of `web_analytics`.
+    pub tables: Vec<TableSpec>,
     /// The operations address of the running pipeline, `http://HOST:PORT`, whose status is passed on.
     pub status: Option<String>,
     /// Bytes of memory for queries: half for rows that are kept between them, half for running them.
@@ -85,6 +88,7 @@ impl ServerOptions {
     pub fn new(place: Location) -> Self {
         Self {
             place,
+            tables: Vec::new(),
             status: None,
             memory: 512 << 20,
             most_in_flight: 64,
@@ -136,8 +140,14 @@ impl Server {
             telemetry: Telemetry::new(),
         });
         let place = options.place.clone();
-        let follower = Follower::new(place, options.memory, queries.handle().clone(), Arc::clone(&followed))
-            .map_err(|reason| QueryError::Open { place: options.place.to_string(), reason })?;
+        let follower = Follower::new(
+            place,
+            options.tables.clone(),
+            options.memory,
+            queries.handle().clone(),
+            Arc::clone(&followed),
+        )
+        .map_err(|reason| QueryError::Open { place: options.place.to_string(), reason })?;
         let (stop_follower, stopped) = mpsc::channel();
         let (ready, looked) = mpsc::sync_channel(1);
         let follower = thread("log-follower", move || follower.run(&stopped, &ready))?;

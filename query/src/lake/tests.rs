@@ -12,9 +12,9 @@ use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use tidemill_log::testing::{MemoryStore, seal};
 use tidemill_log::{
-    Binding, Commit, DataFile, Entry, Log, LogOptions, PartitionBinding, PartitionStatus, Store, TableChange,
+    Binding, Commit, DataFile, Entry, Faults, Log, LogOptions, PartitionBinding, PartitionStatus, Store, TableChange,
 };
-use tidemill_tables::hash_lists;
+use tidemill_tables::{hash_lists, web_analytics};
 
 use super::*;
 use crate::format::Format;
@@ -311,9 +311,9 @@ fn tables_in_a_bucket_are_read_as_those_in_a_folder() {
     let local = filled();
     let random = RandomState::new().build_hasher().finish();
     let location: Location = format!("s3://tidemill/query-tests/{random:016x}").parse().unwrap();
-    let store = location.open(true, false).unwrap();
+    let store = location.open(true, Faults::None).unwrap();
     let sql = "SELECT page, views FROM page_views_by_minute ORDER BY page, views";
-    let none = Lake::open(&location).unwrap().sql(sql).unwrap_err().chain();
+    let none = Lake::open(&location, web_analytics::all()).unwrap().sql(sql).unwrap_err().chain();
     assert!(none.starts_with(&format!("cannot read the tables of {location}: there is no pipeline at")), "{none}");
 
     let mut log = sealed(&store);
@@ -327,7 +327,7 @@ fn tables_in_a_bucket_are_read_as_those_in_a_folder() {
     });
     let commit = Commit { epoch: 1, watermark: Some(MINUTE), tables: tables.collect(), ..Commit::default() };
     log.append(Entry::Commit(commit)).unwrap();
-    let lake = Lake::open(&location).unwrap();
+    let lake = Lake::open(&location, web_analytics::all()).unwrap();
     for asked in [sql, "SELECT count(*) FROM raw_events", "SELECT * FROM sessions ORDER BY user_id"] {
         let (from_bucket, from_folder) = (lake.sql(asked).unwrap(), local.sql(asked).unwrap());
         assert_eq!(from_bucket.batches, from_folder.batches, "{asked}");

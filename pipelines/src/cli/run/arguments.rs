@@ -9,14 +9,6 @@ use clap::{Args, ValueEnum};
 use crate::cli::lines::LogFormat;
 use crate::cli::units;
 
-/// The pipelines that this command knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pipeline {
-    /// Page views, sessions, errors and revenue of a web site.
-    #[value(name = "web_analytics")]
-    WebAnalytics,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {
     On,
@@ -31,8 +23,8 @@ pub(super) enum InputFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
-    /// The pipeline.
-    pub(super) pipeline: Pipeline,
+    /// The pipeline; needed where there are several.
+    pub(super) pipeline: Option<String>,
     /// Event files, plain, .gz or .zst, in any order.
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "from", conflicts_with = "from")]
     pub(super) input: Vec<PathBuf>,
@@ -89,6 +81,10 @@ pub(crate) struct RunArguments {
     /// Memory for what is read and not yet committed, for example 256MiB.
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = units::bytes)]
     pub(super) memory_budget: u64,
+    /// Epochs whose cuts are recorded for `replay --bindings`, beyond what recovery needs: a month of one-second epochs.
+    /// Each takes some 100 bytes for every partition that moved in it. 0 records none.
+    #[arg(long, value_name = "EPOCHS", default_value_t = tidemill_log::KEPT_BINDINGS)]
+    pub(super) keep_bindings: u64,
     /// Leave a sink out; fixed when the folder is begun. May be given several times.
     #[arg(long, value_name = "ID")]
     pub(super) disable_sink: Vec<String>,

@@ -14,15 +14,17 @@ use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
-use super::arguments::{InputFormat, Pipeline, RunArguments, Switch};
+use super::arguments::{InputFormat, RunArguments, Switch};
 use crate::cli::{Failure, avro, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
+use crate::pipeline::{Catalog, Pipeline};
 
 /// The topic of dead letters beside topics that are read, where no prefix is given.
 const DEAD_LETTER_PREFIX: &str = "tidemill.";
 
 /// A run, ready to start.
 pub(super) struct Job {
+    pub(super) pipeline: Pipeline,
     pub(super) options: RunOptions,
     pub(super) io: AnalyticsIo,
     /// Log and state; the lake's files where there is a lake.
@@ -46,8 +48,8 @@ struct Places {
     kafka: Vec<KafkaConfig>,
 }
 
-pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
-    let Pipeline::WebAnalytics = arguments.pipeline;
+pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job, Failure> {
+    let pipeline = catalog.find(arguments.pipeline.as_deref()).map_err(Failure::usage)?.clone();
     let faults = std::env::var("TIDEMILL_FAULTS").unwrap_or_default();
     let faults = Faults::parse(&faults).map_err(|problem| Failure::usage(format!("TIDEMILL_FAULTS: {problem}")))?;
     if arguments.drain && arguments.from.is_some() && !arguments.until_end {
@@ -60,7 +62,7 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
         return Err(Failure::usage("--exactly-once off is for a folder only: leave out --to, or the option"));
     }
     let open = |place: &Location| {
-        place.open(exactly_once, faults.forget_unsynced).map_err(|error| Failure::failed(with_causes(&error)))
+        place.open(exactly_once, faults.of_the_store()).map_err(|error| Failure::failed(with_causes(&error)))
     };
     let state = open(&places.state)?;
     let (store, mut targets): (Arc<dyn Store>, _) = match &places.lake {
@@ -78,7 +80,7 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
     targets.extend(places.clickhouse.into_iter().map(SinkTarget::ClickHouse));
     targets.extend(places.kafka.into_iter().map(SinkTarget::Kafka));
     let (source, dead_letters) = source(&arguments, dead_prefix, &store)?;
-    let io = AnalyticsIo::new(source, targets, dead_letters);
+    let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters);
     let mut disabled_sinks: BTreeSet<String> = arguments.disable_sink.into_iter().collect();
     disabled_sinks.extend(io.unwanted());
     let options = RunOptions {
@@ -90,13 +92,14 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
         disabled_sinks,
         exactly_once,
         drain: arguments.drain,
+        keep_bindings: arguments.keep_bindings,
         settings,
         faults,
     };
     let place = places.state.to_string();
     let files = arguments.from.is_none();
     let (json, ops) = (arguments.json, arguments.ops);
-    Ok(Job { options, io, store, lake: places.lake, place, files, json, ops })
+    Ok(Job { pipeline, options, io, store, lake: places.lake, place, files, json, ops })
 }
 
 /// Kinds and names, without hosts: a server may move, but the tables of one state are not those of another.
