@@ -24,23 +24,36 @@ EVENTS ?= 1000000
 SECONDS_DOWN ?= 60
 # Passed on by `make latency`: --rate N, --seconds N, --backlog N, --workers N, --epoch-every TIME.
 LATENCY ?=
-# Passed on by `make demo-live`: --for TIME, --rate N, --workers N, --processes M, --dir DIR.
+# Passed on by `make demo`: --for TIME, --rate N, --workers N, --processes M, --dir DIR.
 ARGS ?=
-# Passed on by `make bench`: --events N, --rounds N, --seed N, --keep.
+# Passed on by `make bench`: --events N, --rounds N, --seed N, --keep; by `make bench-live`: --seconds N, --connections N,
+# --batch N, --workers N, --epoch-every TIME, --rate N.
 BENCH ?=
+# Minutes of traffic on the pictures of `make screenshots`.
+MINUTES ?= 8
 
-.PHONY: help test venv lint fmt docs checks demo demo-files demo-live bench bench-kafka bench-rules chaos-files chaos-live chaos-services kafka-million latency outages services services-stop services-wipe
+# Where cargo builds, and all that is built for speed: one set, so that features are the same for everybody.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := cargo build --release --locked --workspace --bins
+# The command as it is built for the tests.
+UNDER_TEST := $(TARGET)/debug/tidemill-under-test
+BROWSER := $(PYTHON) tests/browser/check.py $(UNDER_TEST) --python $(VENV)/bin/python
+
+.PHONY: help test venv browser browser-tools screenshots lint fmt docs checks demo demo-files
+.PHONY: bench bench-kafka bench-live bench-rules chaos-files chaos-live chaos-services kafka-million latency outages
+.PHONY: services services-stop services-wipe
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Lints before tests: they fail sooner. Documentation and clippy share their build, tests have their own.
-test: venv lint docs ## Install what the tests need, lint, build the docs and run every test, on real services that end with it.
+test: venv browser-tools lint docs ## Install what the tests need, lint, build the docs and run every test, on real services that end with it.
 	cargo test --workspace --locked --no-run
 	trap '$(SERVICES) stop --dir $(TEST_SERVICES)' EXIT; \
 		$(SERVICES) start --dir $(TEST_SERVICES); \
 		eval "$$($(SERVICES) env --dir $(TEST_SERVICES))"; \
 		cargo test --workspace --locked
+	$(BROWSER)
 
 venv: $(ORACLE) ## Install the independent engine of the oracle tests under .cache/.
 
@@ -48,6 +61,18 @@ $(ORACLE): tests/oracle/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
+
+browser-tools: ## Install what the browser tests need: Chromium and Node where they are missing, playwright-core under .cache/.
+	$(PYTHON) tests/browser/install.py
+
+browser: venv browser-tools ## Test the dashboard in Chromium, on a fixed log and live.
+	cargo test --workspace --locked --no-run
+	$(BROWSER)
+
+screenshots: venv browser-tools ## Take the pictures in docs/screenshots anew, after MINUTES of the demo; look at them.
+	$(RELEASE)
+	$(PYTHON) tests/browser/check.py $(TARGET)/release/tidemill --python $(VENV)/bin/python \
+		--screenshots docs/screenshots --minutes $(MINUTES)
 
 lint: checks ## Check formatting, lints and the rules of the repository.
 	cargo fmt --all --check
@@ -62,24 +87,26 @@ fmt: ## Format all code.
 docs: ## Build the documentation; warnings are errors.
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-demo: demo-files ## The demo over files.
-
-demo-live: ## Show collector, log, pipeline, query API and dashboard with made-up visitors (ARGS="--for 30s").
-	cargo build --release --locked --package tidemill --bin tidemill
-	target/release/tidemill demo $(ARGS)
+demo: ## Collector, log, pipeline, query API and dashboard with made-up visitors, at the printed address (ARGS="--for 30s").
+	$(RELEASE)
+	$(TARGET)/release/tidemill demo $(ARGS)
 
 demo-files: ## Generate a million events, kill the job in the middle, resume, and check that nothing was lost.
-	cargo build --release --locked --package tidemill --bin tidemill
-	$(PYTHON) tests/demo/demo.py target/release/tidemill
+	$(RELEASE)
+	$(PYTHON) tests/demo/demo.py $(TARGET)/release/tidemill
 
 bench: ## Measure workload S beside a hand-written loop, rounds interleaved (BENCH="--events N --rounds N").
-	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench
-	target/release/bench $(BENCH)
+	$(RELEASE)
+	$(TARGET)/release/bench $(BENCH)
 
 bench-kafka: ## Measure Kafka to ClickHouse beside a bare consumer, on the services that run or are started (BENCH="--rounds N").
-	cargo build --release --locked --package tidemill --bin tidemill --package tidemill-benches --bin bench --bin bench-kafka
+	$(RELEASE)
 	$(PYTHON) tests/services/services.py start kafka clickhouse
-	eval "$$($(PYTHON) tests/services/services.py env)" && target/release/bench-kafka $(BENCH)
+	eval "$$($(PYTHON) tests/services/services.py env)" && $(TARGET)/release/bench-kafka $(BENCH)
+
+bench-live: ## Measure collector to query API: the rate beside that of files, and how fresh tables are at half of it (BENCH="--seconds N").
+	$(RELEASE)
+	$(TARGET)/release/bench-live $(BENCH)
 
 bench-rules: ## Measure the hot rules one by one.
 	cargo bench --locked --package tidemill-benches --bench rules
@@ -99,12 +126,12 @@ kafka-million: venv ## A million events through Kafka into ClickHouse, S3 and to
 		streams::every_place_equals_the_oracle_for_seed_1 -- --nocapture
 
 latency: ## Measure the time from sending an event to seeing it in ClickHouse, at half of full load (LATENCY="--seconds N").
-	cargo build --release --locked --package tidemill-tests --bins
-	target/release/latency $(LATENCY)
+	$(RELEASE)
+	$(TARGET)/release/latency $(LATENCY)
 
 outages: ## Take Kafka, ClickHouse and S3 away for SECONDS_DOWN each, under load; nothing may be lost.
-	cargo build --release --locked --package tidemill-tests --bins
-	target/release/outages --seconds $(SECONDS_DOWN)
+	$(RELEASE)
+	$(TARGET)/release/outages --seconds $(SECONDS_DOWN)
 
 services: ## Start Kafka, ClickHouse, a schema registry, S3 and toxiproxy on this machine.
 	$(SERVICES) start

@@ -1,34 +1,25 @@
-// Debian's Chromium under playwright-core, which is installed under .cache/ on first use (it brings no browser along).
+// Debian's Chromium under playwright-core, which brings no browser along; install.py puts both on the machine.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
 
-const VERSION = "1.65.1";
-const FOLDER = fileURLToPath(new URL("../../.cache/browser/", import.meta.url));
-const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const require = createRequire(new URL("../../.cache/browser/package.json", import.meta.url));
+const NAMES = ["chromium", "chromium-browser", "google-chrome"];
 const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
 ];
 
-function playwright() {
-  const package_ = `${FOLDER}node_modules/playwright-core/package.json`;
-  const require = createRequire(package_);
-  if (!existsSync(package_) || require(package_).version !== VERSION) {
-    mkdirSync(FOLDER, { recursive: true });
-    execFileSync("npm", ["install", "--prefix", FOLDER, "--no-save", "--no-audit", "--no-fund", `playwright-core@${VERSION}`], {
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-  }
-  return require("playwright-core");
+function found(name) {
+  const path = execFileSync("sh", ["-c", 'command -v "$0" || true', name], { encoding: "utf8" }).trim();
+  return path === "" ? [] : [path];
 }
 
 /** Starts the browser; CHROMIUM names another binary. */
 export async function launch() {
-  const executablePath = process.env.CHROMIUM ?? PLACES.find((place) => existsSync(place));
-  if (executablePath === undefined) {
+  const executablePath = process.env.CHROMIUM ?? NAMES.flatMap(found)[0];
+  if (executablePath === undefined || !existsSync(executablePath)) {
     throw new Error("no Chromium on this machine: apt-get install chromium, or name one in CHROMIUM");
   }
-  return playwright().chromium.launch({ executablePath, args: FLAGS });
+  return require("playwright-core").chromium.launch({ executablePath, args: FLAGS });
 }

@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""What the dashboard must show for input files, from the independent engine of tests/oracle (run with its Python).
+"""What the dashboard must show for an embedded log, from the independent engine of tests/oracle (run with its Python).
 
-    expect.py FILE... [--format ndjson|combined] [--tenant T] [--unverified ROWS.ndjson] > EXPECT.json
+    expect.py LOG --kept ROWS.ndjson [--tenant T] > EXPECT.json
 
 The shape is that of numbers.mjs. All data is one range; users are distinct over all of it, not summed over minutes.
+Of contradicting events under one id the first one read counts; where they are in different partitions that may be either,
+so ROWS names what the run kept: event_id, user_id, timestamp in milliseconds. Nothing may be older than the dedup horizon.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "oracle"))
 
+import embedded_log
 from oracle import Oracle
 from tables import QUERIES
 
@@ -58,16 +62,33 @@ def expectation(oracle, tenant):
     }
 
 
+def identity(event):
+    return (event.get("event_id"), event.get("user_id"), event.get("timestamp"))
+
+
+def as_read(log, kept):
+    """The log's lines in an order in which a run that kept these events may have read them."""
+    first, then = [], []
+    for line in embedded_log.values(log):
+        try:
+            was_kept = identity(json.loads(line)) in kept
+        except (ValueError, AttributeError, TypeError):
+            was_kept = False
+        (first if was_kept else then).append(line)
+    return first + then
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("files", nargs="+")
-    options.add_argument("--format", choices=["ndjson", "combined"], default="ndjson")
+    options.add_argument("log")
+    options.add_argument("--kept", type=Path, required=True)
     options.add_argument("--tenant", default="default")
-    options.add_argument("--unverified", type=Path)
     chosen = options.parse_args()
-    lines = chosen.unverified.read_text().splitlines() if chosen.unverified else []
-    oracle = Oracle(chosen.files, chosen.format, unverified=[json.loads(line) for line in lines])
-    json.dump(expectation(oracle, chosen.tenant), sys.stdout, indent=2)
+    kept = {identity(json.loads(row)) for row in chosen.kept.read_text().splitlines()}
+    with tempfile.NamedTemporaryFile(suffix=".ndjson") as lines:
+        lines.writelines(line + b"\n" for line in as_read(chosen.log, kept))
+        lines.flush()
+        json.dump(expectation(Oracle([lines.name]), chosen.tenant), sys.stdout, indent=2)
 
 
 if __name__ == "__main__":
