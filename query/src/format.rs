@@ -9,7 +9,7 @@ mod cell;
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::lake::Answer;
@@ -122,6 +122,11 @@ fn ndjson(schema: &SchemaRef, batches: &[RecordBatch], out: &mut impl Write) -> 
     out.flush()
 }
 
+/// Appends one value as JSON.
+pub(crate) fn write_value_as_json(column: &dyn Array, row: usize, out: &mut String) -> io::Result<()> {
+    cell::write_json(column, row, out).map(drop)
+}
+
 /// Appends the rows of an answer to `out` as a JSON list of lists.
 pub(crate) fn write_rows_as_json(answer: &Answer, out: &mut String) -> io::Result<()> {
     let mut before = '[';
@@ -175,7 +180,7 @@ fn table(schema: &SchemaRef, batches: &[RecordBatch], out: &mut impl Write) -> i
 }
 
 /// The text of a cell on one line.
-fn table_cell(column: &dyn arrow::array::Array, row: usize, text: &mut String) -> io::Result<()> {
+fn table_cell(column: &dyn Array, row: usize, text: &mut String) -> io::Result<()> {
     text.clear();
     cell::write(column, row, text)?;
     if text.chars().any(char::is_control) {

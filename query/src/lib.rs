@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod dashboard;
+pub mod diff;
 mod error;
 mod file_table;
 #[cfg(test)]

@@ -65,6 +65,14 @@ impl Tables {
         Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: Some(cache) })
     }
 
+    /// Tables for sorting them as a whole: at most `running` bytes are used before temporary files are.
+    pub(crate) fn spilling(store: Arc<dyn ObjectStore>, specs: Vec<TableSpec>, running: usize) -> Result<Self> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(running)))
+            .with_max_temp_directory_size(u64::MAX);
+        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: None })
+    }
+
     /// Where the files are.
     pub(crate) fn store(&self) -> &dyn ObjectStore {
         &*self.store
