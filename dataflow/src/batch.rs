@@ -126,6 +126,15 @@ impl<D> Batch<D> {
         }
     }
 
+    /// The record at a row number of the block, whether it counts or not.
+    ///
+    /// # Panics
+    /// If the block has no such row: row numbers come from [`for_each_row`](Batch::for_each_row).
+    #[must_use]
+    pub fn row(&self, row: u32) -> &D {
+        &self.rows[row as usize]
+    }
+
     /// All records of the block if all of them count: then they can be looked at as a slice.
     #[must_use]
     pub fn as_slice(&self) -> Option<&[D]> {

@@ -15,7 +15,7 @@ use crate::bind::{EpochCut, PartitionCut};
 use crate::cut::{Candidate, SLIVER, next_shares};
 use crate::queue::BlockQueue;
 use crate::shared::Shared;
-use crate::source::{BlockReader, PartitionInfo, SourceError};
+use crate::source::{BlockReader, PartitionInfo, Position, SourceError};
 use crate::time::{Epoch, EventTime, Watermark};
 
 /// The size that blocks are cut to: small enough to stay in a core's cache while it is decoded.
@@ -39,6 +39,9 @@ pub(crate) struct ReaderConfig {
 
 /// How long the source is waited for before it is asked whether the run goes on at all.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How often a source that never ends is asked what waits in it, whether or not any of that is read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 struct Partition {
     info: PartitionInfo,
@@ -150,7 +153,7 @@ impl Reader {
     fn read_bounded(&mut self, mut epoch: Epoch) -> Result<(), Halt> {
         loop {
             epoch += 1;
-            self.wait_for_room(epoch)?;
+            self.wait_for_room(epoch, |_| Ok(()))?;
             let stopping = self.shared.stopping();
             let mut cut = EpochCut::new(epoch);
             if !stopping {
@@ -170,23 +173,37 @@ impl Reader {
         }
     }
 
-    /// INV-8: an epoch is begun only when it fits beside what is not committed yet.
-    fn wait_for_room(&mut self, epoch: Epoch) -> Result<(), Halt> {
-        let (config, in_flight) = (self.config, &mut self.in_flight);
-        let (shared, mut waits) = (Arc::clone(&self.shared), false);
-        let room = |committed: Epoch| {
-            in_flight.retain(|(old, _)| *old > committed);
-            let bytes: u64 = in_flight.iter().map(|(_, bytes)| bytes).sum();
-            let fits = (bytes + config.epoch_bytes).saturating_mul(MEMORY_PER_BYTE) <= config.memory_budget;
-            let few = epoch.saturating_sub(committed) <= config.max_epochs_in_flight;
-            let ready = few && (fits || in_flight.is_empty());
-            if ready == waits {
-                waits = !ready;
-                shared.status.waits(waits.then_some(epoch));
+    /// INV-8: an epoch is begun only when it fits beside what is not committed yet. Does `meanwhile` now and then as long as
+    /// it does not.
+    fn wait_for_room(
+        &mut self,
+        epoch: Epoch,
+        mut meanwhile: impl FnMut(&mut Reader) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let (config, shared, mut waits) = (self.config, Arc::clone(&self.shared), false);
+        loop {
+            let in_flight = &mut self.in_flight;
+            let room = |committed: Epoch| {
+                in_flight.retain(|(old, _)| *old > committed);
+                let bytes: u64 = in_flight.iter().map(|(_, bytes)| bytes).sum();
+                let fits = (bytes + config.epoch_bytes).saturating_mul(MEMORY_PER_BYTE) <= config.memory_budget;
+                let few = epoch.saturating_sub(committed) <= config.max_epochs_in_flight;
+                let ready = few && (fits || in_flight.is_empty());
+                if ready == waits {
+                    waits = !ready;
+                    shared.status.waits(waits.then_some(epoch));
+                }
+                ready
+            };
+            let ready = shared.wait_committed(LOOK_EVERY, room);
+            if shared.failed() {
+                return Err(Halt::Abandoned);
             }
-            ready.then_some(())
-        };
-        self.shared.wait_committed(room).ok_or(Halt::Abandoned)
+            if ready {
+                return Ok(());
+            }
+            meanwhile(self)?;
+        }
     }
 
     /// Ends an epoch, for the workers and for those who watch.
@@ -286,8 +303,7 @@ impl Reader {
     /// The partition as it stands; `live` is what the clock decided, in a live cut.
     fn cut_of(&mut self, number: u32, asked: u64, live: Option<Value>) -> PartitionCut {
         let position = self.reader.position(number);
-        let at_end = (position.caught_up || position.finished).then_some(0);
-        self.shared.status.lag(number, self.reader.lag(number).or(at_end));
+        self.show_lag(number, &position);
         let partition = &mut self.partitions[number as usize];
         partition.finished |= position.finished;
         partition.new = false;
@@ -309,6 +325,11 @@ impl Reader {
         }
     }
 
+    fn show_lag(&self, number: u32, position: &Position) {
+        let at_end = (position.caught_up || position.finished).then_some(0);
+        self.shared.status.lag(number, self.reader.lag(number).or(at_end));
+    }
+
     fn numbers(&self) -> Range<u32> {
         0..u32::try_from(self.partitions.len()).expect("counted when they were taken in")
     }
@@ -326,7 +347,7 @@ impl Reader {
 
     /// Reads an epoch in its recorded cut and compares what was read with what was recorded.
     fn replay(&mut self, binding: &Binding) -> Result<(), Halt> {
-        self.wait_for_room(binding.epoch)?;
+        self.wait_for_room(binding.epoch, |_| Ok(()))?;
         let mut cut = EpochCut::new(binding.epoch);
         cut.ended = binding.last;
         cut.last = binding.watermark == Some(i64::MAX);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
+use std::time::Duration;
 
 use tidemill_log::{Binding, DataFile, TableChange};
 use timely::scheduling::SyncActivator;
@@ -147,18 +148,17 @@ impl Shared {
         held(&self.board).positions.last_key_value().map(|(_, positions)| positions.clone()).unwrap_or_default()
     }
 
-    /// Waits until `ready` answers, given the committed epoch; `None` when the run failed.
-    pub(crate) fn wait_committed<R>(&self, mut ready: impl FnMut(Epoch) -> Option<R>) -> Option<R> {
-        let mut board = held(&self.board);
-        loop {
-            if self.failed() {
-                return None;
-            }
-            if let Some(answer) = ready(board.committed) {
-                return Some(answer);
-            }
-            board = self.moved.wait(board).expect("no panic while the board is held");
-        }
+    /// Waits, at most this long, until `ready` says yes to the committed epoch; gives what it said last. It may also have
+    /// ended because the run failed.
+    pub(crate) fn wait_committed(&self, at_most: Duration, mut ready: impl FnMut(Epoch) -> bool) -> bool {
+        let mut said = false;
+        let unready = |board: &mut Board| {
+            said = ready(board.committed);
+            !said && !self.failed()
+        };
+        let waited = self.moved.wait_timeout_while(held(&self.board), at_most, unready);
+        drop(waited.expect("no panic while the board is held"));
+        said
     }
 
     /// The partitions' positions as bound at the end of `epoch`; `None` when the run failed.

@@ -160,8 +160,9 @@ pub trait BlockReader: Send {
     /// Where the partition stands now. Costs nothing but a digest's finish.
     fn position(&self, partition: u32) -> Position;
 
-    /// How many records are known to be there beyond the partition's position, for display; `None` where nobody knows.
-    /// Costs nothing: it tells what the last answer of the server said.
+    /// How many records are known to be there beyond the partition's position (in this run, if that ends), for display;
+    /// `None` where nobody knows. Costs nothing: it tells what the last answer of the server said. Called about once a
+    /// second, also while the engine holds the source back.
     fn lag(&self, partition: u32) -> Option<u64> {
         let _ = partition;
         None

@@ -19,11 +19,12 @@ use crate::bind::Bound;
 use crate::plan::Plan;
 use crate::time::{Epoch, Watermark};
 use book::Book;
+pub(crate) use book::SAMPLES;
 pub use book::{LATENCY_BUCKETS, LatencyHistogram};
 use gauge::{Gauge, Role};
 pub use snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
-    Rates, Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
+    Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
 };
 pub use why_open::{Cause, PATIENCE, Reason, why_open};
 
@@ -156,6 +157,11 @@ impl Status {
     /// The binder knows what an epoch contains; `checkpoint`: state is stored at its end.
     pub(crate) fn gathered(&self, epoch: Epoch, bound: &Bound, checkpoint: bool) {
         self.book().gathered(epoch, bound, checkpoint, Moment::now());
+    }
+
+    /// An operator set these records aside in an epoch, each with its partition.
+    pub(crate) fn set_aside(&self, why: Why, records: Vec<(u32, SetAside)>) {
+        self.book().set_aside(why, records);
     }
 
     /// `bind(epoch)` is durable.

@@ -12,6 +12,7 @@ use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::Operator as _;
 
 use crate::batch::Batch;
+use crate::driver::sampler::Show;
 use crate::driver::{sink, source};
 use crate::flow::Flow;
 use crate::key::KeyRef;
@@ -71,7 +72,7 @@ impl<'s, S: Source> SourceStream<'s, S> {
         if let Some((sink_id, table)) = malformed {
             Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(sink_id, table);
         }
-        TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time: time_of }
+        TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time: time_of, show: None }
     }
 }
 
@@ -149,7 +150,7 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 
     /// Gives the records event times (after a step that made new records).
     pub fn with_event_time(self, time: impl Fn(&D) -> EventTime + 'static) -> TimedStream<'s, D> {
-        TimedStream { stream: self, time: Rc::new(time) }
+        TimedStream { stream: self, time: Rc::new(time), show: None }
     }
 
     /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
@@ -208,28 +209,36 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 pub struct TimedStream<'s, D: 'static> {
     pub(crate) stream: Stream<'s, D>,
     pub(crate) time: Rc<dyn Fn(&D) -> EventTime>,
+    pub(crate) show: Option<Show<D>>,
 }
 
 impl<D: 'static> Clone for TimedStream<'_, D> {
     fn clone(&self) -> Self {
-        TimedStream { stream: self.stream.clone(), time: Rc::clone(&self.time) }
+        TimedStream { stream: self.stream.clone(), time: Rc::clone(&self.time), show: self.show.clone() }
     }
 }
 
 impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     /// Keeps the records that `keep` says yes to.
     pub fn filter(self, keep: impl Fn(&D) -> bool + 'static) -> Self {
-        TimedStream { stream: self.stream.filter(keep), time: self.time }
+        TimedStream { stream: self.stream.filter(keep), ..self }
     }
 
     /// Looks at every record, on the worker where it is.
     pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
-        TimedStream { stream: self.stream.inspect(f), time: self.time }
+        TimedStream { stream: self.stream.inspect(f), ..self }
+    }
+
+    /// Says what operators may see of a record that is set aside: late, unverified, or in conflict with one that was kept.
+    /// `show` is asked for few records, and leaves out or masks what nobody may see; 300 characters of it are shown.
+    /// Without it such records are only counted, and found where they are routed to.
+    pub fn shown(self, show: impl Fn(&D) -> String + 'static) -> Self {
+        TimedStream { show: Some(Rc::new(show)), ..self }
     }
 
     /// Both streams as one; event times as in this one.
     pub fn union(self, other: TimedStream<'s, D>) -> Self {
-        TimedStream { stream: self.stream.union(other.stream), time: self.time }
+        TimedStream { stream: self.stream.union(other.stream), ..self }
     }
 
     /// Forgets that the records have event times: for steps that make other records.

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidemill_dataflow::batch::Batch;
-use tidemill_dataflow::driver::{Combiner, Exceptions};
+use tidemill_dataflow::driver::{Combiner, Exceptions, Sampler};
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::keyed::{Chunk, PerKey, keyed};
+use tidemill_dataflow::status::Why;
 use tidemill_dataflow::stream::{KeyFn, KeyedStream, Peers, Stream, TimedStream};
 use tidemill_dataflow::time::{EpochTime, EventTime};
 
@@ -87,7 +88,8 @@ fn exceptions(verdicts: &Verdicts) -> Exceptions {
         verdicts.exceptions.iter().filter(move |(_, verdict)| keep(*verdict)).map(|(row, _)| *row).collect()
     };
     let (dropped, aside) = (rows(|_| true), rows(|verdict| verdict == Verdict::Unverified));
-    Exceptions { dest: verdicts.dest, order: verdicts.order, dropped, aside }
+    let conflicting = rows(|verdict| verdict == Verdict::Conflicting);
+    Exceptions { dest: verdicts.dest, order: verdicts.order, dropped, aside, conflicting }
 }
 
 /// A kind of window that a keyed stream can be cut into.
@@ -156,6 +158,7 @@ impl<'s, D: Send + Sync + 'static> TumblingWindows<'s, D> {
             key,
             time: timed.time(),
             late: 0,
+            samples: timed.sampler(id, Why::Late),
         };
         let combined = timed.combine((id, node), combiner);
         let merge = MergeLogic::new(aggregate);
@@ -169,6 +172,7 @@ struct Tumble<D: 'static, A: Aggregate<D>> {
     time: Rc<dyn Fn(&D) -> EventTime>,
     inner: WindowCombiner<D, A>,
     late: u64,
+    samples: Sampler<D>,
 }
 
 impl<D: Send + Sync + 'static, A: Aggregate<D>> Combiner<D> for Tumble<D, A> {
@@ -181,6 +185,7 @@ impl<D: Send + Sync + 'static, A: Aggregate<D>> Combiner<D> for Tumble<D, A> {
             let time = (self.time)(record);
             if self.windows.is_late(time, clocks.before) {
                 self.late += 1;
+                self.samples.see(batch, row);
                 match policy {
                     Late::Correct => {}
                     Late::Side => return aside.push(row),
@@ -193,6 +198,7 @@ impl<D: Send + Sync + 'static, A: Aggregate<D>> Combiner<D> for Tumble<D, A> {
     }
 
     fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
+        self.samples.show();
         let late = std::mem::take(&mut self.late);
         let counts = (late > 0).then_some(("late", late));
         (self.inner.drain(peers.me, peers.workers), counts.into_iter().collect())

@@ -214,6 +214,7 @@ def handler_of(traffic):
             return None if traffic.scenario == "empty" else {
                 "pipeline": "web_analytics", "run": 3, "workers": 2, "processes": 1, "state": "running",
                 "watermark": rfc3339(traffic.complete_through()), "lag_seconds": 131.2,
+                "partitions": [{"name": f"events.page_view/{n}", "lag_records": 40 * n} for n in range(4)],
                 "rates": {"events_per_second": 1987.4, "bytes_per_second": 830_000},
                 "checkpoint": {"epoch": traffic.epoch, "age_seconds": 8.1, "bytes": 812_345}, "why_open": []}
 

@@ -126,5 +126,9 @@ test("health is told by the worst of its figures, in words", () => {
   assert.equal(judge({ reachable: true, status: { ...late, lag_seconds: 7_200 } }, NOON).why, late.why_open[0].sentence);
   assert.equal(judge({ reachable: false, status: null, reason: "no status at x" }, NOON).why, "No status at x.");
   assert.equal(judge({ reachable: true, status }, NOON).state, "running · 4 workers");
+  const lag = (...lags) => judge({ reachable: true, status: { ...status, partitions: lags.map((lag_records) => ({ lag_records })) } }, NOON).lag;
+  assert.equal(lag(), lag(null, 3), "a lag that is not known of every partition is none");
+  assert.equal(lag(0, 0), `${lag()} · 0 waiting`);
+  assert.equal(lag(1_000, 200), `${lag()} · 1.2K waiting`);
   assert.equal(judge({ reachable: true, status: { ...status, lag_seconds: null, checkpoint: null } }, NOON).checkpoint, "none yet");
 });

@@ -239,4 +239,18 @@ impl BlockReader for KafkaReader {
         position.caught_up &= !self.watch().in_outage();
         position
     }
+
+    fn lag(&self, partition: u32) -> Option<u64> {
+        let Partition { topic, id, cutter, .. } = self.partition(partition);
+        // What came since a broker went away, nobody knows.
+        if self.watch().in_outage() {
+            return None;
+        }
+        let standing = self.watch().standing(topic, *id);
+        // Markers of transactions may stand between the position and the end, and are no messages.
+        if cutter.caught_up() && standing.is_none_or(|standing| !standing.more) {
+            return Some(0);
+        }
+        cutter.lag(standing.map(|standing| standing.end))
+    }
 }

@@ -284,6 +284,8 @@ fn consumer(config: &KafkaConfig, partitions: usize, watch: Watch) -> Result<Bas
         // A fetch that waits at the end of some partitions keeps one that has more to give, and room again, out for as long.
         ("fetch.wait.max.ms", "50".to_owned()),
         ("fetch.error.backoff.ms", "100".to_owned()),
+        // Where partitions end, for the lag that is shown; counted from answers that come anyway.
+        ("statistics.interval.ms", "1000".to_owned()),
     ];
     for (name, value) in defaults {
         if config.property(name).is_none() {

@@ -1,8 +1,9 @@
 //! What an error of the Kafka client asks for: waiting, or stopping with a sentence.
 //!
 //! A broker that does not answer is no error of a run: it is waited for, and the log says so once when it begins and
-//! once when it is over.
+//! once when it is over. Beside errors the client tells where partitions end, for the lag that is shown.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::{self, Statistics};
 use tracing::{debug, info, warn};
 
 /// What to do about an error of a consumer.
@@ -58,6 +60,15 @@ pub(crate) fn refusal(brokers: &str, reason: &str) -> String {
     )
 }
 
+/// Where a partition stood when the client last counted: from the answers to its fetches, without a question of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The offset behind the last message that may be read.
+    pub(crate) end: u64,
+    /// Messages were fetched and not taken, or the end moved since it was last met.
+    pub(crate) more: bool,
+}
+
 /// What the client's callbacks saw.
 #[derive(Debug, Default)]
 struct Seen {
@@ -86,6 +97,8 @@ struct Told {
     voice: Voice,
     seen: Mutex<Seen>,
     arrival: Condvar,
+    /// By topic and partition.
+    standings: Mutex<BTreeMap<String, BTreeMap<i32, Standing>>>,
 }
 
 impl Watch {
@@ -100,7 +113,8 @@ impl Watch {
 
     fn with(brokers: &str, voice: Voice) -> Watch {
         let (brokers, outage) = (brokers.to_owned(), AtomicBool::new(false));
-        Watch(Arc::new(Told { brokers, outage, voice, seen: Mutex::default(), arrival: Condvar::new() }))
+        let (seen, arrival, standings) = (Mutex::default(), Condvar::new(), Mutex::default());
+        Watch(Arc::new(Told { brokers, outage, voice, seen, arrival, standings }))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -131,6 +145,12 @@ impl Watch {
         self.seen().refused.clone()
     }
 
+    /// Where a partition stood at the last count; `None` before the first answer to a fetch of it.
+    pub(crate) fn standing(&self, topic: &str, partition: i32) -> Option<Standing> {
+        let standings = self.0.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.get(topic)?.get(&partition).copied()
+    }
+
     /// Something arrived in one of the queues.
     pub(crate) fn arrived(&self) {
         self.seen().arrived = true;
@@ -150,6 +170,14 @@ impl ClientContext for Watch {
         debug!("librdkafka {level:?} {facility}: {message}");
     }
 
+    fn stats(&self, counted: Statistics) {
+        let mut standings = self.0.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (topic, partitions) in counted.topics {
+            let of_topic = standings.entry(topic).or_default();
+            of_topic.extend(partitions.partitions.iter().filter_map(|(id, told)| Some((*id, standing(told)?))));
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         match (code, judge(code)) {
@@ -161,6 +189,13 @@ impl ClientContext for Watch {
             _ => {}
         }
     }
+}
+
+/// What a count says of a partition, if anything was fetched of it.
+fn standing(counted: &statistics::Partition) -> Option<Standing> {
+    // Negative numbers are no offsets.
+    let end = u64::try_from(counted.ls_offset).ok()?;
+    Some(Standing { end, more: counted.fetchq_cnt > 0 || counted.ls_offset > counted.eof_offset })
 }
 
 impl ConsumerContext for Watch {}

@@ -109,6 +109,11 @@ impl LogReader {
         Ok(self.end.offset)
     }
 
+    /// The same at the last look, whoever looked.
+    pub(crate) fn known_end(&self) -> u64 {
+        self.end.offset
+    }
+
     /// The offset behind the last intact record, published or not. It is more than [`end`](LogReader::end) after a power
     /// cut, until a writer opens the topic.
     pub(crate) fn stored_end(&mut self) -> Result<u64, LogError> {

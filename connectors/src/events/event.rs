@@ -3,9 +3,11 @@
 //! A thousand events share one block by reference count; reading a column is a slice. Texts that group or
 //! count (tenant, user, page, currency) carry their hash from the moment they were read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
 use tidemill_dataflow::hash::{hash64, hash128};
 use tidemill_dataflow::key::HashedText;
 use tidemill_dataflow::time::EventTime;
@@ -13,6 +15,7 @@ use tidemill_dataflow::time::EventTime;
 use super::DEFAULT_TENANT;
 use super::block_text::{BlockText, Span};
 use super::extra;
+use crate::dead_letters::mask_addresses;
 
 /// What the tables look for in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +219,33 @@ impl Event {
         }
     }
 
+    /// The event as operators may see it: a JSON object of what tells events apart, addresses in it masked as in a dead
+    /// letter. Long `properties` are left out.
+    #[must_use]
+    pub fn sample(&self) -> String {
+        let sample = Sample {
+            tenant: self.tenant().text,
+            event_id: self.event_id(),
+            event_type: self.event_type(),
+            user_id: self.user().text,
+            session_id: self.session_id(),
+            app_version: self.app_version(),
+            timestamp: self.timestamp.0,
+            server_time: self.server_time.map(|time| time.0),
+        };
+        let mut text = serde_json::to_string(&sample).expect("texts and numbers can always be written as JSON");
+        if let Some(properties) = self.properties().filter(|properties| properties.len() <= SAMPLED_PROPERTIES) {
+            text.truncate(text.len() - 1);
+            text.push_str(",\"properties\":");
+            text.push_str(properties);
+            text.push('}');
+        }
+        match mask_addresses(text.as_bytes()) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(masked) => String::from_utf8_lossy(&masked).into_owned(),
+        }
+    }
+
     #[inline]
     fn optional(&self, span: Span) -> Option<&str> {
         if span.is_none() { None } else { Some(self.text.text(span)) }
@@ -227,6 +257,25 @@ impl Event {
         let hash = if self.kind == hashed_for { self.kind_hash } else { hash64(text.as_bytes()) };
         Some(HashedText { text, hash })
     }
+}
+
+/// Bytes of `properties` at most that a sample holds.
+const SAMPLED_PROPERTIES: usize = 512;
+
+/// What a sample says of an event.
+#[derive(Serialize)]
+struct Sample<'a> {
+    tenant: &'a str,
+    event_id: &'a str,
+    event_type: &'a str,
+    user_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_version: Option<&'a str>,
+    timestamp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_time: Option<i64>,
 }
 
 impl fmt::Debug for Event {

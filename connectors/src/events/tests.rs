@@ -42,6 +42,20 @@ fn line(members: &str) -> String {
 const FULL: &str = r#"{"event_id":"0b2e","event_type":"page_view","user_id":"u42","session_id":"s1","timestamp":1700000000000,"client_time":"2023-11-14T22:13:20","properties":{"page":"/checkout","n":[1,{"a":null}]},"context":{"app_version":"1.2.3","os":"Linux","screen_resolution":"1x2","locale":"de_DE"},"server_time":1700000000500,"ip":"203.0.113.9","geo":{"country":"DE","city":"Köln"},"tenant":"acme"}"#;
 
 #[test]
+fn a_sample_tells_an_event_apart_and_holds_no_clear_address() {
+    let shown = event(&FULL.replace("/checkout", "/from/2001:db8:1:2::3?by=203.0.113.9")).sample();
+    let sample: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&sample["tenant"], &sample["event_id"]), (&"acme".into(), &"0b2e".into()));
+    assert_eq!(sample["timestamp"], 1_700_000_000_000_i64);
+    assert_eq!(sample["properties"]["page"], "/from/2001:db8:1::x?by=203.0.113.x");
+    let long = line(&format!(r#""properties":{{"page":"{}"}}"#, "x".repeat(600)));
+    let without = event(&long).sample();
+    assert!(without.len() < 200 && without.ends_with('}'), "{without}");
+}
+
+const LOGGED: &str = r#"83.149.9.216 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 12 "-" "agent""#;
+
+#[test]
 fn every_column_of_a_full_event_is_read() {
     for line in [FULL.to_owned(), FULL.replace("\":", "\": ").replace(",\"", ", \"")] {
         let event = event(&line);

@@ -168,8 +168,25 @@ impl Cutter {
             lines: self.done.lines,
             digest: format!("{:016x}", self.done.digest),
             finished: self.finished(),
-            caught_up: self.at_end && self.held.is_none() && self.frame.is_empty(),
+            caught_up: self.caught_up(),
         }
+    }
+
+    /// Whether the broker said that nothing follows, nothing came since, and all of it was handed out.
+    #[must_use]
+    pub fn caught_up(&self) -> bool {
+        self.at_end && self.held.is_none() && self.frame.is_empty()
+    }
+
+    /// How many messages wait beyond the position: up to the end of the run, or where there is none, up to `end`, behind the
+    /// last message that is known to be there. What stands in gaps between offsets counts as messages.
+    #[must_use]
+    pub fn lag(&self, end: Option<u64>) -> Option<u64> {
+        let end = match self.cutting {
+            Cutting::Until(stop) => Some(stop),
+            Cutting::AsItComes => end,
+        };
+        end.map(|end| end.saturating_sub(self.done.offset))
     }
 
     fn finished(&self) -> bool {

@@ -105,6 +105,6 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         });
         flow.wiring.acks.borrow_mut().push(acks);
         let stream = Stream { flow: flow.clone(), batches: aside, filter: None, node };
-        Combined { chunks, aside: TimedStream { stream, time: self.time() } }
+        Combined { chunks, aside: TimedStream { stream, time: self.time(), show: self.show.clone() } }
     }
 }

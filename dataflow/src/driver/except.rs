@@ -2,6 +2,8 @@
 //!
 //! Records never cross the exchange of a dedup: only ids do, and the few verdicts that are not "keep" come back.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
 use timely::container::NoopBuilder;
@@ -13,6 +15,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::batch::{Batch, Order};
 use crate::pending::PendingByTime;
+use crate::status::Why;
 use crate::status::gauge::Role;
 use crate::stream::{Stream, TimedStream};
 use crate::time::Epoch;
@@ -28,6 +31,8 @@ pub struct Exceptions {
     pub dropped: Vec<u32>,
     /// Those of them that go aside.
     pub aside: Vec<u32>,
+    /// Those of them that contradict a record that was kept: shown to people, and not gone on with.
+    pub conflicting: Vec<u32>,
 }
 
 struct Gathered<D> {
@@ -53,7 +58,8 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         exceptions: Stream<'s, Exceptions>,
     ) -> (TimedStream<'s, D>, TimedStream<'s, D>) {
         let flow = self.stream.flow.clone();
-        let time = self.time();
+        let (time, show) = (self.time(), self.show.clone());
+        let (mut unverified, mut conflicting) = (self.sampler(id, Why::Unverified), self.sampler(id, Why::Conflicting));
         let rows = exceptions.batches.unary::<CapacityContainerBuilder<Vec<Exceptions>>, _, _, _>(
             Pipeline,
             "verdicts",
@@ -95,7 +101,12 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                         gauge.took(batch.len());
                         let (mut kept, late) = match by_block.binary_search_by_key(&batch.order, |e| e.order) {
                             Err(_) => (batch, None),
-                            Ok(found) => apply(&batch, &by_block[found]),
+                            Ok(found) => {
+                                let exceptions = &by_block[found];
+                                exceptions.aside.iter().for_each(|row| unverified.see(&batch, *row));
+                                exceptions.conflicting.iter().for_each(|row| conflicting.see(&batch, *row));
+                                apply(&batch, exceptions)
+                            }
                         };
                         gauge.gave(kept.len() + late.as_ref().map_or(0, Batch::len));
                         kept_out.activate().session_with_builder(&ports[KEPT]).give_container(&mut kept);
@@ -103,13 +114,15 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                             aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                         }
                     }
+                    unverified.show();
+                    conflicting.show();
                 }
                 gauge.closed(&[&frontiers[0], &frontiers[1]], None);
             }
         });
         let stream = |batches| Stream { flow: flow.clone(), batches, filter: None, node };
-        let timed = |batches, time| TimedStream { stream: stream(batches), time };
-        (timed(kept, std::rc::Rc::clone(&time)), timed(aside, time))
+        let timed = |batches| TimedStream { stream: stream(batches), time: Rc::clone(&time), show: show.clone() };
+        (timed(kept), timed(aside))
     }
 }
 
@@ -127,6 +140,7 @@ fn merged(mut exceptions: Vec<Exceptions>) -> Vec<Exceptions> {
             Some(last) if last.order == next.order => {
                 last.dropped.extend(next.dropped);
                 last.aside.extend(next.aside);
+                last.conflicting.extend(next.conflicting);
             }
             _ => merged.push(next),
         }
@@ -134,6 +148,7 @@ fn merged(mut exceptions: Vec<Exceptions>) -> Vec<Exceptions> {
     for block in &mut merged {
         block.dropped.sort_unstable();
         block.aside.sort_unstable();
+        block.conflicting.sort_unstable();
     }
     merged
 }

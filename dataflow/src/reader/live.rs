@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{BLOCK, Halt, Partition, Reader, SLIVER};
+use super::{BLOCK, Halt, LOOK_EVERY, Partition, Reader, SLIVER};
 use crate::bind::EpochCut;
 use crate::time::{Epoch, Watermark};
 
@@ -91,7 +91,7 @@ impl Reader {
         let (mut awake, mut silence, mut silent) = (Awake::new(), Silence::default(), Duration::ZERO);
         loop {
             epoch += 1;
-            self.wait_for_room(epoch)?;
+            self.wait_for_room(epoch, |reader| reader.look_around())?;
             awake.skip();
             let cut = self.live_epoch(epoch, &mut awake, &mut silence, &mut silent)?;
             let last = cut.last;
@@ -99,6 +99,21 @@ impl Reader {
             if last {
                 return Ok(());
             }
+        }
+    }
+
+    /// While the engine holds the source back: what is new in it, and how much waits by now.
+    fn look_around(&mut self) -> Result<(), Halt> {
+        if self.reader.discover()? {
+            self.take_in_partitions(0)?;
+        }
+        self.show_lags();
+        Ok(())
+    }
+
+    fn show_lags(&self) {
+        for number in self.numbers() {
+            self.show_lag(number, &self.reader.position(number));
         }
     }
 
@@ -110,6 +125,7 @@ impl Reader {
         silent: &mut Duration,
     ) -> Result<EpochCut, Halt> {
         let begun = now();
+        let mut looked = begun;
         let mut read = vec![0_u64; self.partitions.len()];
         let mut budget = self.config.epoch_bytes;
         let mut round = usize::try_from(epoch).unwrap_or_default();
@@ -134,6 +150,10 @@ impl Reader {
             }
             if budget < SLIVER || (any && begun.elapsed() >= self.config.epoch_every) {
                 break (false, silent_now);
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = now();
+                self.show_lags();
             }
             if came == 0 {
                 self.reader.wait(LULL)?;

@@ -11,7 +11,7 @@ use super::Start;
 use super::gauge::{Gauge, Role};
 use super::snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
-    Rates, Samples, Sink, Snapshot, State, Totals, Waiting, Worker, Working,
+    Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
 };
 use crate::bind::Bound;
 use crate::reader::MEMORY_PER_BYTE;
@@ -43,9 +43,10 @@ impl LatencyHistogram {
 
 /// Epochs whose latency is kept for quantiles.
 const LATENCIES: usize = 512;
-/// Checkpoints and dead letters that are shown.
+/// Checkpoints that are shown.
 const CHECKPOINTS: usize = 20;
-const SAMPLES: usize = 10;
+/// Records of each kind that are shown.
+pub(crate) const SAMPLES: usize = 10;
 /// The span that rates are taken over.
 const RATED: Duration = Duration::from_secs(10);
 
@@ -85,6 +86,8 @@ pub(super) struct Book {
     checkpoints_begun: BTreeMap<Epoch, Moment>,
     stored: BTreeMap<String, u64>,
     malformed: VecDeque<LeftOut>,
+    /// With the number of each one's partition.
+    aside: BTreeMap<Why, VecDeque<(u32, SetAside)>>,
     waiting: Option<Waiting>,
     peers: BTreeMap<u32, Moment>,
     last_read: bool,
@@ -143,8 +146,13 @@ impl Book {
         }
         let newest = bound.malformed.iter().rev().take(SAMPLES).rev();
         self.malformed.extend(newest.map(|(partition, letter)| LeftOut::new(partition, letter)));
-        let surplus = self.malformed.len().saturating_sub(SAMPLES);
-        self.malformed.drain(..surplus);
+        keep_last(&mut self.malformed);
+    }
+
+    pub(super) fn set_aside(&mut self, why: Why, records: Vec<(u32, SetAside)>) {
+        let kept = self.aside.entry(why).or_default();
+        kept.extend(records);
+        keep_last(kept);
     }
 
     pub(super) fn partitions<'a>(&mut self, moved: impl IntoIterator<Item = &'a PartitionBinding>, now: Moment) {
@@ -280,7 +288,7 @@ impl Book {
             partitions: self.partitions_now(),
             operators,
             counts: counts(&self.counts),
-            samples: Samples { malformed: self.malformed.iter().cloned().collect() },
+            samples: self.samples(),
             why_open: Vec::new(),
             waiting: self.waiting,
             in_flight_bytes: (in_flight + reading).saturating_mul(MEMORY_PER_BYTE),
@@ -294,6 +302,22 @@ impl Book {
         let with_lag =
             |(number, partition): (&u32, &Partition)| Partition { lag_records: lag(number), ..partition.clone() };
         self.partitions.iter().map(with_lag).collect()
+    }
+
+    fn samples(&self) -> Samples {
+        let aside = |why: Why| {
+            let named = |(number, record): &(u32, SetAside)| {
+                let partition = self.partitions.get(number).map(|partition| partition.name.clone());
+                SetAside { partition, ..record.clone() }
+            };
+            self.aside.get(&why).into_iter().flatten().map(named).collect()
+        };
+        Samples {
+            malformed: self.malformed.iter().cloned().collect(),
+            late: aside(Why::Late),
+            conflicting: aside(Why::Conflicting),
+            unverified: aside(Why::Unverified),
+        }
     }
 
     fn peers(&self, now: Moment) -> Vec<Process> {
@@ -337,6 +361,12 @@ impl Book {
         }
         operators
     }
+}
+
+/// Drops all but the newest samples.
+fn keep_last<T>(kept: &mut VecDeque<T>) {
+    let surplus = kept.len().saturating_sub(SAMPLES);
+    kept.drain(..surplus);
 }
 
 /// Sums the parts of an operator up.
@@ -391,6 +421,7 @@ fn counts(all: &BTreeMap<String, u64>) -> Counts {
         events: events(all),
         late: sum(all, &["late"]),
         duplicate: sum(all, &["duplicates"]),
+        conflicting: sum(all, &["conflicting_duplicates"]),
         malformed: sum(all, &["malformed"]),
         unverified: sum(all, &["unverified"]),
         all: all.clone(),

@@ -293,6 +293,8 @@ pub struct Counts {
     pub late: u64,
     /// Records with an id that was there before, conflicting ones included.
     pub duplicate: u64,
+    /// Those of them that had another time or content than the record that was kept.
+    pub conflicting: u64,
     /// Lines that could not become a record.
     pub malformed: u64,
     /// Records older than the horizon whose id is not known.
@@ -306,6 +308,43 @@ pub struct Counts {
 pub struct Samples {
     /// The last ten lines that could not become a record, oldest first.
     pub malformed: Vec<LeftOut>,
+    /// The last ten records that came after their window was complete, on this process.
+    pub late: Vec<SetAside>,
+    /// The last ten records with the id of another one that was kept, and another time or content, on this process.
+    pub conflicting: Vec<SetAside>,
+    /// The last ten records older than the horizon whose id is not known, on this process.
+    pub unverified: Vec<SetAside>,
+}
+
+/// Why an operator set a record aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// It came after its window was complete, whatever the window does with it.
+    Late,
+    /// A record with its id, and another time or content, was kept.
+    Conflicting,
+    /// It is older than the horizon and its id is not known.
+    Unverified,
+}
+
+/// A record that an operator set aside, as the pipeline's author lets it be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// The operator.
+    pub operator: String,
+    /// The partition it came from; `None` on a process that does not read.
+    pub partition: Option<String>,
+    /// Its event time.
+    pub event_time: Moment,
+    /// Its beginning.
+    pub payload: String,
+}
+
+impl SetAside {
+    pub(crate) fn new(operator: &str, event_time: Moment, shown: &str) -> SetAside {
+        let payload = shown.chars().take(SHOWN).collect();
+        SetAside { operator: operator.to_owned(), partition: None, event_time, payload }
+    }
 }
 
 /// A line that could not become a record. Addresses are masked.
@@ -321,8 +360,8 @@ pub struct LeftOut {
     pub payload: String,
 }
 
-/// How much of a line is shown.
-const SHOWN: usize = 200;
+/// How much of a line or record is shown: bytes, or characters.
+const SHOWN: usize = 300;
 
 impl LeftOut {
     pub(super) fn new(partition: &str, letter: &DeadLetter) -> LeftOut {

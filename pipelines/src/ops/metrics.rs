@@ -114,6 +114,10 @@ impl Scrape {
         out.counter(("events", "Records and malformed lines that are committed", None), counts.events)?;
         out.counter(("late", "Records that came after their window was complete", None), counts.late)?;
         out.counter(("duplicates", "Records whose id was there before", None), counts.duplicate)?;
+        out.counter(
+            ("conflicting_duplicates", "Those of them with another time or content", None),
+            counts.conflicting,
+        )?;
         out.counter(("malformed", "Lines that could not become a record", None), counts.malformed)?;
         out.counter(("unverified", "Records older than the horizon with an unknown id", None), counts.unverified)?;
         let all = counts.all.iter().filter_map(|(name, n)| Some((name.split_once('/')?, *n)));

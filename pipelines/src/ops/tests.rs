@@ -5,19 +5,18 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use tidemill_connectors::files::FilesConfig;
-use tidemill_connectors::generate::{GenerateConfig, generate};
+use tidemill_connectors::generate::{GenerateConfig, Rates as Oddities, generate};
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, RunContext, RunOptions, StopHandle};
 use tidemill_dataflow::status::{
     Cause, Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LatencyHistogram, LeftOut, Operator, Partition,
-    Process, Rates, Reason, Samples, Sink, State as RunState, Totals, Waiting, Worker, Working,
+    Process, Rates, Reason, Samples, SetAside, Sink, State as RunState, Totals, Waiting, Worker, Working,
 };
 use tidemill_log::Store;
 use tidemill_log::testing::MemoryStore;
 
 use super::*;
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
-use crate::web_analytics::web_analytics;
 
 /// A snapshot in which every field says something.
 fn full() -> Snapshot {
@@ -67,6 +66,12 @@ fn full() -> Snapshot {
         turned: at(0),
     };
     let idle = Partition { idle: true, watermark: None, ..partition("events.\"odd\\name\"/1\n", None) };
+    let aside = |operator: &str, partition: Option<&str>| SetAside {
+        operator: operator.into(),
+        partition: partition.map(str::to_owned),
+        event_time: at(-600),
+        payload: "{\"event_id\":\"e1\"}".into(),
+    };
     let all = [("events/read", 1_001), ("events/malformed", 1), ("unique_events/duplicates", 7), ("views/late", 2)];
     Snapshot {
         pipeline: "web_analytics".into(),
@@ -100,6 +105,7 @@ fn full() -> Snapshot {
             events: 1_001,
             late: 2,
             duplicate: 7,
+            conflicting: 1,
             malformed: 1,
             unverified: 0,
             all: all.map(|(name, n)| (name.to_owned(), n)).into(),
@@ -111,6 +117,9 @@ fn full() -> Snapshot {
                 reason: "event_id is missing".into(),
                 payload: "{\"user_id\":\"<script>\"}".into(),
             }],
+            late: vec![aside("views", Some("events.click/0"))],
+            conflicting: vec![aside("unique_events", None)],
+            unverified: vec![],
         },
         why_open: vec![Reason {
             cause: Cause::Sink,
@@ -295,19 +304,22 @@ fn the_status_and_the_metrics_of_a_run_are_those_of_its_report() {
     let folder = tempfile::TempDir::new().unwrap();
     let input = folder.path().join("events.ndjson");
     let mut events = std::fs::File::create(&input).unwrap();
-    let made = generate(&GenerateConfig::new(3_000, 5), &mut events).unwrap();
+    // Some of every kind that is set aside.
+    let rates = Oddities { conflicting: 5_000, late: 50_000, very_late: 20_000, ..Oddities::default() };
+    let made = generate(&GenerateConfig { rates, ..GenerateConfig::new(3_000, 5) }, &mut events).unwrap();
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let files = FilesConfig { paths: vec![input], ..FilesConfig::default() };
     let targets = vec![SinkTarget::Lake(Arc::clone(&store))];
-    let io = AnalyticsIo::new(EventSource::files(files), targets, DeadLetters::Files(Arc::clone(&store)));
+    let pipeline = crate::built_in().remove(0);
+    let io =
+        AnalyticsIo::new(pipeline.clone(), EventSource::files(files), targets, DeadLetters::Files(Arc::clone(&store)));
     let status = Arc::new(Status::new("web_analytics"));
     let ops = Ops::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&status)).unwrap();
     let (maintenance, observers) = (io.maintenance(), Vec::new());
     let warn = Box::new(|warning: &str| panic!("{warning}"));
     let context = RunContext { store, maintenance, observers, status, place: None, warn };
     let options = RunOptions { workers: 2, epoch_bytes: 256 << 10, ..RunOptions::default() };
-    let build = move |flow: &Flow<'_>| web_analytics(flow, &io);
-    let report = runtime::run(build, &options, context, &StopHandle::default()).unwrap();
+    let report = runtime::run(pipeline.on(io), &options, context, &StopHandle::default()).unwrap();
 
     let (_, _, body) = get_from(ops.address(), "/api/status", "localhost");
     let shown: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
@@ -324,6 +336,16 @@ fn the_status_and_the_metrics_of_a_run_are_those_of_its_report() {
     assert!(operator("user_sessions")["state_bytes"].as_u64().unwrap() > 0);
     let samples = shown["samples"]["malformed"].as_array().unwrap();
     assert_eq!(samples.len() as u64, made.malformed.min(10));
+    for (kind, counter) in [("late", "late"), ("conflicting", "conflicting"), ("unverified", "unverified")] {
+        let shown_of_kind = shown["samples"][kind].as_array().unwrap();
+        let counted = shown["counts"][counter].as_u64().unwrap();
+        assert!(counted > 0, "the input has none that is {kind}");
+        assert_eq!(shown_of_kind.len() as u64, counted.min(10), "{kind}");
+        for sample in shown_of_kind {
+            assert!(sample["partition"].as_str().unwrap().contains("events.ndjson"), "{sample}");
+            assert!(sample["payload"].as_str().unwrap().contains("\"event_id\":\""), "{sample}");
+        }
+    }
 
     let (_, _, text) = get_from(ops.address(), "/metrics", "localhost");
     let total = format!("tidemill_events_total {}", made.lines);

@@ -19,6 +19,13 @@ function graded(value, high, veryHigh) {
   return value >= veryHigh ? "bad" : value >= high ? "warn" : "good";
 }
 
+/** Records known to wait in all partitions, in words; nothing where that is not known of each. */
+function waiting(partitions) {
+  const lags = (partitions ?? []).map((partition) => partition.lag_records);
+  const known = lags.length > 0 && lags.every(Number.isFinite);
+  return known ? ` · ${compact(lags.reduce((sum, lag) => sum + lag, 0))} waiting` : "";
+}
+
 /** What the strip shows for an answer of `/health`. Pure, so that every case can be listed in a test. */
 export function judge(answer, clock) {
   const status = answer?.status ?? null;
@@ -44,7 +51,7 @@ export function judge(answer, clock) {
     verdict: verdictOf(tones, status.state),
     state: `${status.state ?? "unknown"}${status.workers ? ` · ${status.workers * (status.processes ?? 1)} workers` : ""}`,
     watermark: watermark === null ? "none yet" : moment(watermark, clock),
-    lag: lag === null ? "unknown" : `${duration(lag)}${{ warn: " · high", bad: " · very high" }[tones.lag] ?? ""}`,
+    lag: `${lag === null ? "unknown" : duration(lag)}${{ warn: " · high", bad: " · very high" }[tones.lag] ?? ""}${waiting(status.partitions)}`,
     checkpoint: age === null ? "none yet" : `${ago(age)}${{ warn: " · old", bad: " · very old" }[tones.checkpoint] ?? ""}`,
     rate: Number.isFinite(rate) ? `${compact(rate)} events/s` : "–",
     why: tone === "good" ? "" : (status.why_open ?? []).map((reason) => reason.sentence).filter(Boolean).slice(0, 2).join(" "),

@@ -64,6 +64,11 @@ impl Proxy {
         self.toxic("slow_close", "downstream", &json!({"delay": millis}));
     }
 
+    /// Requests arrive and answers never come; connections stay open.
+    pub fn hang(&self) {
+        self.toxic("timeout", "downstream", &json!({"timeout": 0}));
+    }
+
     /// Nobody is there any more; what is connected breaks off.
     pub fn cut(&self) {
         call(&self.agent, &self.url, &json!({"enabled": false}));

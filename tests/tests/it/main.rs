@@ -36,7 +36,10 @@ mod replay;
 mod streams;
 #[cfg(test)]
 mod tables;
+#[cfg(test)]
+mod why_open;
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,6 +63,12 @@ fn setting(name: &str, default: u64) -> u64 {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
         Err(_) => default,
     }
+}
+
+/// Two addresses that are free now.
+fn free_addresses() -> [String; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("it listens").to_string())
 }
 
 /// Compares every table of a run with what the ClickHouse engine computes from the same files.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tidemill_tests::live::{EventLog, committed, ended, places, signal};
 use tidemill_tests::oracle::Oracle;
 use tidemill_tests::services::{pause, wait_until};
 
-use crate::{assert_books_balance, counter, stop, tidemill};
+use crate::{assert_books_balance, counter, free_addresses, stop, tidemill};
 
 const EVENTS: u64 = 60_000;
 /// How long processes may go on without their supervisor.
@@ -236,12 +236,6 @@ fn a_fenced_run_ends_and_is_not_started_again() {
         stop(next);
     }
     live.finish(live.started((2, 1)), "after two fenced runs");
-}
-
-/// Two addresses that are free now.
-fn free_addresses() -> [String; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it listens").to_string())
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn a_live_source_waits_through_an_outage_and_is_not_caught_up_meanwhile() {
 
     brokers.broker_down(1).unwrap();
     reading.until(0, (1 << 20, None), |r, _| !r.reader.position(0).caught_up).unwrap();
+    assert_eq!(reading.reader.lag(0), None, "nobody knows what comes meanwhile");
     send(1);
     for _ in 0..5 {
         reading.reader.discover().unwrap();

@@ -173,6 +173,58 @@ fn a_live_partition_is_caught_up_when_the_broker_says_so() {
     assert!(!reading.reader.position(0).finished);
 }
 
+/// Takes what the client has to say, and reads nothing, until so many messages are said to wait.
+fn until_lag(reading: &mut Reading, partition: u32, messages: u64) {
+    let mut lag = None;
+    for _ in 0..600 {
+        lag = reading.reader.lag(partition);
+        if lag == Some(messages) {
+            return;
+        }
+        reading.reader.discover().unwrap();
+        reading.reader.wait(Duration::from_millis(50)).unwrap();
+    }
+    panic!("{messages} messages wait, and {lag:?} are told");
+}
+
+#[test]
+fn what_waits_in_a_partition_is_told_whether_or_not_it_is_read() {
+    let topic = topic("lag", 2);
+    load(&topic, 2, 0..20);
+    let mut reading = opened(&live(&format!("topics={topic}")), &[]);
+    assert_eq!(reading.reader.lag(0), None, "nothing was fetched yet");
+    until_lag(&mut reading, 0, 10);
+    until_lag(&mut reading, 1, 10);
+    reading.until(0, (1, None), |_, read| read.ids.len() == 4).unwrap();
+    assert_eq!(reading.reader.lag(0), Some(6));
+    reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
+    until_lag(&mut reading, 0, 0);
+    load(&topic, 2, 20..26);
+    until_lag(&mut reading, 0, 3);
+    until_lag(&mut reading, 1, 13);
+    let ending = opened(&until_end(&format!("topics={topic}")), &[]);
+    load(&topic, 2, 26..30);
+    assert_eq!([ending.reader.lag(0), ending.reader.lag(1)], [Some(13), Some(13)], "a run that ends reads no more");
+}
+
+#[test]
+fn markers_of_transactions_do_not_count_as_waiting_messages() {
+    let topic = topic("lag_markers", 1);
+    let producer = transactional(&topic);
+    put(&producer, &topic, &event(0));
+    producer.commit_transaction(PATIENCE).unwrap();
+    let mut reading = opened(&live(&format!("topics={topic}")), &[]);
+    reading.until(0, (1 << 20, None), |r, read| !read.ids.is_empty() && r.reader.position(0).caught_up).unwrap();
+    until_lag(&mut reading, 0, 0);
+    producer.begin_transaction().unwrap();
+    put(&producer, &topic, &event(1));
+    producer.commit_transaction(PATIENCE).unwrap();
+    reading.until(0, (1 << 20, None), |_, read| !read.ids.is_empty()).unwrap();
+    reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
+    until_lag(&mut reading, 0, 0);
+    assert_eq!(reading.reader.position(0).offset, 3, "the last marker stands behind it");
+}
+
 #[test]
 fn a_broken_message_is_a_dead_letter_with_its_offset() {
     let topic = topic("broken", 1);

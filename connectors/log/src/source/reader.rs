@@ -168,12 +168,20 @@ impl LogBlocks {
         self.add(new)
     }
 
+    /// Looks where the topics end by now.
+    fn look(&mut self) -> Result<(), SourceError> {
+        for Watched { topic, published } in &mut self.watched {
+            published.look().map_err(|error| unreadable(topic.name.clone(), &error))?;
+        }
+        Ok(())
+    }
+
     /// Whether something was published where everything had been read; told once, or a partition that the engine holds
     /// back would keep it from waiting.
     fn has_news(&mut self) -> Result<bool, SourceError> {
+        self.look()?;
         let mut news = false;
-        for Watched { topic, published } in &mut self.watched {
-            published.look().map_err(|error| unreadable(topic.name.clone(), &error))?;
+        for Watched { topic, published } in &self.watched {
             for partition in self.partitions.iter_mut().filter(|partition| partition.topic.name == topic.name) {
                 let end = published.end(partition.id).offset;
                 news |= partition.inbox.exhausted.take_if(|exhausted| *exhausted < end).is_some();
@@ -206,7 +214,7 @@ impl BlockReader for LogBlocks {
             return Ok(false);
         }
         let known = self.partitions.len();
-        let looked = self.look_for_new();
+        let looked = self.look().and_then(|()| self.look_for_new());
         self.discovered = now();
         looked.map(|()| self.partitions.len() > known)
     }
@@ -243,6 +251,16 @@ impl BlockReader for LogBlocks {
     fn position(&self, partition: u32) -> Position {
         let found = self.partitions.get(partition as usize);
         found.expect("partitions are numbered as this reader lists them").cutter.position()
+    }
+
+    fn lag(&self, partition: u32) -> Option<u64> {
+        let found = self.partitions.get(partition as usize);
+        let Partition { topic, id, cutter, inbox, .. } =
+            found.expect("partitions are numbered as this reader lists them");
+        let watched = self.watched.iter().find(|watched| watched.topic.name == topic.name);
+        let published = watched.map_or(0, |watched| watched.published.end(*id).offset);
+        // Whichever looked last.
+        cutter.lag(Some(published.max(inbox.reader.known_end())))
     }
 }
 

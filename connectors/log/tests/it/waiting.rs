@@ -25,6 +25,26 @@ fn a_partition_that_was_read_to_its_end_is_caught_up_until_something_is_publishe
 }
 
 #[test]
+fn what_waits_in_a_partition_is_told_whether_or_not_it_is_read() {
+    let log = Log::new();
+    log.load("t", 2, 0..10);
+    let mut reading = opened(&log.live("t"), &[]);
+    let lags = |of: &Reading| [of.reader.lag(0), of.reader.lag(1)];
+    assert_eq!(lags(&reading), [Some(5), Some(5)]);
+    reading.until(0, (1, None), |_, read| read.ids.len() == 2).unwrap();
+    assert_eq!(lags(&reading), [Some(3), Some(5)]);
+    reading.until(0, (1 << 20, None), |r, _| r.reader.position(0).caught_up).unwrap();
+    assert_eq!(lags(&reading), [Some(0), Some(5)]);
+    log.load("t", 2, 10..14);
+    reading.reader.wait(Duration::from_millis(1)).unwrap();
+    assert_eq!(lags(&reading), [Some(2), Some(7)], "nothing was read since");
+    // What a run that ends will not read does not wait for it.
+    let ending = opened(&log.until_end("t"), &[]);
+    log.load("t", 2, 14..20);
+    assert_eq!(lags(&ending), [Some(7), Some(7)]);
+}
+
+#[test]
 fn a_wait_ends_when_something_is_published_where_nothing_was_left() {
     let log = Log::new();
     log.load("t", 2, 0..4);

@@ -53,6 +53,8 @@ function why(status, now) {
 function tiles(status) {
   const { epoch, checkpoint, epoch_latency_ms: latency, counts } = status;
   const behind = epoch.read - epoch.committed;
+  const lags = status.partitions.map((p) => p.lag_records);
+  const lag = lags.length && lags.every((n) => n !== null) ? lags.reduce((sum, n) => sum + n, 0) : null;
   const all = [
     ["Complete through", clock(status.watermark), status.lag_seconds === null ? "" : `${span(status.lag_seconds)} behind the clock`],
     ["Events", rate(status.rates.events_per_second), `${count(counts.events)} in all`],
@@ -62,8 +64,9 @@ function tiles(status) {
     ["In flight", bytes(status.in_flight_bytes), `of ${bytes(status.memory_budget)}`],
     ["Checkpoint", checkpoint.age_seconds === null ? "none yet" : `${span(checkpoint.age_seconds)} ago`,
       checkpoint.epoch === null ? "" : `epoch ${checkpoint.epoch}, ${bytes(checkpoint.bytes)}`],
+    ["Waiting", lag === null ? "unknown" : count(lag), "records in all partitions"],
     ["Late", count(counts.late), "after their window was complete"],
-    ["Duplicates", count(counts.duplicate), "left out"],
+    ["Duplicates", count(counts.duplicate), counts.conflicting ? `left out, ${count(counts.conflicting)} conflicting` : "left out"],
     ["Malformed", count(counts.malformed), "in the dead letters"],
     ["Unverified", count(counts.unverified), "older than the horizon"],
   ];
@@ -98,9 +101,29 @@ function tables(status, now) {
     return make("tr", {}, make("td", {}, operator), make("td", {}, counter), make("td", { class: "n" }, count(n)));
   });
   fill("counts", counts.length ? counts : [empty(3, "Nothing is committed yet.")]);
-  const samples = [...status.samples.malformed].reverse().map((s) => make("li", {},
-    `${s.partition}, line ${s.line}: ${s.reason}`, make("code", {}, s.payload)));
-  fill("samples", samples.length ? samples : [make("li", {}, "None in this run.")]);
+}
+
+/** Under each kind, the newest first. */
+function samples(status) {
+  const malformed = (s) => `${s.partition}, line ${s.line}: ${s.reason}`;
+  const aside = (s) => `${s.operator}: event time ${clock(s.event_time)}${s.partition === null ? "" : `, from ${s.partition}`}`;
+  const { samples: all } = status;
+  const kinds = [
+    ["Malformed", all.malformed, malformed],
+    ["Late", all.late, aside],
+    ["Conflicting duplicates", all.conflicting, aside],
+    ["Unverified", all.unverified, aside],
+  ].filter(([, records]) => records.length);
+  fill("samples", kinds.length ? kinds.flatMap(([name, records, about]) => [make("h3", {}, name),
+    make("ul", { class: "samples" }, ...[...records].reverse().map((s) => make("li", {}, about(s), make("code", {}, s.payload))))])
+    : [make("p", { class: "quiet" }, "None in this run.")]);
+}
+
+/** Other processes of the run; nothing where there are none. */
+function processes(status) {
+  const rows = status.peers.map((peer) => make("li", {}, `Process ${peer.process}: heard from ${span(peer.heartbeat_age_seconds)} ago`));
+  byId("processes").hidden = rows.length === 0;
+  fill("processes", rows);
 }
 
 /** How deep each operator lies below the sources. */
@@ -173,7 +196,8 @@ function plan(status, before) {
     const facts = [operator.state_entries ? `${short.format(operator.state_entries)} kept, ${bytes(operator.state_bytes)}` : "",
       operator.sink && !operator.sink.opened ? "not open yet" : "",
       operator.closed === null ? "" : `epoch ${operator.closed}`].filter(Boolean).join(" · ");
-    const title = `${operator.id}: ${operator.kind}\nin ${count(operator.records_in)}, out ${count(operator.records_out)}`;
+    const title = `${operator.id}: ${operator.kind}\nin ${count(operator.records_in)}, out ${count(operator.records_out)}\n`
+      + `state ${bytes(operator.state_bytes)} here, ${bytes(operator.stored_bytes)} in the last checkpoint`;
     group.append(make("svg:title", {}, title),
       make("svg:rect", { class: "box", x, y, width: w, height: 50, rx: 6 }),
       make("svg:text", { x: x + 9, y: y + 16 }, cut(operator.id, w - 16, 6.7)),
@@ -219,6 +243,8 @@ async function refresh() {
     plan(status, past[0] || null);
     partitions(status, now);
     tables(status, now);
+    samples(status);
+    processes(status);
     past = [...past.slice(-4), status];
     byId("stale").hidden = true;
   } catch (problem) {
