@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod harness;
 pub mod live;
 pub mod oracle;
+pub mod pace;
 pub mod published;
 pub mod rows;
 pub mod services;

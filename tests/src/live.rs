@@ -110,6 +110,22 @@ impl EventLog {
         self.readers().into_iter().map(|(_, mut reader)| reader.end().expect("a partition has an end")).sum()
     }
 
+    /// Shows every record to `see`, with its partition's name among the inputs of a run and its offset, one partition
+    /// after the other.
+    ///
+    /// # Panics
+    /// When one cannot be read.
+    pub fn for_each(&self, mut see: impl FnMut(&str, u64, &[u8])) {
+        for topic in TOPICS {
+            for (partition, mut reader) in self.readers_of(topic).into_iter().enumerate() {
+                let name = format!("{topic}/{partition}");
+                while let Some((offset, record)) = reader.next().expect("what was published can be read") {
+                    see(&name, offset, record.value);
+                }
+            }
+        }
+    }
+
     /// All records as lines, each partition from its first to its last, in an order in which a run that wrote `tables`
     /// may have read them: of different events in different partitions under one id, either may have come first.
     ///
@@ -135,13 +151,15 @@ impl EventLog {
 
     /// A reader at the start of each partition, with its topic's place in [`TOPICS`].
     fn readers(&self) -> Vec<(usize, LogReader)> {
-        let mut readers = Vec::new();
-        for (at, name) in TOPICS.into_iter().enumerate() {
-            let Some(topic) = Topic::find(&self.root, name).expect("a topic that can be read") else { continue };
-            let open = |partition| LogReader::open(&self.root, name, partition).expect("the topic is there");
-            readers.extend((0..topic.partitions).map(|partition| (at, open(partition))));
-        }
-        readers
+        let of_topic = |(at, name)| self.readers_of(name).into_iter().map(move |reader| (at, reader));
+        TOPICS.into_iter().enumerate().flat_map(of_topic).collect()
+    }
+
+    /// A reader at the start of each partition of a topic; none of one that is not there.
+    fn readers_of(&self, name: &str) -> Vec<LogReader> {
+        let Some(topic) = Topic::find(&self.root, name).expect("a topic that can be read") else { return Vec::new() };
+        let open = |partition| LogReader::open(&self.root, name, partition).expect("the topic is there");
+        (0..topic.partitions).map(open).collect()
     }
 }
 
@@ -213,7 +231,9 @@ pub fn watch(data: &Path, log: &EventLog, stop: &Receiver<()>) -> (u64, Totals) 
 }
 
 fn totals(data: &Path) -> Result<Totals, String> {
-    let answer = Lake::open(data).and_then(|lake| lake.sql(WATCHED)).map_err(|error| error.to_string())?;
+    let answer = Lake::open(data, tidemill_tables::web_analytics::all())
+        .and_then(|lake| lake.sql(WATCHED))
+        .map_err(|error| error.to_string())?;
     let mut line = Vec::new();
     Format::Ndjson.write(&answer, &mut line).map_err(|error| error.to_string())?;
     let row: Value = serde_json::from_slice(&line).map_err(|error| error.to_string())?;

@@ -12,24 +12,19 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tidemill_connectors::generate::Rates;
-use tidemill_tests::corpus;
 use tidemill_tests::harness::{Running, Tidemill};
+use tidemill_tests::pace::{Histogram, Line, Schedule, TICK, now, stored_lines};
 use tidemill_tests::services::{Producer, Services, pause, wait_until};
 use tidemill_tests::stream::Stream;
 use tidemill_tests::topics;
 
 const PARTITIONS: usize = 8;
-/// Milliseconds between two scheduled bursts.
-const TICK: i64 = 10;
 /// Seconds at the beginning that do not count.
 const WARM_UP: u64 = 5;
-/// Distinct lines; each is sent many times, with an id and a time of its own.
-const LINES: u64 = 50_000;
 /// How often readers look.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -69,59 +64,17 @@ fn settings() -> Option<Settings> {
     Some(settings)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time between sending and seeing is what is measured")]
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970");
-    i64::try_from(since.as_millis()).expect("milliseconds of this millennium")
-}
-
-/// A generated line, and where its id and its times stand.
-struct Line {
-    text: Vec<u8>,
-    id: usize,
-    times: [usize; 2],
-}
-
-impl Line {
-    fn new(text: &[u8]) -> Line {
-        let after = |name: &[u8]| {
-            let at = text.windows(name.len()).position(|window| window == name);
-            at.expect("every clean event has an id and two times") + name.len()
-        };
-        let times = [after(b"\"timestamp\":"), after(b"\"server_time\":")];
-        Line { id: after(b"\"event_id\":\""), times, text: text.to_owned() }
-    }
-
-    /// Makes it the event of this number (its first eight hexadecimal digits) at this time (thirteen digits).
-    fn stamp(&mut self, number: u64, time: &[u8]) -> &[u8] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        for place in 0..8 {
-            let digit = (number >> (28 - 4 * place)) & 15;
-            self.text[self.id + place] = DIGITS[usize::try_from(digit).expect("it is below 16")];
-        }
-        for at in self.times {
-            self.text[at..at + time.len()].copy_from_slice(time);
-        }
-        &self.text
-    }
-}
-
-fn lines() -> Vec<Line> {
-    let bytes = corpus::events(LINES, 1, Rates::clean());
-    // The generator adds a line that is too long for any event.
-    corpus::lines(&bytes).into_iter().filter(|line| line.len() < 4_096).map(Line::new).collect()
-}
-
 /// Sends event `number` of the schedule.
-fn send(producer: &Producer, topic: &str, lines: &mut [Line], number: u64, time: &[u8]) {
+fn send(producer: &Producer, topic: &str, lines: &[Line], number: u64, time: &[u8]) {
     let at = usize::try_from(number).expect("numbers of events are small");
-    let count = lines.len();
     let partition = i32::try_from(at % PARTITIONS).expect("there are few partitions");
-    producer.send(topic, partition, lines[at % count].stamp(number, time));
+    let mut line = Vec::new();
+    lines[at % lines.len()].write(&mut line, number, time);
+    producer.send(topic, partition, &line);
 }
 
 /// Events a second of a run over a backlog, start and end included.
-fn full_speed(tidemill: &Tidemill, services: &Services, lines: &mut [Line], settings: &Settings) -> u64 {
+fn full_speed(tidemill: &Tidemill, services: &Services, lines: &[Line], settings: &Settings) -> u64 {
     let (stream, folder) = begin(tidemill, services, "full");
     let producer = Producer::new(services.brokers());
     for number in 0..settings.backlog {
@@ -149,68 +102,8 @@ fn run(tidemill: &Tidemill, services: &Services, stream: &Stream, folder: &TempD
     tidemill.stream(&stream.source(), &[stream.database().address()], &state.to_string_lossy())
 }
 
-/// What was seen: how many events took how many milliseconds.
-struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-}
-
-impl Histogram {
-    fn add(&mut self, millis: i64, events: u64) {
-        let at = usize::try_from(millis).unwrap_or(0);
-        if self.counts.len() <= at {
-            self.counts.resize(at + 1, 0);
-        }
-        self.counts[at] += events;
-        self.total += events;
-    }
-
-    /// The least number of milliseconds within which this share, in thousandths, was visible.
-    fn within(&self, thousandths: u64) -> usize {
-        let wanted = (self.total * thousandths).div_ceil(1_000);
-        let mut seen = 0;
-        let reached = self.counts.iter().position(|count| {
-            seen += count;
-            seen >= wanted
-        });
-        reached.unwrap_or(0)
-    }
-
-    fn bars(&self) -> String {
-        const WIDTH: usize = 250;
-        let mut text = String::new();
-        for (at, counts) in self.counts.chunks(WIDTH).enumerate() {
-            let events = counts.iter().sum::<u64>();
-            let share = events as f64 / self.total.max(1) as f64;
-            let bar = "#".repeat(usize::try_from(events * 60 / self.total.max(1)).unwrap_or(0));
-            text.push_str(&format!("{:>5} to {:>5} ms {:>5.1} % {bar}\n", at * WIDTH, (at + 1) * WIDTH, share * 100.0));
-        }
-        text
-    }
-}
-
-/// The events of the schedule: so many a tick, from `start` on.
-struct Schedule {
-    start: i64,
-    rate: u64,
-}
-
-impl Schedule {
-    /// How many are due before a tick.
-    fn due(&self, tick: u64) -> u64 {
-        tick * self.rate * TICK.unsigned_abs() / 1_000
-    }
-
-    /// When event `number` was due.
-    fn time(&self, number: u64) -> i64 {
-        let tick = (number * 1_000 / (self.rate * TICK.unsigned_abs())).saturating_sub(1);
-        let tick = (tick..tick + 3).find(|tick| self.due(tick + 1) > number).expect("ticks follow from numbers");
-        self.start + i64::try_from(tick).expect("few ticks") * TICK
-    }
-}
-
 /// Sends everything in time; gives by how many milliseconds it was late at worst.
-fn produce(brokers: &str, topic: &str, lines: &mut [Line], schedule: &Schedule, ticks: u64) -> i64 {
+fn produce(brokers: &str, topic: &str, lines: &[Line], schedule: &Schedule, ticks: u64) -> i64 {
     let producer = Producer::new(brokers);
     let mut latest = 0;
     for tick in 0..ticks {
@@ -265,8 +158,8 @@ fn watch(
 fn measure(settings: &Settings) -> String {
     let services = Services::shared();
     let tidemill = Tidemill::to_be_measured();
-    let mut lines = lines();
-    let full = full_speed(&tidemill, services, &mut lines, settings);
+    let lines = stored_lines();
+    let full = full_speed(&tidemill, services, &lines, settings);
     let rate = settings.rate.unwrap_or(full / 2);
     eprintln!("full load: {full} events/s; now {rate} events/s for {} s", settings.seconds);
 
@@ -281,12 +174,12 @@ fn measure(settings: &Settings) -> String {
     let schedule = Schedule { start: now() + 500, rate };
     let ticks = (WARM_UP + settings.seconds) * 1_000 / TICK.unsigned_abs();
     let total = schedule.due(ticks);
-    let mut histogram = Histogram { counts: Vec::new(), total: 0 };
+    let mut histogram = Histogram::default();
     let (topic, over) = (stream.topic("all"), AtomicBool::new(false));
     let behind = thread::scope(|scope| {
         let producer = scope.spawn(|| {
             let failed = OnPanic(&over);
-            let behind = produce(services.brokers(), &topic, &mut lines, &schedule, ticks);
+            let behind = produce(services.brokers(), &topic, &lines, &schedule, ticks);
             drop(failed);
             behind
         });
@@ -302,7 +195,7 @@ fn measure(settings: &Settings) -> String {
     assert_eq!(line["accepted"].as_u64(), Some(total), "{line}");
     stream.database().drop_all();
     let [p50, p90, p99] = [500, 900, 990].map(|share| histogram.within(share));
-    let most = histogram.counts.len().saturating_sub(1);
+    let most = histogram.most();
     format!(
         "{}\n| events/s | of full load | s | workers | an epoch | p50 ms | p90 ms | p99 ms | max ms | sent late by at most ms | CPU s/M |\n\
          |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n\

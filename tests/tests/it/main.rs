@@ -19,6 +19,8 @@ mod corruption;
 #[cfg(test)]
 mod dead_letters;
 #[cfg(test)]
+mod demo;
+#[cfg(test)]
 mod fencing;
 #[cfg(test)]
 mod hang;
