@@ -39,14 +39,18 @@ impl Watched {
         Watched { run, address: address.expect("it was waited for") }
     }
 
+    fn get(&self, path: &str) -> String {
+        let mut answer = Agent::new_with_defaults().get(format!("{}/{path}", self.address)).call().unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    }
+
     fn status(&self) -> Value {
-        let mut answer = Agent::new_with_defaults().get(format!("{}/api/status", self.address)).call().unwrap();
-        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+        serde_json::from_str(&self.get("api/status")).unwrap()
     }
 
     /// Waits until the status is as it should be.
     #[track_caller]
-    fn until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         wait_until(what, || {
             self.run.assert_alive(&format!("{what}: {last:#}"));
@@ -132,31 +136,34 @@ fn a_silent_partition_that_holds_the_watermark_is_named_until_it_speaks() {
 fn a_stopped_process_is_named_by_the_others_and_since_when() {
     let folder = TempDir::new().unwrap();
     let (log, out) = (stored(folder.path()), folder.path().join("out"));
-    let hosts = free_addresses().join(",");
     let secret = [("TIDEMILL_CLUSTER_TOKEN".to_owned(), "a long secret".to_owned())];
     let tidemill = tidemill().with_environment(secret.into());
-    let process = |index: &str| {
-        let place = ["--hosts", &hosts, "--process-index", index, "--out", out.to_str().unwrap()];
-        Watched::start(&tidemill, &log, &place)
-    };
-    let (mut leader, follower) = (process("0"), process("1"));
-    leader.until("all is committed", |status| {
-        let heard = status["peers"].as_array().is_some_and(|peers| peers.len() == 1);
-        heard && status["state"] == "running" && status["counts"]["events"] == log.records()
-    });
-    // A stopped process keeps what it was about to say; the last word that was heard is older than that.
-    let before = leader.status()["peers"][0]["heard"].clone();
-    signal(follower.run.pid(), "STOP");
-    let status = leader.until_held(&[("process", "process 1")]);
-    let told = reason(&status, "process", "process 1");
-    assert_eq!(status["why_open"][0], *told, "it is the first to look at: {status:#}");
-    assert_eq!(told["since"], status["peers"][0]["heard"]);
-    assert!(told["since"].as_str() >= before.as_str(), "{before} was heard before: {told}");
-    assert!(told["sentence"].as_str().unwrap().contains("has not answered for"), "{told}");
-    // Both end: the one gives the other up, or is killed with it.
-    signal(follower.run.pid(), "KILL");
-    let ended = leader.run.wait();
-    ended.assert_refused(&[1], &["process 1 is lost"]);
+    for stopped in [1, 0] {
+        let hosts = free_addresses().join(",");
+        let process = |index: &str| {
+            let place = ["--hosts", &hosts, "--process-index", index, "--out", out.to_str().unwrap()];
+            Watched::start(&tidemill, &log, &place)
+        };
+        let mut processes = vec![process("0"), process("1")];
+        processes[0].until("all is committed", |status| {
+            status["state"] == "running" && status["counts"]["events"] == log.records()
+        });
+        let silent = processes.remove(stopped);
+        let mut other = processes.remove(0);
+        let status = other.until("they hear of each other", |status| status["peers"][0]["heard"].is_string());
+        // Which word is the last that is heard of a process that stops is up to the system; no earlier one is.
+        let before = status["peers"][0]["heard"].clone();
+        signal(silent.run.pid(), "STOP");
+        let name = format!("process {stopped}");
+        let status = other.until_held(&[("process", &name)]);
+        let told = reason(&status, "process", &name);
+        assert_eq!(status["why_open"][0], *told, "it is the first to look at: {status:#}");
+        assert_eq!(told["since"], status["peers"][0]["heard"]);
+        assert!(told["since"].as_str() >= before.as_str(), "{before} was heard before: {told}");
+        assert!(told["sentence"].as_str().unwrap().contains("has not answered for"), "{told}");
+        signal(silent.run.pid(), "KILL");
+        other.run.wait().assert_refused(&[1], &[&format!("{name} is lost")]);
+    }
 }
 
 /// Where a run keeps its state, and which of its tables it writes to ClickHouse.
@@ -215,13 +222,18 @@ fn a_sink_that_hangs_in_a_write_is_named_until_it_goes_on() {
     assert_eq!(told["since"], sink["sink"]["writing"]["since"]);
     assert!(told["since"].as_str() >= calm["epoch"]["committed_at"].as_str(), "{status:#}");
     // What comes meanwhile is known to wait, though nobody reads it.
-    append(&log, 3);
-    append(&log, 4);
     let lag = |status: &Value| {
         let lags = status["partitions"].as_array().unwrap().iter().map(|p| p["lag_records"].as_u64());
         lags.sum::<Option<u64>>()
     };
-    watched.until("the lag is a number", |status| lag(status).is_some());
+    let mut seeds = 3..;
+    watched.until("events are known to wait", |status| {
+        append(&log, seeds.next().expect("there is always another"));
+        lag(status).is_some_and(|lag| lag > 0)
+    });
+    let metrics = watched.get("metrics");
+    let waits = |line: &str| line.starts_with("tidemill_partition_lag_records{") && !line.ends_with(" 0");
+    assert!(metrics.lines().any(waits), "{metrics}");
     // The answers that came meanwhile are lost with their connections.
     proxy.cut();
     proxy.heal();
