@@ -6,7 +6,6 @@ use std::net::TcpStream;
 
 use tidemill_connectors::files::FilesConfig;
 use tidemill_connectors::generate::{GenerateConfig, Rates as Oddities, generate};
-use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::{self, RunContext, RunOptions, StopHandle};
 use tidemill_dataflow::status::{
     Cause, Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LatencyHistogram, LeftOut, Operator, Partition,
@@ -66,9 +65,9 @@ fn full() -> Snapshot {
         turned: at(0),
     };
     let idle = Partition { idle: true, watermark: None, ..partition("events.\"odd\\name\"/1\n", None) };
-    let aside = |operator: &str, partition: Option<&str>| SetAside {
+    let aside = |operator: &str, from: Option<&str>| SetAside {
         operator: operator.into(),
-        partition: partition.map(str::to_owned),
+        partition: from.map(str::to_owned),
         event_time: at(-600),
         payload: "{\"event_id\":\"e1\"}".into(),
     };

@@ -127,8 +127,8 @@ fn a_silent_partition_that_holds_the_watermark_is_named_until_it_speaks() {
     }
     // The same lines again: duplicates tell the time as well.
     store(1);
-    let status = watched.until("the watermark moves", |status| status["watermark"].is_string());
-    assert!(!held(&status).contains(&("partition", "events.all/1")), "{status:#}");
+    let moved = watched.until("the watermark moves", |now| now["watermark"].is_string());
+    assert!(!held(&moved).contains(&("partition", "events.all/1")), "{moved:#}");
     let _ = stop(watched.run);
 }
 
@@ -150,9 +150,9 @@ fn a_stopped_process_is_named_by_the_others_and_since_when() {
         });
         let silent = processes.remove(stopped);
         let mut other = processes.remove(0);
-        let status = other.until("they hear of each other", |status| status["peers"][0]["heard"].is_string());
+        let calm = other.until("they hear of each other", |now| now["peers"][0]["heard"].is_string());
         // Which word is the last that is heard of a process that stops is up to the system; no earlier one is.
-        let before = status["peers"][0]["heard"].clone();
+        let before = &calm["peers"][0]["heard"];
         signal(silent.run.pid(), "STOP");
         let name = format!("process {stopped}");
         let status = other.until_held(&[("process", &name)]);
@@ -222,14 +222,14 @@ fn a_sink_that_hangs_in_a_write_is_named_until_it_goes_on() {
     assert_eq!(told["since"], sink["sink"]["writing"]["since"]);
     assert!(told["since"].as_str() >= calm["epoch"]["committed_at"].as_str(), "{status:#}");
     // What comes meanwhile is known to wait, though nobody reads it.
-    let lag = |status: &Value| {
-        let lags = status["partitions"].as_array().unwrap().iter().map(|p| p["lag_records"].as_u64());
+    let lag = |now: &Value| {
+        let lags = now["partitions"].as_array().unwrap().iter().map(|p| p["lag_records"].as_u64());
         lags.sum::<Option<u64>>()
     };
     let mut seeds = 3..;
-    watched.until("events are known to wait", |status| {
+    watched.until("events are known to wait", |now| {
         append(&log, seeds.next().expect("there is always another"));
-        lag(status).is_some_and(|lag| lag > 0)
+        lag(now).is_some_and(|lag| lag > 0)
     });
     let metrics = watched.get("metrics");
     let waits = |line: &str| line.starts_with("tidemill_partition_lag_records{") && !line.ends_with(" 0");
@@ -237,9 +237,9 @@ fn a_sink_that_hangs_in_a_write_is_named_until_it_goes_on() {
     // The answers that came meanwhile are lost with their connections.
     proxy.cut();
     proxy.heal();
-    let status = watched.until("all is committed", all);
-    assert!(held(&status).iter().all(|(cause, _)| *cause != "sink"), "{status:#}");
-    watched.until("nothing waits", |status| lag(status) == Some(0));
+    let after = watched.until("all is committed", all);
+    assert!(held(&after).iter().all(|(cause, _)| *cause != "sink"), "{after:#}");
+    watched.until("nothing waits", |now| lag(now) == Some(0));
     let _ = stop(watched.run);
     database.drop_all();
 }
