@@ -102,6 +102,18 @@ pub enum LogError {
         object: String,
     },
 
+    /// What an epoch contained is not recorded any more.
+    #[error(
+        "what epoch {epoch} contained is not in {folder} any more, so the run cannot be repeated in its cuts. Keep more with \
+         --keep-bindings, or replay with fresh cuts"
+    )]
+    Forgotten {
+        /// The epoch.
+        epoch: u64,
+        /// Where it was looked for.
+        folder: String,
+    },
+
     /// An entry that cannot follow the ones before it.
     #[error("entry {number} of the log is impossible: {reason}")]
     Impossible {
@@ -129,6 +141,7 @@ impl LogError {
             Self::Store(_) | Self::Stopped { .. } => LogErrorKind::Failed,
             Self::Corrupt { .. }
             | Self::Gap { .. }
+            | Self::Forgotten { .. }
             | Self::UnknownFormat { .. }
             | Self::NotInitialized { .. }
             | Self::Impossible { .. } => LogErrorKind::Refused,

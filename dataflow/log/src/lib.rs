@@ -15,6 +15,7 @@
 //! | [`entry`] | what an entry says |
 //! | [`state`] | what the entries so far mean: a pure fold |
 //! | [`writer`] | the one writer: runs, fencing, snapshots, deletions |
+//! | [`history`] | what epochs contained, kept for repeating a whole run |
 //! | [`reader`] | one consistent state beside a living writer, without writing anything |
 //! | [`testing`] | a store in memory, and one that stops, acts or fails at a chosen step |
 //!
@@ -45,6 +46,7 @@ pub mod bridge;
 pub mod entry;
 pub mod error;
 mod frame;
+pub mod history;
 mod load;
 pub mod local;
 pub mod location;
@@ -63,10 +65,11 @@ pub use entry::{
     Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Seal, TableChange,
 };
 pub use error::{LogError, LogErrorKind, with_causes};
+pub use history::History;
 pub use local::{DurableLocal, Faults};
 pub use location::{Location, LocationError, ReadingSide};
 pub use patient::PatientStore;
 pub use split::SplitStore;
 pub use state::{LogState, Partitions, VisibleFile};
 pub use store::{Created, Store, StoreError, StoreErrorKind};
-pub use writer::{Fence, Log, LogOptions, Started};
+pub use writer::{Fence, KEPT_BINDINGS, Log, LogOptions, Started};

@@ -44,9 +44,41 @@ impl Paths {
         format!("{}/snapshots/{number:0DIGITS$}", self.prefix)
     }
 
+    pub(crate) fn bindings(&self) -> String {
+        format!("{}/bindings", self.prefix)
+    }
+
+    pub(crate) fn bindings_of(&self, span: Span) -> String {
+        format!("{}/bindings/{:0DIGITS$}-{:0DIGITS$}", self.prefix, span.first, span.last)
+    }
+
     /// There is no log, said about this folder.
     pub(crate) fn not_initialized(&self) -> LogError {
         LogError::NotInitialized { prefix: self.prefix.clone(), object: self.format() }
+    }
+}
+
+/// Epochs without a gap, as the name of an object says them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Span {
+    /// The epochs of a listed name; `None` for a name that is not one of ours.
+    pub(crate) fn of(path: &str) -> Option<Span> {
+        let (first, last) = path.rsplit('/').next()?.split_once('-')?;
+        let span = Span { first: number_of(first)?, last: number_of(last)? };
+        (span.first <= span.last).then_some(span)
+    }
+
+    pub(crate) fn epochs(self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    pub(crate) fn covers(self, other: Span) -> bool {
+        self.first <= other.first && other.last <= self.last
     }
 }
 
@@ -65,6 +97,9 @@ mod tests {
         let paths = Paths::new("_tidemill/");
         assert!(paths.entry(9) < paths.entry(10));
         assert_eq!(number_of(&paths.entry(u64::MAX)), Some(u64::MAX));
+        let span = Span { first: 9, last: 10 };
+        assert_eq!(Span::of(&paths.bindings_of(span)), Some(span));
+        assert_eq!(Span::of(&paths.entry(9)), None);
         assert_eq!(number_of("_tidemill/log/12"), None);
         assert_eq!(number_of("_tidemill/log/+0000000000000000012"), None);
     }

@@ -32,6 +32,6 @@ pub fn is_initialized(store: Arc<dyn Store>, prefix: &str) -> Result<bool, LogEr
     Ok(retrying(store).exists(&Paths::new(prefix).format())?)
 }
 
-fn retrying(store: Arc<dyn Store>) -> Retrying {
+pub(crate) fn retrying(store: Arc<dyn Store>) -> Retrying {
     Retrying::new(store, ATTEMPTS, Arc::new(|_| {}))
 }

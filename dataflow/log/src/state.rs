@@ -158,6 +158,12 @@ impl LogState {
         self.bindings.range(after..).map(|(_, binding)| binding)
     }
 
+    /// The bindings that the next checkpoint lets go of: all through the last one.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = &Binding> {
+        let through = self.checkpoints.last().map(|checkpoint| checkpoint.epoch);
+        through.into_iter().flat_map(|through| self.bindings.range(..=through)).map(|(_, binding)| binding)
+    }
+
     /// The last two checkpoints, the newest last.
     pub fn checkpoints(&self) -> &[CheckpointEntry] {
         &self.checkpoints

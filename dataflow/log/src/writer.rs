@@ -24,6 +24,7 @@ use crate::FOLDER;
 use crate::entry::{Entry, FORMAT, Seal};
 use crate::error::LogError;
 use crate::frame::{self, Claim, Envelope, Format, Snapshot};
+use crate::history::Archive;
 use crate::load;
 use crate::paths::Paths;
 pub use crate::retry::Pause;
@@ -38,15 +39,21 @@ pub struct LogOptions {
     pub prefix: String,
     /// Entries between two snapshots.
     pub snapshot_every: u64,
+    /// Epochs whose bindings are kept for repeating the run, beyond what recovery needs; 0 keeps none.
+    pub keep_bindings: u64,
     /// Attempts of a call on the store that fails for a moment, at least 1.
     pub attempts: u32,
     /// Called between two attempts with the number of failures; whoever starts the log decides whether it waits.
     pub pause: Pause,
 }
 
+/// Of how many epochs the bindings are kept unless told otherwise: a month of epochs of one second.
+pub const KEPT_BINDINGS: u64 = 30 * 24 * 60 * 60;
+
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { prefix: FOLDER.to_owned(), snapshot_every: 64, attempts: 5, pause: Arc::new(|_| {}) }
+        let (snapshot_every, keep_bindings, pause) = (64, KEPT_BINDINGS, Arc::new(|_| {}));
+        Self { prefix: FOLDER.to_owned(), snapshot_every, keep_bindings, attempts: 5, pause }
     }
 }
 
@@ -55,6 +62,7 @@ impl fmt::Debug for LogOptions {
         f.debug_struct("LogOptions")
             .field("prefix", &self.prefix)
             .field("snapshot_every", &self.snapshot_every)
+            .field("keep_bindings", &self.keep_bindings)
             .field("attempts", &self.attempts)
             .finish_non_exhaustive()
     }
@@ -114,6 +122,7 @@ pub struct Log {
     previous: u64,
     /// Snapshots known to be intact, oldest first, at most two: those that a start can fall back on.
     snapshots: Vec<u64>,
+    archive: Archive,
     /// Number of the entry that the last snapshot covers, or at which this run began without one.
     covered: u64,
     /// Set once the end of the log is no longer ours or no longer known.
@@ -155,6 +164,7 @@ impl Log {
             sequence: 0,
             covered: loaded.snapshot.unwrap_or(0),
             snapshots: loaded.snapshot.into_iter().collect(),
+            archive: Archive::new(options.keep_bindings),
             state: loaded.state,
             previous: loaded.previous,
             stopped: None,
@@ -276,10 +286,20 @@ impl Log {
     fn append_sealed(&mut self, entry: Entry) -> Result<u64, LogError> {
         let number = self.state.number() + 1;
         self.state.check(number, &entry)?;
+        if matches!(entry, Entry::Checkpoint(_)) {
+            self.archive_bindings()?;
+        }
         match self.offer(number, entry)? {
             Offer::Taken => Ok(number),
             Offer::Lost(envelope, _) => Err(self.lost_to(&envelope)),
         }
+    }
+
+    /// Keeps what a checkpoint is about to let go of.
+    fn archive_bindings(&mut self) -> Result<(), LogError> {
+        let (store, fence) = (&self.store, &self.fence);
+        let delete = |path: &str| delete(store, fence, path);
+        self.archive.add((store, &self.paths), self.state.leaving(), delete)
     }
 
     /// Whether the seal was taken; if not, the entry in its place is now part of the state.
@@ -375,8 +395,7 @@ impl Log {
     }
 
     fn delete(&self, path: &str) -> Result<(), LogError> {
-        self.fence.check()?;
-        Ok(self.store.delete(path)?)
+        delete(&self.store, &self.fence, path)
     }
 
     fn impossible(&self, reason: &str) -> LogError {
@@ -410,6 +429,12 @@ impl Log {
         }
         outcome
     }
+}
+
+/// Deletes an object of the log, unless a later run has begun.
+fn delete(store: &Retrying, fence: &Fence, path: &str) -> Result<(), LogError> {
+    fence.check()?;
+    Ok(store.delete(path)?)
 }
 
 /// Creates the object `format` on the very first start, and checks it on every other.

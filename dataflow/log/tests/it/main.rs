@@ -6,6 +6,7 @@
 mod damage;
 mod fencing;
 mod folding;
+mod history;
 mod outcomes;
 mod patience;
 mod pipeline;
