@@ -9,7 +9,7 @@ use arrow::array::{
 use datafusion::parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use tidemill_log::testing::seal;
-use tidemill_log::{Binding, Commit, DataFile, Entry, Location, Log, LogOptions, Store, TableChange};
+use tidemill_log::{Binding, Commit, DataFile, Entry, Faults, Location, Log, LogOptions, Store, TableChange};
 use tidemill_tables::calendar::{hour_folder, hour_of};
 use tidemill_tables::{TableSpec, fold, hash_lists, web_analytics};
 
@@ -187,7 +187,7 @@ impl TestPlace {
 
     /// Anywhere, with a folder that lives as long.
     pub(crate) fn at(location: Location, folder: TempDir) -> Self {
-        let store = location.open(false, false).unwrap();
+        let store = location.open(false, Faults::None).unwrap();
         let mut log = Log::start(Arc::clone(&store), LogOptions::default()).unwrap().log;
         log.append(Entry::Seal(seal(log.run()))).unwrap();
         let (recent, all) = (Epoch::default(), Epoch::default());

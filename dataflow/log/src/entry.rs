@@ -47,6 +47,23 @@ pub struct Seal {
     pub instance: String,
     /// The epoch of the checkpoint that the run restores; `None` starts with empty state and replays from the first epoch.
     pub checkpoint: Option<u64>,
+    /// Records that no operator sees any more, in this run and every later one. The list only grows, and only by records
+    /// beyond what is committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A record whose processing panicked again and again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// The name of its partition.
+    pub partition: String,
+    /// Where it begins in it (bytes of a file, records of a topic).
+    pub offset: u64,
+    /// It cannot even be decoded: nothing is known of its event time.
+    pub unreadable: bool,
+    /// What it did, as a sentence fragment for its dead letter.
+    pub reason: String,
 }
 
 /// What epoch `epoch` contains; decided once, replayed ever after.

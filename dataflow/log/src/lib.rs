@@ -34,6 +34,7 @@
 //!     processes: 1,
 //!     instance: "a random name".into(),
 //!     checkpoint: None,
+//!     quarantined: Vec::new(),
 //! }))?;
 //! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));
 //! # Ok::<(), tidemill_log::LogError>(())
@@ -62,7 +63,8 @@ pub mod writer;
 
 pub use bridge::ObjectStoreBridge;
 pub use entry::{
-    Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Seal, TableChange,
+    Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Quarantined, Seal,
+    TableChange,
 };
 pub use error::{LogError, LogErrorKind, with_causes};
 pub use history::History;

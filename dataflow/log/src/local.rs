@@ -7,6 +7,8 @@
 //! (object_store's own local folder never calls fsync, hence this one.)
 //!
 //! An fsync that failed is fatal and must not be repeated: afterwards the kernel may show bytes that the disk has lost.
+//! A disk that is full is no such end: nothing has its final name yet, so the whole object is written again when there is
+//! room, to a new file ([`StoreErrorKind::Full`]).
 //!
 //! Temporary files are never listed nor read. The ones of dead processes are removed the first time that a process
 //! writes into their folder, ten minutes after they were written at the earliest.
@@ -26,12 +28,14 @@ use crate::store::{Created, Store, StoreError, StoreErrorKind};
 
 mod file_system;
 mod forgetful;
+mod no_room;
 mod object_store_impl;
 #[cfg(test)]
 mod tests;
 
 use file_system::{FileSystem, FileType, NewFile, RealFs};
 use forgetful::ForgetfulFs;
+use no_room::NoRoomFs;
 
 /// Names that begin like this are temporary: not listed, not readable, not allowed for objects.
 const TEMPORARY: &str = ".tmp-";
@@ -40,7 +44,7 @@ const TEMPORARY: &str = ".tmp-";
 const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 
 /// Faults that the folder is asked to have, for tests of whole programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Faults {
     /// None: the real file system.
     #[default]
@@ -48,6 +52,8 @@ pub enum Faults {
     /// The process's death loses whatever was not fsynced, as a power cut would: a file's bytes until the file is
     /// synced, names and removals until their folder is. One process at a time may use the folder.
     ForgetUnsynced,
+    /// The disk has no room for anything new as long as this file exists.
+    NoRoomWhile(PathBuf),
 }
 
 /// A durable store in a local folder; also an [`object_store::ObjectStore`], for readers of Parquet files.
@@ -109,10 +115,12 @@ trait Step<T> {
 impl<T> Step<T> for io::Result<T> {
     fn step(self, step: &'static str, path: &Path, kind: StoreErrorKind) -> Result<T, LocalError> {
         self.map_err(|source| {
-            // A full or forbidden disk stays so; an interrupted call or a folder that vanished does not.
-            let lasting = [io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull, io::ErrorKind::Unsupported]
-                .contains(&source.kind());
-            let kind = if lasting { StoreErrorKind::Fatal } else { kind };
+            // A forbidden disk stays so; one that is full, an interrupted call or a folder that vanished do not.
+            let kind = match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => StoreErrorKind::Fatal,
+                _ if is_full(&source) && kind != StoreErrorKind::Fatal => StoreErrorKind::Full,
+                _ => kind,
+            };
             LocalError { step, path: path.to_owned(), kind, source }
         })
     }
@@ -127,6 +135,7 @@ impl DurableLocal {
         let files: Box<dyn FileSystem> = match faults {
             Faults::None => Box::new(RealFs),
             Faults::ForgetUnsynced => Box::new(ForgetfulFs::default()),
+            Faults::NoRoomWhile(marker) => Box::new(NoRoomFs::new(marker)),
         };
         Self::over(root, files)
     }
@@ -272,7 +281,11 @@ impl Temporary {
     /// Gives the file its final name; durable when it returns, also if the name was taken by another.
     fn publish(mut self, mode: Target) -> Result<Created, LocalError> {
         let mut file = self.file.take().expect("a temporary file is open until it is published");
-        file.sync().step("fsync", &self.path, StoreErrorKind::Fatal)?;
+        if let Err(error) = file.sync() {
+            // Some file systems find out only now that they have no room. This file goes, so nothing hangs on its bytes.
+            let kind = if is_full(&error) { StoreErrorKind::Full } else { StoreErrorKind::Fatal };
+            return Err(error).step("fsync", &self.path, kind);
+        }
         drop(file);
         let outcome = self.folder.give_name(&self.path, &self.target, mode)?;
         if mode == Target::MustBeFree {
@@ -322,6 +335,11 @@ impl Folder {
 
 fn is_temporary(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+}
+
+/// The disk, or what the user may have of it, is used up.
+fn is_full(error: &io::Error) -> bool {
+    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
 }
 
 /// There is no such file: it does not exist, or a file stands where its folder would be.

@@ -5,7 +5,8 @@
 //! `If-None-Match: *` on puts, which is what the log's put-if-absent is there (INV-1).
 //!
 //! Promise: a place that cannot be used is refused when it is opened, in one sentence with the remedy; one that stops
-//! answering later is waited for by whoever writes to it ([`PatientStore`]), and reported to whoever only reads.
+//! answering later, or has no room, is waited for by whoever writes to it ([`PatientStore`]), and reported to whoever only
+//! reads.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,19 +54,18 @@ pub struct ReadingSide {
 
 impl Location {
     /// Opens the place for a run that writes to it. `durable`: what a folder confirms survives a power cut (S3 always
-    /// does); `forget_unsynced`: for tests of whole programs, a folder loses what was not synced when the process dies.
+    /// does); `faults`: for tests of whole programs, what goes wrong in a durable folder.
     ///
     /// A bucket is asked for a name, so that a wrong one, wrong keys and a server that is not there are found now. A
     /// folder is created with its first object, or at once where it need not be durable.
     ///
     /// # Errors
     /// The place cannot be used; the sentence says what to do.
-    pub fn open(&self, durable: bool, forget_unsynced: bool) -> Result<Arc<dyn Store>, LocationError> {
+    pub fn open(&self, durable: bool, faults: Faults) -> Result<Arc<dyn Store>, LocationError> {
         match self {
             Self::Folder(root) if durable => {
-                let faults = if forget_unsynced { Faults::ForgetUnsynced } else { Faults::None };
                 let local = DurableLocal::open(root, faults).map_err(|error| LocationError::folder(root, error))?;
-                Ok(Arc::new(local))
+                Ok(Arc::new(PatientStore::for_room(Arc::new(local), self.to_string())))
             }
             Self::Folder(root) => {
                 std::fs::create_dir_all(root).map_err(|error| LocationError::folder(root, error))?;

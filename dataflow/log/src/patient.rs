@@ -1,8 +1,8 @@
-//! A store that waits where the one behind it does not answer.
+//! A store that waits where the one behind it does not answer, or has no room.
 //!
-//! Promise: a call fails only where repeating it cannot help; an outage of any length is waited out, said once when it
-//! begins and once when it ends, however many threads wait. Memory stays bounded meanwhile, because whoever waits
-//! holds what it was given and takes nothing more (INV-8).
+//! Promise: a call fails only where repeating it cannot help; an outage of any length, or a full disk, is waited out, said
+//! once when it begins and once when it ends, however many threads wait. Memory stays bounded meanwhile, because whoever
+//! waits holds what it was given and takes nothing more (INV-8).
 //!
 //! Every call of a [`Store`] may be repeated: whole objects are put, absent ones may be deleted. Only after a `create`
 //! of unknown outcome that was repeated, [`Created::Exists`] may be the caller's own doing; as the log does, callers
@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,14 +34,23 @@ pub struct PatientStore {
     store: Arc<dyn Store>,
     place: String,
     pause: Pause,
-    /// Whether it has been said that the store is waited for.
-    told: AtomicBool,
+    /// Whether a call that failed like this is repeated.
+    waits: fn(StoreErrorKind) -> bool,
+    /// Calls that wait long enough to be told of.
+    waiting: AtomicU32,
 }
 
 impl PatientStore {
     /// Waits for `store`, which people know as `place`.
     pub fn new(store: Arc<dyn Store>, place: impl Into<String>) -> Self {
-        Self { store, place: place.into(), pause: Arc::new(sleep), told: AtomicBool::new(false) }
+        let waits = |kind| kind != StoreErrorKind::Fatal;
+        Self { store, place: place.into(), pause: Arc::new(sleep), waits, waiting: AtomicU32::new(0) }
+    }
+
+    /// Waits for room in `store`, which people know as `place`, and for nothing else: a local folder whose calls fail
+    /// otherwise has a fault that does not pass.
+    pub fn for_room(store: Arc<dyn Store>, place: impl Into<String>) -> Self {
+        Self { waits: |kind| kind == StoreErrorKind::Full, ..Self::new(store, place) }
     }
 
     /// Calls `pause` between two attempts, with the number of those that failed, instead of sleeping.
@@ -52,19 +61,30 @@ impl PatientStore {
     }
 
     fn patiently<T>(&self, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut failures = 0_u32;
+        let (mut failures, mut full) = (0_u32, false);
         loop {
             match call() {
-                Err(error) if error.kind() != StoreErrorKind::Fatal => {
+                Err(error) if (self.waits)(error.kind()) => {
                     failures = failures.saturating_add(1);
-                    if failures >= WORTH_TELLING && !self.told.swap(true, Ordering::Relaxed) {
-                        warn!("waiting for {} to answer: {}", self.place, with_causes(&error));
+                    full |= error.kind() == StoreErrorKind::Full;
+                    if failures == WORTH_TELLING && self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+                        let (place, causes) = (&self.place, with_causes(&error));
+                        if full {
+                            warn!(
+                                "there is no room in {place}: make some, and this goes on by itself; nothing is lost \
+                                 ({causes})"
+                            );
+                        } else {
+                            warn!("waiting for {place} to answer: {causes}");
+                        }
                     }
                     (self.pause)(failures);
                 }
                 outcome => {
-                    if failures > 0 && self.told.swap(false, Ordering::Relaxed) {
-                        info!("{} answers again", self.place);
+                    // Others may find room for less, and wait no longer: the last one that waited tells.
+                    if failures >= WORTH_TELLING && self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        let again = if full { "has room again" } else { "answers again" };
+                        info!("{} {again}", self.place);
                     }
                     return outcome;
                 }

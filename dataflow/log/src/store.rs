@@ -46,6 +46,8 @@ pub trait Store: Debug + Send + Sync {
 pub enum StoreErrorKind {
     /// Certainly not applied; the same call may succeed later.
     Retryable,
+    /// Certainly not applied; the same call may succeed when there is room again.
+    Full,
     /// Perhaps applied: look before anything is concluded from it.
     MaybeApplied,
     /// Repeating it does not help.
@@ -56,6 +58,7 @@ impl fmt::Display for StoreErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Retryable => "it was not done and may be tried again",
+            Self::Full => "there is no room for it",
             Self::MaybeApplied => "whether it was done is not known",
             Self::Fatal => "trying again does not help",
         })

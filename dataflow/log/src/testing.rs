@@ -11,7 +11,17 @@ pub use memory::MemoryStore;
 #[must_use]
 pub fn seal(run: u64) -> Seal {
     let (plan, build, instance) = (String::new(), String::new(), String::new());
-    Seal { run, format: FORMAT, plan, build, workers: 1, processes: 1, instance, checkpoint: None }
+    Seal {
+        run,
+        format: FORMAT,
+        plan,
+        build,
+        workers: 1,
+        processes: 1,
+        instance,
+        checkpoint: None,
+        quarantined: Vec::new(),
+    }
 }
 
 pub use scripted::{Moment, Operation, OperationKind, Reaction, ScriptedStore};

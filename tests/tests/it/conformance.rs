@@ -21,7 +21,7 @@ use tidemill_connectors::lake::{LakeTable, RowOrder};
 use tidemill_dataflow::sink::{DataFile, SinkError, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource, KafkaTable};
-use tidemill_log::{Location, Store};
+use tidemill_log::{Faults, Location, Store};
 use tidemill_tables::fold;
 use tidemill_tests::corpus;
 use tidemill_tests::rows::Time;
@@ -228,7 +228,7 @@ fn the_lake_in_a_folder_keeps_the_contract_of_a_sink() {
     let mut count = 0;
     check_lake(|| {
         count += 1;
-        Location::from(Path::new(&folder.path().join(format!("lake-{count}")))).open(true, false).unwrap()
+        Location::from(Path::new(&folder.path().join(format!("lake-{count}")))).open(true, Faults::None).unwrap()
     });
 }
 
@@ -241,7 +241,9 @@ fn the_lake_in_a_bucket_keeps_the_contract_of_a_sink() {
         run_again_with(services, "the_lake_in_a_bucket_keeps_the_contract_of_a_sink");
         return;
     }
-    check_lake(|| services.bucket(&unique("conformance")).parse::<Location>().unwrap().open(true, false).unwrap());
+    check_lake(|| {
+        services.bucket(&unique("conformance")).parse::<Location>().unwrap().open(true, Faults::None).unwrap()
+    });
 }
 
 /// Runs one test in a process of its own that has the services' addresses in its environment.

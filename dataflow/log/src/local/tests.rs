@@ -301,3 +301,22 @@ fn copies_and_uploads_are_durable_objects() {
         assert_eq!(after.get("uploads/large").unwrap().as_deref(), Some(&b"first second"[..]));
     }
 }
+
+#[test]
+fn a_full_disk_keeps_nothing_of_an_object_and_takes_it_when_there_is_room() {
+    let (root, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let marker = elsewhere.path().join("full");
+    let store: Box<dyn Store> = Box::new(DurableLocal::open(root.path(), Faults::NoRoomWhile(marker.clone())).unwrap());
+    store.put("kept", b"before").unwrap();
+    fs::write(&marker, b"").unwrap();
+    assert_eq!(store.create("new", b"bytes").unwrap_err().kind(), StoreErrorKind::Full);
+    assert_eq!(store.put("kept", b"after").unwrap_err().kind(), StoreErrorKind::Full);
+    assert_eq!(store.put("folder/new", b"bytes").unwrap_err().kind(), StoreErrorKind::Full);
+    assert_eq!(store.get("kept").unwrap().as_deref(), Some(&b"before"[..]));
+    let left: Vec<_> = fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["kept"], "what did not fit leaves nothing behind that takes room");
+    fs::remove_file(&marker).unwrap();
+    assert_eq!(store.create("new", b"bytes").unwrap(), Created::New);
+    store.put("folder/new", b"bytes").unwrap();
+    assert_eq!(store.list("").unwrap(), ["folder/new", "kept", "new"]);
+}

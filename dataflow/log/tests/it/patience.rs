@@ -46,6 +46,29 @@ fn what_cannot_be_helped_is_not_waited_for() {
     assert_eq!(store.put("x", b"").unwrap_err().kind(), StoreErrorKind::Fatal);
 }
 
+#[test]
+fn a_local_folder_is_waited_for_only_until_it_has_room() {
+    let local = |kind| {
+        let calls = AtomicU64::new(0);
+        let scripted = ScriptedStore::new(Arc::new(MemoryStore::default()), move |_, moment| {
+            let failing = moment == Moment::Before && calls.fetch_add(1, Ordering::SeqCst) < 20;
+            if failing { Reaction::Fail(kind) } else { Reaction::Proceed }
+        });
+        PatientStore::for_room(Arc::new(scripted), "/data").pausing(Arc::new(|_| {}))
+    };
+    let messages = Messages::default();
+    let full = local(StoreErrorKind::Full);
+    tracing::subscriber::with_default(messages.clone(), || full.put("x", b"1").unwrap());
+    assert_eq!(full.get("x").unwrap().as_deref(), Some(&b"1"[..]));
+    let told = std::mem::take(&mut *messages.0.lock().unwrap());
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("there is no room in /data: make some, and this goes on by itself"), "{told:?}");
+    assert_eq!(told[1], "/data has room again");
+    for other in [StoreErrorKind::Retryable, StoreErrorKind::MaybeApplied, StoreErrorKind::Fatal] {
+        assert_eq!(local(other).put("x", b"1").unwrap_err().kind(), other);
+    }
+}
+
 /// Keeps the messages of the thread that it is the default of.
 #[derive(Clone, Default)]
 struct Messages(Arc<Mutex<Vec<String>>>);

@@ -24,6 +24,7 @@ pub(crate) fn seal(run: u64, checkpoint: Option<u64>) -> Seal {
         processes: 1,
         instance: "tests".into(),
         checkpoint,
+        quarantined: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use tidemill_log::testing::{MemoryStore, conformance};
-use tidemill_log::{Entry, Location, LogErrorKind, Store, reader};
+use tidemill_log::{Entry, Faults, Location, LogErrorKind, Store, reader};
 
 use crate::fencing::many_starts_at_once;
 use crate::pipeline::{PREFIX, Pipeline, bind, outcome};
@@ -25,7 +25,7 @@ impl Place {
         }
         let random = RandomState::new().build_hasher().finish();
         let location: Location = format!("s3://tidemill/log-tests/{random:016x}").parse().unwrap();
-        let store = location.open(true, false).unwrap();
+        let store = location.open(true, Faults::None).unwrap();
         Place { location, store }
     }
 }
@@ -99,7 +99,7 @@ fn a_large_object_is_put_in_parts_and_reads_back_whole() {
 fn a_bucket_that_does_not_exist_is_named() {
     drop(Place::new());
     let location: Location = "s3://tidemill-no-such-bucket/x".parse().unwrap();
-    let error = location.open(true, false).unwrap_err();
+    let error = location.open(true, Faults::None).unwrap_err();
     assert!(error.to_string().starts_with("there is no bucket tidemill-no-such-bucket at http"), "{error}");
     let for_reading = location.open_for_reading().unwrap_err();
     assert!(for_reading.to_string().contains("create it"), "{for_reading}");
