@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub(crate) use link::{Links, OnLost};
+pub(crate) use link::{Links, Member};
 pub(crate) use mesh::Meeting;
 pub use mesh::listen;
 

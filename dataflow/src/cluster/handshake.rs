@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::{ClusterOptions, Token};
 
 const MAGIC: [u8; 8] = *b"tidemill";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const GREETING: usize = 8 + 4 * 5 + 8 + 32;
 const ANSWER: usize = 1 + 8 + 8 + 32 + 32;
 const WELCOME: u8 = 0x77;

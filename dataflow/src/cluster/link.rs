@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! frame: u32 length (little-endian), bytes      length 0: a sign of life      length u32::MAX: goodbye, nothing follows
+//!                                               length u32::MAX - 1: a sign of life of a process that is asked to stop
 //! ```
 //! Promises: the run is told that the peer is lost when it has said nothing for the stated time, or when it is gone without
 //! a goodbye, which is sent only when all of its workers have completed the dataflow. A slow worker is no silence: signs of
 //! life come from a thread of their own. Timely itself never learns of a loss (it would panic): its threads wait for an
 //! end that does not come while the run fails.
+//!
+//! A run is stopped by process 0, at the end of an epoch: whoever else is asked to stop tells it so, with its signs of life,
+//! and goes on until the run ends for all.
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -22,6 +26,7 @@ use crate::status::{Moment, Status};
 
 const ALIVE: u32 = 0;
 const GOODBYE: u32 = u32::MAX;
+const STOP: u32 = u32::MAX - 1;
 /// Signs of life within the time after which silence is death.
 const SIGNS: u32 = 5;
 /// Bytes read ahead: the headers of small frames cost no call each.
@@ -36,13 +41,22 @@ struct Shared {
     silent_after: Duration,
     /// All workers of this process have completed the dataflow.
     complete: Arc<AtomicBool>,
-    on_lost: OnLost,
+    run: Arc<dyn Member>,
     /// When the peer was last heard, in milliseconds since 1970, for display.
     heard: AtomicI64,
 }
 
-/// Told in a sentence, from any thread and perhaps several times, that a peer is lost.
-pub(crate) type OnLost = Arc<dyn Fn(String) + Send + Sync>;
+/// The run of this process, as its connections see it; called from any thread.
+pub(crate) trait Member: Send + Sync {
+    /// A peer is lost, says the sentence; perhaps not for the first time.
+    fn lost(&self, sentence: String);
+
+    /// Somebody who is asked to stop says so to process 0, again and again.
+    fn stop(&self);
+
+    /// Whether this process is asked to stop.
+    fn stopping(&self) -> bool;
+}
 
 /// One handle of a connection, for timely's thread that reads or the one that writes.
 pub(crate) struct Link {
@@ -76,9 +90,10 @@ impl Shared {
 
     /// A sign of life, unless a frame is being written, which is one.
     fn sign(&self) {
+        let sign = if self.peer == 0 && self.run.stopping() { STOP } else { ALIVE };
         match self.writing.try_lock() {
             // That the peer is gone, the reading side finds out and says.
-            Ok(_writing) => drop(self.write_held(ALIVE, &[])),
+            Ok(_writing) => drop(self.write_held(sign, &[])),
             Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => {}
         }
     }
@@ -131,6 +146,7 @@ impl Link {
             match self.next_header()? {
                 Some(ALIVE) => {}
                 Some(GOODBYE) => self.goodbye = true,
+                Some(STOP) => self.shared.run.stop(),
                 Some(length) => self.left = length as usize,
                 None if self.goodbye => return Ok(0),
                 None => return Err(self.shared.lost("it left before the run was complete")),
@@ -150,7 +166,7 @@ impl Link {
 impl Read for Link {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.read_frame(into).or_else(|error| {
-            (self.shared.on_lost)(error.to_string());
+            self.shared.run.lost(error.to_string());
             loop {
                 thread::park();
             }
@@ -167,7 +183,7 @@ impl Write for Link {
             && let Err(error) = self.shared.write_frame(length, bytes)
         {
             // The run fails; what timely still wants to send goes nowhere.
-            (self.shared.on_lost)(error.to_string());
+            self.shared.run.lost(error.to_string());
         }
         Ok(bytes.len())
     }
@@ -191,7 +207,7 @@ impl Stream for Link {
         if self.shared.complete.load(Ordering::Acquire)
             && let Err(error) = self.shared.write_frame(GOODBYE, &[])
         {
-            (self.shared.on_lost)(error.to_string());
+            self.shared.run.lost(error.to_string());
         }
         // A socket that is gone already needs no shutting down.
         let _ = self.shared.socket.shutdown(how);
@@ -214,7 +230,7 @@ impl Links {
     pub(super) fn start(
         sockets: Vec<Option<TcpStream>>,
         silent_after: Duration,
-        on_lost: &OnLost,
+        run: &Arc<dyn Member>,
     ) -> io::Result<Links> {
         let complete = Arc::new(AtomicBool::new(false));
         let (mut links, mut all) = (Vec::new(), Vec::new());
@@ -225,9 +241,9 @@ impl Links {
             };
             socket.set_read_timeout(Some(silent_after))?;
             socket.set_write_timeout(Some(silent_after))?;
-            let (writing, complete, on_lost) = (Mutex::new(()), Arc::clone(&complete), Arc::clone(on_lost));
+            let (writing, complete, run) = (Mutex::new(()), Arc::clone(&complete), Arc::clone(run));
             let heard = AtomicI64::new(Moment::now().0);
-            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, on_lost, heard });
+            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, run, heard });
             all.push(Arc::clone(&shared));
             links.push(Some(Link::new(shared)?));
         }

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::handshake::{Failed, Identity};
-use super::link::{Links, OnLost};
+use super::link::{Links, Member};
 use super::{ClusterError, ClusterOptions};
 
 /// Between two tries to reach a process that is not there yet.
@@ -60,8 +61,7 @@ impl Meeting {
     }
 
     /// Reaches everybody else. `run` is told to those who ask process 0; `listener` is closed when all are there.
-    /// Sentences about
-    /// strangers go to `warn`, later ones about lost peers to `on_lost`.
+    /// Sentences about strangers go to `warn`; `member` is told what becomes of the peers later.
     ///
     /// # Errors
     /// Somebody is not there in time, or refuses us.
@@ -69,7 +69,8 @@ impl Meeting {
         mut self,
         listener: TcpListener,
         run: u64,
-        (warn, on_lost): (&dyn Fn(&str), &OnLost),
+        warn: &dyn Fn(&str),
+        member: &Arc<dyn Member>,
     ) -> Result<Links, ClusterError> {
         for process in 0..self.options.process {
             if self.sockets[process as usize].is_none() {
@@ -79,7 +80,7 @@ impl Meeting {
         self.be_dialled(&listener, run, warn)?;
         drop(listener);
         let process = self.options.process;
-        let links = Links::start(self.sockets, self.options.silent_after, on_lost);
+        let links = Links::start(self.sockets, self.options.silent_after, member);
         links.map_err(|source| ClusterError::Io { process, source })
     }
 

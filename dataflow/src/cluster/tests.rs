@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -23,19 +23,32 @@ fn places(count: u32) -> Vec<Place> {
     (0..).zip(listeners).map(place).collect()
 }
 
-fn on_lost() -> (OnLost, Receiver<String>) {
-    let (sender, lost) = channel();
-    let sender = Mutex::new(sender);
-    let tell = move |sentence| {
+/// A run that hears what becomes of its peers.
+#[derive(Default)]
+struct Run {
+    stopping: AtomicBool,
+    told: Mutex<Option<Sender<String>>>,
+}
+
+impl Member for Run {
+    fn lost(&self, sentence: String) {
         // The test may have heard enough.
-        let _ = sender.lock().unwrap().send(sentence);
-    };
-    (Arc::new(tell), lost)
+        let _ = self.told.lock().unwrap().as_ref().unwrap().send(sentence);
+    }
+
+    fn stop(&self) {
+        self.lost("asked to stop".into());
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
 }
 
 struct Met {
     run: u64,
     links: Links,
+    member: Arc<Run>,
     lost: Receiver<String>,
     warned: Vec<String>,
 }
@@ -43,11 +56,12 @@ struct Met {
 fn meet(place: Place, threads: u32) -> Result<Met, ClusterError> {
     let mut meeting = Meeting::new(&place.options, threads)?;
     let run = if place.options.process == 0 { 7 } else { meeting.reach_leader()? };
-    let (on_lost, lost) = on_lost();
+    let (told, lost) = channel();
+    let member = Arc::new(Run { told: Mutex::new(Some(told)), ..Run::default() });
     let warned = Mutex::new(Vec::new());
-    let links =
-        meeting.complete(place.listener, run, (&|line| warned.lock().unwrap().push(line.to_owned()), &on_lost))?;
-    Ok(Met { run, links, lost, warned: warned.into_inner().unwrap() })
+    let warn = |line: &str| warned.lock().unwrap().push(line.to_owned());
+    let links = meeting.complete(place.listener, run, &warn, &(Arc::clone(&member) as Arc<dyn Member>))?;
+    Ok(Met { run, links, member, lost, warned: warned.into_inner().unwrap() })
 }
 
 fn meet_all(places: Vec<Place>) -> Vec<Result<Met, ClusterError>> {
@@ -201,4 +215,22 @@ fn a_silent_peer_is_lost_after_the_stated_time_and_one_that_has_nothing_to_say_i
     let _socket_stays = first.links.stop_signs();
     let sentence = second.lost.recv().unwrap();
     assert_eq!(sentence, "process 0 is lost: it has said nothing for 400ms");
+}
+
+#[test]
+fn whoever_is_asked_to_stop_tells_process_0_and_nobody_else() {
+    let mut places = places(3);
+    for place in &mut places {
+        place.options.silent_after = Duration::from_secs(1);
+    }
+    let mut all: Vec<_> = meet_all(places).into_iter().map(Result::unwrap).collect();
+    let mut ends: Vec<_> = all.iter_mut().map(|met| met.links.take()).collect();
+    for (reader, from) in [(0, 1), (2, 1)] {
+        let mut link = ends[reader][from].take().unwrap();
+        thread::spawn(move || link.read(&mut [0; 10]));
+    }
+    all[1].member.stopping.store(true, Ordering::Release);
+    assert_eq!(all[0].lost.recv().unwrap(), "asked to stop");
+    assert_eq!(all[0].lost.recv().unwrap(), "asked to stop", "it goes on as before, and may say it again");
+    assert_eq!(all[2].lost.try_recv().ok(), None);
 }

@@ -2,27 +2,33 @@
 
 use std::sync::Arc;
 
-use tidemill_log::{Fence, LogState, reader};
+use tidemill_log::{Fence, LogError, LogState, reader};
 
 use super::begin::check_options;
 use super::threads::join;
 use super::workers::run_workers;
 use super::{
-    Build, RunContext, RunError, RunOptions, build_dry, checked, env, fenced_first, log_options, sealed_plan,
-    sink_start,
+    Build, RunContext, RunError, RunOptions, StopHandle, build_dry, checked, env, fenced_first, log_options,
+    sealed_plan, sink_start,
 };
 use crate::checkpoint::restore::{self, Restored};
 use crate::checkpoint::writer;
-use crate::cluster::{ClusterError, Links, Meeting, OnLost, Place};
+use crate::cluster::{ClusterError, Links, Meeting, Member, Place};
 use crate::journal::for_sinks;
+use crate::quarantine::{Witness, committed_ends};
 use crate::shared::{Requests, Shared};
 use crate::status::Start;
 
-/// Takes part in the run that process 0 of `context.place` begins, until that ends.
+/// Takes part in the run that process 0 of `context.place` begins, until that ends. `stop` asks process 0 to end it.
 ///
 /// # Errors
 /// See [`RunError`]. When process 0 or another one fails or stops answering, this one fails, too ([`RunError::Peer`]).
-pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) -> Result<(), RunError> {
+pub fn follow(
+    build: impl Build,
+    options: &RunOptions,
+    mut context: RunContext,
+    stop: &StopHandle,
+) -> Result<(), RunError> {
     check_options(options)?;
     let place = context.place.take().ok_or_else(|| RunError::Usage("a process that follows needs a place".into()))?;
     let (plan, _) = build_dry(&build, options);
@@ -38,12 +44,15 @@ pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) 
     let (workers, processes) = (options.workers, place.options.processes());
     let memory_budget = options.memory_budget;
     context.status.started(&Start { run, workers, processes, memory_budget, plan: &plan, state: &state });
+    stop.attach(&shared);
     // What is asked of the log's thread is asked by workers of process 0.
     let (requests, _log) = Requests::new(Arc::clone(&shared));
     let fence = for_sinks(Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options()));
     let start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));
-    let env = Arc::new(env.of_processes(processes));
+    let quarantined = state.seal().map(|seal| seal.quarantined.clone()).unwrap_or_default();
+    let witness = Witness::new(Some(Arc::clone(&context.store)), run, committed_ends(&state), quarantined);
+    let env = Arc::new(env.of_processes(processes).witnessed(witness));
     // Blocks come from the workers of process 0.
     env.queue.end();
     let (snapshots, snapshot_threads) = writer::start(&context.store, run, &requests)
@@ -51,7 +60,7 @@ pub fn follow(build: impl Build, options: &RunOptions, mut context: RunContext) 
     *env.snapshots.lock().expect("no panic while it is held") = Some(snapshots);
 
     let warn = context.warn;
-    let links = meeting.complete(place.listener, run, (&*warn, &on_lost(&shared)));
+    let links = meeting.complete(place.listener, run, &*warn, &member(&shared));
     let outcome = links.map_err(RunError::from).and_then(|links| run_workers(build, workers, &env, Some(links)));
     if let Err(error) = outcome {
         shared.fail(error);
@@ -73,20 +82,40 @@ pub(super) fn lead(
 ) -> Result<Option<Links>, ClusterError> {
     let Some(place) = place else { return Ok(None) };
     let meeting = Meeting::new(&place.options, workers)?;
-    meeting.complete(place.listener, run, (warn, &on_lost(shared))).map(Some)
+    meeting.complete(place.listener, run, warn, &member(shared)).map(Some)
 }
 
-fn on_lost(shared: &Arc<Shared>) -> OnLost {
-    let shared = Arc::clone(shared);
-    Arc::new(move |sentence| shared.fail(RunError::Peer(sentence)))
+fn member(shared: &Arc<Shared>) -> Arc<dyn Member> {
+    Arc::<Shared>::clone(shared)
 }
 
-fn check_run(state: &LogState, run: u64, sealed: &str) -> Result<(), RunError> {
+impl Member for Shared {
+    fn lost(&self, sentence: String) {
+        self.fail(RunError::Peer(sentence));
+    }
+
+    fn stop(&self) {
+        if !Shared::stopping(self) {
+            Shared::stop(self);
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        Shared::stopping(self)
+    }
+}
+
+pub(super) fn check_run(state: &LogState, run: u64, sealed: &str) -> Result<(), RunError> {
     let seal = state.seal().filter(|seal| seal.run == run);
     let Some(seal) = seal else {
+        let found = state.run();
+        if let Some(by_run) = found.filter(|found| *found > run) {
+            let evidence = "the log says so".to_owned();
+            return Err(RunError::Log(LogError::Fenced { run, by_run, evidence }));
+        }
+        let last = found.map_or_else(|| "no run".to_owned(), |found| format!("run {found} as the last one"));
         return Err(RunError::State(format!(
-            "process 0 has begun run {run}, and the log here says {:?}: give all processes the same --state",
-            state.run()
+            "process 0 has begun run {run}, and the log here knows {last}: give all processes the same --state"
         )));
     };
     if seal.plan != sealed {

@@ -22,7 +22,7 @@ const EVENTS: u64 = 60_000;
 const ORPHANED: Duration = Duration::from_secs(20);
 
 /// The run with so many processes, and workers of each.
-fn shaped(run: &Run, (processes, workers): (u32, usize)) -> Run {
+pub(crate) fn shaped(run: &Run, (processes, workers): (u32, usize)) -> Run {
     run.workers(workers).option(&["--processes", &processes.to_string(), "--supervise"])
 }
 
@@ -57,7 +57,7 @@ fn the_number_of_processes_may_change_from_start_to_start() {
 }
 
 /// A log that grows, and a run of it.
-struct Live {
+pub(crate) struct Live {
     _folder: TempDir,
     log: EventLog,
     out: PathBuf,
@@ -68,14 +68,20 @@ struct Live {
 impl Live {
     fn new() -> Live {
         let folder = TempDir::new().unwrap();
-        let (log, out) = (EventLog::new(folder.path().join("log")), folder.path().join("out"));
+        let out = folder.path().join("out");
+        Live::in_folders(folder, out)
+    }
+
+    /// With a log in one folder, and the run's tables and state in another.
+    pub(crate) fn in_folders(folder: TempDir, out: PathBuf) -> Live {
+        let log = EventLog::new(folder.path().join("log"));
         let live = Live { _folder: folder, log, out, seed: Cell::new(0) };
         live.append(20_000);
         live
     }
 
     /// Stores events, others each time.
-    fn append(&self, events: u64) {
+    pub(crate) fn append(&self, events: u64) {
         self.seed.set(self.seed.get() + 1);
         let to = format!("{}?partitions=2", self.log.address());
         let (seed, events) = (self.seed.get().to_string(), events.to_string());
@@ -89,7 +95,7 @@ impl Live {
         self.start_with(&tidemill(), shape)
     }
 
-    fn start_with(&self, tidemill: &Tidemill, (processes, workers): (u32, usize)) -> Running {
+    pub(crate) fn start_with(&self, tidemill: &Tidemill, (processes, workers): (u32, usize)) -> Running {
         let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
         let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
         let (processes, workers) = (processes.to_string(), workers.to_string());
@@ -105,7 +111,7 @@ impl Live {
         running
     }
 
-    fn catch_up(&self, running: &mut Running) {
+    pub(crate) fn catch_up(&self, running: &mut Running) {
         let stored = self.log.records();
         wait_until(&format!("{stored} events are committed"), || {
             running.assert_alive("it reads a log that never ends");
@@ -114,7 +120,7 @@ impl Live {
     }
 
     /// Stores more, lets the run read that too, ends it and checks its tables.
-    fn finish(&self, mut running: Running, context: &str) {
+    pub(crate) fn finish(&self, mut running: Running, context: &str) {
         self.append(20_000);
         self.catch_up(&mut running);
         let line = stop(running).json();
@@ -137,7 +143,7 @@ fn process(running: &Running, place: u32) -> u32 {
     found.expect("it was waited for").1
 }
 
-fn until_said(running: &mut Running, words: &str) {
+pub(crate) fn until_said(running: &mut Running, words: &str) {
     wait_until(&format!("it says {words:?}"), || {
         running.assert_alive(words);
         running.said().contains(words)
@@ -179,6 +185,22 @@ fn a_process_alone_that_hangs_is_missed_too() {
     signal(process(&running, 0), "STOP");
     until_said(&mut running, "process 0 has given no sign of life for 10s; attempt 2 begins in");
     live.finish(running, "after the process hung");
+}
+
+#[test]
+fn whichever_process_is_asked_to_stop_the_run_ends_well_for_all() {
+    let live = Live::new();
+    for asked in [&[1][..], &[0, 1, 2], &[2]] {
+        let running = live.started((3, 1));
+        let pids: Vec<u32> = asked.iter().map(|place| process(&running, *place)).collect();
+        pids.into_iter().for_each(|pid| signal(pid, "TERM"));
+        let outcome = running.wait();
+        assert_eq!(outcome.code, Some(0), "{asked:?}: {}", outcome.stderr);
+        assert_eq!(outcome.json()["status"], "stopped", "{asked:?}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("attempt 2"), "{asked:?}: {}", outcome.stderr);
+        live.append(5_000);
+    }
+    live.finish(live.started((2, 1)), "after followers were asked to stop");
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn cluster(
         .map(|(store, place)| {
             let (build, options) = (pipeline(lines, &store), options(threads));
             let context = RunContext { place, ..context(&store) };
-            std::thread::spawn(move || follow(build, &options, context))
+            std::thread::spawn(move || follow(build, &options, context, &StopHandle::default()))
         })
         .collect();
     let context = RunContext { place: led_from, ..context(&first) };
@@ -101,7 +101,7 @@ fn processes_with_other_settings_refuse_each_other_before_anything_is_read() {
     let follower = RunContext { place: second, ..context(&store) };
     let follower = std::thread::spawn(move || {
         let options = RunOptions { settings: "another input".into(), ..options(1) };
-        follow(build, &options, follower)
+        follow(build, &options, follower, &StopHandle::default())
     });
     let leader = RunContext { place: first, ..context(&store) };
     let mut leader = leader;
@@ -114,4 +114,33 @@ fn processes_with_other_settings_refuse_each_other_before_anything_is_read() {
     assert!(report.is_err());
     let state = reader::read(store, "_tidemill").unwrap();
     assert_eq!(state.committed(), None);
+}
+
+#[test]
+fn a_follower_that_is_asked_to_stop_has_process_0_end_the_run_for_all() {
+    let (lines, store) = (sample(), memory());
+    let mut places = places(2).into_iter().map(Some);
+    let context = |place| RunContext { place, ..context(&store) };
+    let (leader, follower) = (context(places.next().unwrap()), context(places.next().unwrap()));
+    // When all is read, it is the follower that is asked.
+    let asked = StopHandle::default();
+    let source = live::Growing { lines: lines.clone(), seed: 9, stop: asked.clone() };
+    let (build, settings) = (pipeline(&source, &store), options(1));
+    let following = std::thread::spawn(move || follow(build, &settings, follower, &asked));
+    let report = run(pipeline(&source, &store), &options(1), leader, &StopHandle::default()).unwrap();
+    following.join().unwrap().unwrap();
+    assert!(!report.finished, "a source that never ends was stopped");
+    assert_eq!(visible(&store), oracle(&lines));
+}
+
+#[test]
+fn a_follower_of_a_fenced_run_says_so_and_one_with_another_log_says_that() {
+    let mut state = LogState::default();
+    state.apply(1, tidemill_log::Entry::Seal(tidemill_log::testing::seal(3))).unwrap();
+    let check = |run| super::super::follow::check_run(&state, run, "").unwrap_err();
+    assert_eq!(check(2).kind(), RunErrorKind::Fenced);
+    assert!(check(2).to_string().contains("run 2 is fenced: run 3"), "{}", check(2));
+    assert_eq!(check(4).kind(), RunErrorKind::Refused);
+    assert!(check(4).to_string().contains("give all processes the same --state"), "{}", check(4));
+    assert!(super::super::follow::check_run(&state, 3, "").is_ok());
 }
