@@ -1,0 +1,179 @@
+//! A replay into a new place: the same pipeline over the same input, in the cuts of the run that is repeated or fresh ones.
+//!
+//! With recorded cuts every decision about time is repeated, so the tables have the same rows, also those that were late or
+//! could not be verified (INV-2). With fresh ones the tables that late events correct have the same rows; what could not be
+//! verified near the horizon may differ.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidemill_connectors::files::FilesConfig;
+use tidemill_connectors::messages::Topics;
+use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
+use tidemill_dataflow::source::{PartitionBinding, SourceError, as_the_connector_left_it};
+use tidemill_dataflow::status::Status;
+use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
+use tidemill_kafka::KafkaSource;
+use tidemill_log::{FOLDER, History, Location, LogState};
+
+use super::{ReplayArguments, ends, read, say, set_aside};
+use crate::cli::run::{drive, failure, hash_key, open_store, topics, with_registry};
+use crate::cli::{Failure, with_causes};
+use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
+use crate::pipeline::Pipeline;
+
+/// Runs the pipeline into `out`.
+pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Location) -> Result<(), Failure> {
+    let original = arguments.bindings.as_ref().or(arguments.state.as_ref());
+    if original.is_some_and(|original| same_place(original, out)) {
+        return Err(Failure::usage(format!("--out {out}: the run that is repeated is there; name a new place")));
+    }
+    let cuts = arguments.bindings.as_ref().map(history).transpose()?;
+    let live = match &cuts {
+        Some(cuts) => Some(cuts.state().clone()),
+        None => arguments.state.as_ref().map(state).transpose()?,
+    };
+    let instance = live.as_ref().and_then(LogState::seal).map(|seal| seal.instance.clone()).unwrap_or_default();
+    let how = if cuts.is_some() { "recorded" } else { "fresh" };
+    let options = RunOptions {
+        workers: arguments.workers,
+        // Nobody but the same replay goes on here.
+        settings: format!("replay of=[{instance}] cuts={how} to=lake"),
+        disabled_sinks: arguments.disable_sink.iter().cloned().collect(),
+        quarantined: set_aside(live.as_ref()),
+        ..RunOptions::default()
+    };
+    let source = match &cuts {
+        Some(cuts) => repeated(arguments, cuts)?,
+        None => afresh(arguments, live.as_ref())?,
+    };
+    let store = open_store(out)?;
+    let letters = DeadLetters::Files(Arc::clone(&store));
+    let io = AnalyticsIo::new(pipeline.clone(), source, vec![SinkTarget::Lake(Arc::clone(&store))], letters);
+    if let Some(begun) = read(&store, out)? {
+        runtime::check(&pipeline.on(io.clone()), &options, &begun)?;
+    }
+    let through = cuts.as_ref().map(History::through);
+    let declared = pipeline.on(io.clone());
+    let begin = |context: RunContext, stop: &StopHandle| match cuts {
+        Some(cuts) => runtime::repeat(declared, &options, context, cuts, stop),
+        None => runtime::run(declared, &options, context, stop),
+    };
+    // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
+    let status = Arc::new(Status::new(pipeline.name()));
+    let ended = drive(begin, (store, None), io.maintenance(), Vec::new(), status)?;
+    let report = ended.map_err(why)?;
+    let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
+    tell(&report, out, finished)
+}
+
+fn tell(report: &RunReport, out: &Location, finished: bool) -> Result<(), Failure> {
+    if !finished {
+        return Err(Failure::failed("stopped; the same command goes on from there"));
+    }
+    let count = |name: &str| report.state.counts().get(name).copied().unwrap_or(0);
+    say(&format!(
+        "replayed through epoch {} into {out}: {} events read, {} accepted, {} duplicates, {} malformed, {} unverified",
+        report.state.committed().unwrap_or(0),
+        count("events/read"),
+        count("unique_events/accepted"),
+        count("unique_events/duplicates"),
+        count("events/malformed"),
+        count("unique_events/unverified"),
+    ))
+}
+
+/// A source that lost its beginning is refused with what that means here.
+fn why(error: RunError) -> Failure {
+    let lost = matches!(error, RunError::Source(SourceError::Changed { .. }));
+    let failed = failure(error);
+    if lost { failed.adding("a replay reads again from where the run began") } else { failed }
+}
+
+fn same_place(a: &Location, b: &Location) -> bool {
+    match (a, b) {
+        (Location::Folder(a), Location::Folder(b)) => {
+            a == b || (a.canonicalize().ok() == b.canonicalize().ok() && a.exists())
+        }
+        _ => a == b,
+    }
+}
+
+fn state(place: &Location) -> Result<LogState, Failure> {
+    read(&open_store(place)?, place)?.ok_or_else(|| Failure::refused(format!("{place}: there is no log of a run")))
+}
+
+fn history(place: &Location) -> Result<History, Failure> {
+    let found = History::open(open_store(place)?, FOLDER);
+    let found = found.map_err(|error| Failure::refused(format!("{place}: {}", with_causes(&error))))?;
+    found.ok_or_else(|| Failure::refused(format!("{place}: the run there has committed nothing yet")))
+}
+
+fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding]) -> EventSource {
+    // Files of one format are of that format, whatever they begin with.
+    let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
+    let formats: Vec<_> = recorded.iter().filter_map(named).collect();
+    let format = formats.first().copied().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
+    EventSource::files(FilesConfig { paths, format, hash_key: hash_key() })
+}
+
+fn log_config(from: &str) -> Result<LogConfig, Failure> {
+    LogConfig::source(from).map_err(|error| Failure::usage(format!("--from: {error}")))
+}
+
+fn unknown(from: &str) -> Failure {
+    Failure::usage(format!("--from {from}: give kafka://HOST:PORT?topics=LIST, or log://DIR?topics=LIST"))
+}
+
+/// What the run that is repeated has read: as it is named now, or as it was recorded.
+fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, Failure> {
+    let recorded: Vec<_> = cuts.partitions().into_values().map(as_the_connector_left_it).collect();
+    match &arguments.from {
+        // Nothing is read beyond what is recorded, so where a topic ends now does not matter.
+        Some(from) if is_log_address(from) => return Ok(EventSource::log(LogSource::new(log_config(from)?))),
+        Some(from) if from.starts_with("kafka://") => {
+            return Ok(EventSource::topics(with_registry(KafkaSource::new(topics(from)?))?));
+        }
+        Some(from) => return Err(unknown(from)),
+        None if !arguments.input.is_empty() => return Ok(files(arguments.input.clone(), &recorded)),
+        None => {}
+    }
+    let text = |partition: &PartitionBinding, name: &str| partition.detail.get(name)?.as_str().map(PathBuf::from);
+    let paths: Vec<PathBuf> = recorded.iter().filter_map(|partition| text(partition, "path")).collect();
+    if !paths.is_empty() {
+        return Ok(files(paths, &recorded));
+    }
+    let Some(root) = recorded.first().and_then(|partition| text(partition, "log")) else {
+        return Err(Failure::usage("where the run read from is not recorded: name it with --from"));
+    };
+    let names = recorded.iter().filter_map(|partition| Some(partition.name.rsplit_once('/')?.0));
+    let names: BTreeSet<&str> = names.collect();
+    let topics = Topics::parse(&names.into_iter().collect::<Vec<_>>().join(",")).map_err(Failure::refused)?;
+    Ok(EventSource::log(LogSource::new(LogConfig { topics, ..LogConfig::at(root) })))
+}
+
+/// What is there now, or what the live run had read at its last commit.
+fn afresh(arguments: &ReplayArguments, live: Option<&LogState>) -> Result<EventSource, Failure> {
+    let ends = live.map(ends);
+    match &arguments.from {
+        None => Ok(files(arguments.input.clone(), &[])),
+        Some(from) if is_log_address(from) => {
+            let source = LogSource::new(log_config(from)?);
+            let source = match ends {
+                Some(ends) => source.until_offsets(ends),
+                None => source.until_end(),
+            };
+            Ok(EventSource::log(source))
+        }
+        Some(from) if from.starts_with("kafka://") => {
+            let source = KafkaSource::new(topics(from)?);
+            let source = match ends {
+                Some(ends) => source.until_offsets(ends),
+                None => source.until_end(),
+            };
+            Ok(EventSource::topics(with_registry(source)?))
+        }
+        Some(from) => Err(unknown(from)),
+    }
+}
