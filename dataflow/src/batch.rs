@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use timely::Accountable;
 
+use crate::quarantine::{Origin, Passing, Phase};
+
 /// Where a block of records stood: partition in the order of the source, then offset in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Order {
@@ -36,17 +38,20 @@ pub struct Batch<D> {
     pub order: Order,
     rows: Arc<Vec<D>>,
     selection: Selection,
+    /// Which records of the source these are, or were made of.
+    origin: Option<Arc<Origin>>,
 }
 
 impl<D> Clone for Batch<D> {
     fn clone(&self) -> Self {
-        Batch { order: self.order, rows: Arc::clone(&self.rows), selection: self.selection.clone() }
+        let (rows, selection) = (Arc::clone(&self.rows), self.selection.clone());
+        Batch { order: self.order, rows, selection, origin: self.origin.clone() }
     }
 }
 
 impl<D> Default for Batch<D> {
     fn default() -> Self {
-        Batch { order: Order::default(), rows: Arc::new(Vec::new()), selection: Selection::All }
+        Batch::new(Order::default(), Vec::new())
     }
 }
 
@@ -54,7 +59,22 @@ impl<D> Batch<D> {
     /// All of `rows`.
     #[must_use]
     pub fn new(order: Order, rows: Vec<D>) -> Self {
-        Batch { order, rows: Arc::new(rows), selection: Selection::All }
+        Batch { order, rows: Arc::new(rows), selection: Selection::All, origin: None }
+    }
+
+    /// All of `rows`, which a source read there.
+    pub(crate) fn read(order: Order, rows: Vec<D>, origin: Arc<Origin>) -> Self {
+        Batch { origin: Some(origin), ..Batch::new(order, rows) }
+    }
+
+    /// `rows` that were made of the records of this batch.
+    pub(crate) fn derive<E>(&self, rows: Vec<E>) -> Batch<E> {
+        Batch { origin: self.origin.clone(), ..Batch::new(self.order, rows) }
+    }
+
+    /// To be held while an operator's closures see the records: if one panics, that is noted of them.
+    pub(crate) fn passing(&self, operator: &'static str) -> Passing<'_> {
+        Passing::new(self.origin.as_deref(), Phase::Operate, operator)
     }
 
     /// How many records count.
@@ -84,13 +104,13 @@ impl<D> Batch<D> {
                 _ => Selection::Only(self.counted().filter(|row| dropped.binary_search(row).is_err()).collect()),
             }
         };
-        Batch { order: self.order, rows: Arc::clone(&self.rows), selection }
+        Batch { selection, ..self.clone() }
     }
 
     /// The batch of only these rows (ascending row numbers of the block).
     #[must_use]
     pub fn only(&self, rows: Arc<[u32]>) -> Self {
-        Batch { order: self.order, rows: Arc::clone(&self.rows), selection: Selection::Only(rows) }
+        Batch { selection: Selection::Only(rows), ..self.clone() }
     }
 
     /// The batch of the records that count and that `keep` says yes to.

@@ -21,13 +21,28 @@ pub(crate) struct BlockReport {
     pub(crate) times: BlockTimes,
     pub(crate) records: u64,
     pub(crate) malformed: Vec<DeadLetter>,
+    /// Records that are set aside because they panic.
+    pub(crate) quarantined: Vec<DeadLetter>,
+}
+
+impl BlockReport {
+    /// Of a block that nothing is known of yet.
+    pub(crate) fn new(order: Order) -> Self {
+        let (malformed, quarantined) = (Vec::new(), Vec::new());
+        BlockReport { order, times: BlockTimes::default(), records: 0, malformed, quarantined }
+    }
+
+    /// Everything that was read.
+    fn read(&self) -> u64 {
+        self.records + (self.malformed.len() + self.quarantined.len()) as u64
+    }
 }
 
 impl Report {
     /// Lines of a block: records and what could not become one.
     pub(crate) fn lines(&self) -> usize {
         match self {
-            Report::Block(block) => usize::try_from(block.records).unwrap_or(usize::MAX) + block.malformed.len(),
+            Report::Block(block) => usize::try_from(block.read()).unwrap_or(usize::MAX),
             Report::Cut(_) => 0,
         }
     }
@@ -61,6 +76,8 @@ pub(crate) struct EpochCut {
     /// In the replay of an epoch that a live source was cut into: the partitions' watermarks as they were recorded. They
     /// depended on how the records came, block by block.
     pub(crate) recorded: Vec<(u32, Watermark)>,
+    /// In the repetition of another run's epoch: `W(e)` as that run bound it.
+    pub(crate) repeats: Option<Watermark>,
     /// No epoch follows in this run.
     pub(crate) last: bool,
     /// All partitions are at their end.
@@ -73,7 +90,8 @@ impl EpochCut {
     /// An epoch that contains nothing yet.
     pub(crate) fn new(epoch: Epoch) -> Self {
         let (partitions, recorded) = (Vec::new(), Vec::new());
-        EpochCut { epoch, partitions, silent_for: None, recorded, last: false, ended: false, drained: false }
+        let (silent_for, repeats) = (None, None);
+        EpochCut { epoch, partitions, silent_for, recorded, repeats, last: false, ended: false, drained: false }
     }
 }
 
@@ -116,9 +134,13 @@ pub(crate) struct Bound {
     pub(crate) after: Watermark,
     /// In input order, with the partition's name.
     pub(crate) malformed: Vec<(String, DeadLetter)>,
+    /// In input order, with the partition's name: what panics.
+    pub(crate) quarantined: Vec<(String, DeadLetter)>,
     pub(crate) read: u64,
     /// Records too far ahead of their clock to move a watermark.
     pub(crate) future: u64,
+    /// See [`EpochCut::repeats`].
+    pub(crate) repeats: Option<Watermark>,
     pub(crate) last: bool,
     pub(crate) drained: bool,
 }
@@ -160,12 +182,13 @@ impl BindState {
         for moved in &cut.partitions {
             self.apply_cut(moved);
         }
-        let (mut malformed, mut read, mut future) = (Vec::new(), 0, 0);
+        let (mut malformed, mut quarantined, mut read, mut future) = (Vec::new(), Vec::new(), 0, 0);
         for block in blocks {
             let partition = &mut self.partitions[block.order.partition as usize];
             future += partition.clock.advance(&block.times, rule);
-            read += block.records + block.malformed.len() as u64;
+            read += block.read();
             malformed.extend(block.malformed.into_iter().map(|letter| (partition.name.clone(), letter)));
+            quarantined.extend(block.quarantined.into_iter().map(|letter| (partition.name.clone(), letter)));
         }
         for (number, watermark) in &cut.recorded {
             self.partitions[*number as usize].clock.reached = watermark.map(|time| time.plus(rule.out_of_orderness));
@@ -201,8 +224,10 @@ impl BindState {
             before,
             after: self.watermark,
             malformed,
+            quarantined,
             read,
             future,
+            repeats: cut.repeats,
             last: cut.last,
             drained: cut.drained,
         }
@@ -259,7 +284,8 @@ mod tests {
         let mut clock = BlockClock::new(rule);
         times.iter().for_each(|t| clock.see(EventTime(*t), Some(EventTime(*t))));
         let order = Order { partition, offset: 0 };
-        Report::Block(BlockReport { order, times: clock.finish(), records: times.len() as u64, malformed: vec![] })
+        let records = times.len() as u64;
+        Report::Block(BlockReport { times: clock.finish(), records, ..BlockReport::new(order) })
     }
 
     fn cut(epoch: Epoch, partitions: &[(u32, Option<i64>, bool)]) -> Report {

@@ -12,8 +12,10 @@ use timely::dataflow::{Scope, Stream as TimelyStream};
 use crate::checkpoint::restore::Restored;
 use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
 use crate::control::{Ack, Control};
+use crate::driver::sink::Encoded;
 use crate::faults::Faults;
 use crate::plan::{Operator, Plan};
+use crate::quarantine::Witness;
 use crate::queue::BlockQueue;
 use crate::shared::{Requests, Shared};
 use crate::sink::SinkStart;
@@ -54,9 +56,15 @@ pub(crate) struct Env {
     /// Whether there is a log and checkpoints.
     pub(crate) exactly_once: bool,
     pub(crate) registry: Mutex<Registry>,
+    pub(crate) witness: Witness,
 }
 
 impl Env {
+    /// The same with somebody who knows what follows from a panic.
+    pub(crate) fn witnessed(self, witness: Witness) -> Env {
+        Env { witness, ..self }
+    }
+
     /// The same for one of several processes.
     pub(crate) fn of_processes(self, processes: u32) -> Env {
         Env { processes, ..self }
@@ -74,6 +82,8 @@ pub(crate) struct Wiring<'s> {
     pub(crate) pieces: RefCell<Vec<TimelyStream<'s, Epoch, Vec<Ack>>>>,
     pub(crate) control: RefCell<Option<TimelyStream<'s, Epoch, Vec<Control>>>>,
     pub(crate) bound: RefCell<Option<TimelyStream<'s, Epoch, Vec<Epoch>>>>,
+    /// Sinks whose writers are built when all are known.
+    pub(crate) sinks: RefCell<Vec<Encoded<'s>>>,
 }
 
 /// A pipeline being built on one worker.
@@ -92,6 +102,7 @@ impl<'s> Flow<'s> {
             pieces: RefCell::default(),
             control: RefCell::default(),
             bound: RefCell::default(),
+            sinks: RefCell::default(),
         };
         Flow { scope, wiring: Rc::new(wiring), env }
     }

@@ -12,6 +12,7 @@
 //! | [`source`], [`sink`] | the contracts of connectors |
 //! | [`checkpoint`], `journal`, `coordinator` | state, log, commits |
 //! | [`runtime`] | running it all |
+//! | [`quarantine`] | which records panic, and are set aside |
 //! | [`status`] | what a run does right now, and why a window is still open |
 
 pub mod batch;
@@ -33,6 +34,7 @@ mod observers;
 mod octets;
 mod pending;
 pub mod plan;
+pub mod quarantine;
 mod queue;
 mod reader;
 pub mod runtime;

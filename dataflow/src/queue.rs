@@ -9,14 +9,14 @@ use std::sync::{Condvar, Mutex};
 use timely::scheduling::SyncActivator;
 
 use crate::bind::EpochCut;
-use crate::source::Block;
+use crate::quarantine::Parcel;
 use crate::time::Epoch;
 
 /// How many bytes may wait for a worker.
 const WAITING: usize = 8 << 20;
 
 pub(crate) enum Item {
-    Block(Epoch, Block),
+    Block(Epoch, Parcel),
     Cut(EpochCut),
 }
 
@@ -61,7 +61,7 @@ impl BlockQueue {
     }
 
     /// Adds a block, waiting for room; `false` when the run failed.
-    pub(crate) fn push_block(&self, epoch: Epoch, block: Block) -> bool {
+    pub(crate) fn push_block(&self, epoch: Epoch, parcel: Parcel) -> bool {
         let mut inner = self.held();
         while inner.bytes > WAITING && !inner.abandoned {
             inner = self.room.wait(inner).expect("no panic while the queue is held");
@@ -69,8 +69,8 @@ impl BlockQueue {
         if inner.abandoned {
             return false;
         }
-        inner.bytes += block.bytes.len();
-        inner.items.push_back(Item::Block(epoch, block));
+        inner.bytes += parcel.block.bytes.len();
+        inner.items.push_back(Item::Block(epoch, parcel));
         wake(&inner);
         true
     }
@@ -112,8 +112,8 @@ impl BlockQueue {
         }
         match inner.items.pop_front() {
             Some(item) => {
-                if let Item::Block(_, block) = &item {
-                    inner.bytes -= block.bytes.len();
+                if let Item::Block(_, parcel) = &item {
+                    inner.bytes -= parcel.block.bytes.len();
                     if inner.bytes <= WAITING {
                         self.room.notify_one();
                     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidemill_log::{Binding, PartitionBinding, PartitionStatus};
+use tidemill_log::{Binding, History, PartitionBinding, PartitionStatus, with_causes};
 
 use crate::bind::{EpochCut, PartitionCut};
 use crate::cut::{Candidate, SLIVER, next_shares};
+use crate::quarantine::{Parcel, Watch};
 use crate::queue::BlockQueue;
 use crate::shared::Shared;
 use crate::source::{BlockReader, PartitionInfo, Position, SourceError};
@@ -58,6 +59,7 @@ pub(crate) struct Reader {
     shared: Arc<Shared>,
     queue: Arc<BlockQueue>,
     partitions: Vec<Partition>,
+    watch: Watch,
     /// Positions one epoch before the checkpoint, and as of it, for the first two epochs.
     start_positions: [Vec<Watermark>; 2],
     resume: Epoch,
@@ -99,10 +101,16 @@ impl Reader {
         (shared, queue): (Arc<Shared>, Arc<BlockQueue>),
         (resume, known, start_positions): (Epoch, usize, [Vec<Watermark>; 2]),
     ) -> Result<Self, SourceError> {
-        let (partitions, in_flight) = (Vec::new(), Vec::new());
-        let mut reader = Reader { reader, config, shared, queue, partitions, start_positions, resume, in_flight };
+        let (partitions, watch, in_flight) = (Vec::new(), Watch::default(), Vec::new());
+        let mut reader =
+            Reader { reader, config, shared, queue, partitions, watch, start_positions, resume, in_flight };
         reader.take_in_partitions(known)?;
         Ok(reader)
+    }
+
+    /// The same, looking out for records that panic.
+    pub(crate) fn watching(self, watch: Watch) -> Self {
+        Reader { watch, ..self }
     }
 
     /// Takes in the partitions that the source lists behind those at hand; those from `known` on were never read.
@@ -118,9 +126,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Replays `recorded`, then reads on until the end, a stop or a failure.
-    pub(crate) fn run(mut self, recorded: &[Binding]) -> Result<(), SourceError> {
-        match self.read_all(recorded) {
+    /// Replays `recorded`, then reads on until the end, a stop or a failure: as it comes, or in the cuts of another run.
+    pub(crate) fn run(mut self, recorded: &[Binding], cuts: Option<History>) -> Result<(), SourceError> {
+        match self.read_all(recorded, cuts) {
             Ok(()) => {
                 self.queue.end();
                 Ok(())
@@ -136,17 +144,44 @@ impl Reader {
         }
     }
 
-    fn read_all(&mut self, recorded: &[Binding]) -> Result<(), Halt> {
+    fn read_all(&mut self, recorded: &[Binding], cuts: Option<History>) -> Result<(), Halt> {
         let mut epoch = self.resume;
         for binding in recorded {
             epoch += 1;
-            self.replay(binding)?;
+            let mut cut = EpochCut::new(epoch);
+            cut.ended = binding.last;
+            self.replay(binding, cut)?;
             if binding.watermark == Some(i64::MAX) {
                 // The end of time was declared: nothing follows.
                 return Ok(());
             }
         }
+        if let Some(cuts) = cuts {
+            return self.repeat(cuts.from(epoch + 1));
+        }
         if self.reader.bounded() { self.read_bounded(epoch) } else { self.read_live(epoch) }
+    }
+
+    /// Reads on in the cuts of another run, through the last of them or until a stop.
+    fn repeat(&mut self, cuts: History) -> Result<(), Halt> {
+        let through = cuts.through();
+        for binding in cuts {
+            let binding = binding.map_err(|error| {
+                let problem = with_causes(&error);
+                Halt::Failed(SourceError::Changed { partition: "the recorded cuts".into(), problem })
+            })?;
+            let mut cut = EpochCut::new(binding.epoch);
+            cut.repeats = Some(binding.watermark.map(EventTime));
+            // The other run may have found the end of the input several times.
+            cut.ended = binding.last && binding.epoch == through;
+            cut.last = binding.epoch == through || self.shared.stopping();
+            let last = cut.last;
+            self.replay(&binding, cut)?;
+            if last {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reads on from `epoch` by content alone, until the end or a stop.
@@ -297,7 +332,9 @@ impl Reader {
         let Some(block) = self.reader.read(partition, limit, until)? else { return Ok(None) };
         let read = block.bytes.len() as u64 + block.skipped;
         self.shared.status.read_bytes(read);
-        if self.queue.push_block(epoch, block) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
+        let end = self.reader.position(partition).offset;
+        let parcel = Parcel::new(block, &self.partitions[partition as usize].info.name, end, &self.watch);
+        if self.queue.push_block(epoch, parcel) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }
 
     /// The partition as it stands; `live` is what the clock decided, in a live cut.
@@ -346,12 +383,10 @@ impl Reader {
     }
 
     /// Reads an epoch in its recorded cut and compares what was read with what was recorded.
-    fn replay(&mut self, binding: &Binding) -> Result<(), Halt> {
+    fn replay(&mut self, binding: &Binding, mut cut: EpochCut) -> Result<(), Halt> {
         self.wait_for_room(binding.epoch, |_| Ok(()))?;
-        let mut cut = EpochCut::new(binding.epoch);
-        cut.ended = binding.last;
-        cut.last = binding.watermark == Some(i64::MAX);
-        cut.drained = cut.last;
+        cut.drained = binding.watermark == Some(i64::MAX);
+        cut.last |= cut.drained;
         let mut bytes = 0;
         for recorded in &binding.partitions {
             bytes += self.replay_partition(binding.epoch, recorded)?;

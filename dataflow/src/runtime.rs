@@ -6,6 +6,7 @@
 mod begin;
 mod error;
 mod follow;
+mod repeat;
 mod threads;
 mod workers;
 
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidemill_log::{LogError, LogErrorKind, LogState, Store};
+use tidemill_log::{History, KEPT_BINDINGS, LogError, LogErrorKind, LogState, Store};
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
@@ -26,15 +27,17 @@ use crate::faults::Faults;
 use crate::flow::{Env, Flow, Registry};
 use crate::observers::Observers;
 use crate::plan::Plan;
+use crate::quarantine::{Quarantined, Watch, Witness, committed_ends};
 use crate::queue::BlockQueue;
 use crate::reader::{Reader, ReaderConfig};
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
-use crate::source::as_the_connector_left_it;
+use crate::source::{PartitionBinding, as_the_connector_left_it};
 use crate::status::{Start, Status};
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
 pub use follow::follow;
+pub use repeat::repeat;
 
 use begin::{Begun, check_options, check_settings, log_options, start};
 use follow::lead;
@@ -60,6 +63,10 @@ pub struct RunOptions {
     pub exactly_once: bool,
     /// Whether the end of the input is the end of time.
     pub drain: bool,
+    /// Epochs whose bindings are kept, so that the run can be repeated in its cuts; 0 keeps what recovery needs alone.
+    pub keep_bindings: u64,
+    /// Records that another run set aside, and that this one leaves out likewise: a replay of it.
+    pub quarantined: Vec<Quarantined>,
     /// What else makes two runs of this pipeline differ (input format, hash keys), recorded with the plan.
     pub settings: String,
     /// Faults to act out.
@@ -78,6 +85,8 @@ impl Default for RunOptions {
             disabled_sinks: BTreeSet::new(),
             exactly_once: true,
             drain: false,
+            keep_bindings: KEPT_BINDINGS,
+            quarantined: Vec::new(),
             settings: String::new(),
             faults: Faults::default(),
         }
@@ -177,6 +186,7 @@ fn env(
         faults: options.faults.clone(),
         exactly_once: options.exactly_once,
         registry: Mutex::default(),
+        witness: Witness::default(),
     }
 }
 
@@ -244,7 +254,18 @@ fn sealed_plan(plan: &Plan, options: &RunOptions) -> String {
 pub fn run(
     build: impl Build,
     options: &RunOptions,
+    context: RunContext,
+    stop: &StopHandle,
+) -> Result<RunReport, RunError> {
+    run_in(build, options, context, None, stop)
+}
+
+/// The run of [`run`] and [`repeat`]: in the cuts of another run if they are given.
+fn run_in(
+    build: impl Build,
+    options: &RunOptions,
     mut context: RunContext,
+    cuts: Option<History>,
     stop: &StopHandle,
 ) -> Result<RunReport, RunError> {
     check_options(options)?;
@@ -256,7 +277,7 @@ pub fn run(
     checked(&plan)?;
     let sealed = sealed_plan(&plan, options);
     let started = start(&context, options, &plan, &sealed)?;
-    let Begun { journal, restored } = started;
+    let Begun { journal, restored, decision } = started;
     let (run, place) = (journal.run(), context.place.take());
     let processes = place.as_ref().map_or(1, |place| place.options.processes());
     let state = journal.state().clone();
@@ -271,9 +292,12 @@ pub fn run(
     let fence = journal.fence();
     let sink_start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
-    let env = Arc::new(env.of_processes(processes));
+    let noted = journal.durable().then(|| Arc::clone(&context.store));
+    let witness = Witness::new(noted, run, committed_ends(&state), decision.quarantined.clone());
+    let env = Arc::new(env.of_processes(processes).witnessed(witness));
 
-    let reader = open_reader(&registry, &env, &state, options)?;
+    let reader = open_reader(&registry, &env, read_before(&state, cuts.as_ref()), options)?;
+    let reader = reader.watching(Watch::new(&decision));
     let (snapshots, snapshot_threads) = writer::start(&context.store, journal.run(), &requests)
         .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
     let durable = journal.durable();
@@ -298,7 +322,7 @@ pub fn run(
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
     let (source_shared, queue) = (Arc::clone(&shared), Arc::clone(&env.queue));
     let reader_thread = spawn("reader", move || {
-        if let Err(error) = reader.run(&recorded) {
+        if let Err(error) = reader.run(&recorded, cuts) {
             source_shared.fail(RunError::Source(error));
         }
     })?;
@@ -359,14 +383,25 @@ fn sink_start(state: &LogState, run: u64, fence: Fence) -> SinkStart {
     }
 }
 
-fn open_reader(registry: &Registry, env: &Env, state: &LogState, options: &RunOptions) -> Result<Reader, RunError> {
+/// The partitions that this run and the one that it repeats have read, by number.
+fn read_before(state: &LogState, cuts: Option<&History>) -> Vec<PartitionBinding> {
+    let mut partitions = cuts.map(History::partitions).unwrap_or_default();
+    partitions.extend(state.bound_partitions().clone());
+    partitions.into_values().collect()
+}
+
+fn open_reader(
+    registry: &Registry,
+    env: &Env,
+    mut recorded: Vec<PartitionBinding>,
+    options: &RunOptions,
+) -> Result<Reader, RunError> {
     let (Some(open), Some(rule)) = (&registry.open, registry.rule) else {
         return Err(RunError::Usage("the pipeline reads no source".into()));
     };
     let source = &env.restored.source;
     let known = source.bindings(&rule);
     // Partitions introduced after the checkpoint keep their numbers; they are read from their start again.
-    let mut recorded: Vec<_> = state.bound_partitions().values().cloned().collect();
     for partition in &mut recorded {
         let number = partition.partition as usize;
         match known.get(number) {

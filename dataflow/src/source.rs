@@ -198,6 +198,21 @@ pub trait Decode: Clone + Send + Sync + 'static {
 
     /// Decodes one block. `out` is empty on entry.
     fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>);
+
+    /// Takes a block apart into blocks of one record each, in order, each at its own offset: together they decode to what
+    /// the block does. Then a record that panics can be told from those around it.
+    ///
+    /// # Errors
+    /// The block as it was, where blocks cannot be taken apart.
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        Err(block)
+    }
+
+    /// The dead letter of a block of one record, made without decoding it.
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        let (partition, line) = (block.partition, block.first_line);
+        DeadLetter { partition, line, reason, payload: Vec::new(), bytes: block.bytes.len() as u64 + block.skipped }
+    }
 }
 
 /// What a block held. `read = records.len() + malformed.len()`.
@@ -215,7 +230,7 @@ impl<D> Default for Decoded<D> {
     }
 }
 
-/// A line that could not become a record, with the place to look at it. No clear IP address is in `payload`.
+/// A line that could not become a record, or one that is set aside, with the place to look at it. No clear IP address is in `payload`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetter {
     /// The partition's number.

@@ -129,11 +129,13 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         let batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "inspect", move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
+                    let passing = batch.passing("inspect");
                     batch.for_each(|record| {
                         if filter.as_ref().is_none_or(|keep| keep(record)) {
                             f(record);
                         }
                     });
+                    drop(passing);
                     output.session_with_builder(&capability).give_container(batch);
                 });
             }
@@ -173,15 +175,16 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
                 input.for_each(|capability, batch| {
                     let at_work = capability.least().map(|epoch| gauge.working(*epoch));
                     let mut rows = Vec::new();
+                    let passing = batch.passing(name);
                     batch.for_each(|record| {
                         if filter.as_ref().is_none_or(|keep| keep(record)) {
                             f(record, &mut rows);
                         }
                     });
-                    drop(at_work);
+                    drop((at_work, passing));
                     gauge.took(batch.len());
                     gauge.gave(rows.len());
-                    let mut made = Batch::new(batch.order, rows);
+                    let mut made = batch.derive(rows);
                     output.session_with_builder(&capability).give_container(&mut made);
                 });
             }
@@ -195,7 +198,9 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         self.batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "filter", move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
+                    let passing = batch.passing("filter");
                     let mut kept = batch.keep(&*filter);
+                    drop(passing);
                     output.session_with_builder(&capability).give_container(&mut kept);
                 });
             }
@@ -300,8 +305,11 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         stream.batches.unary::<CapacityContainerBuilder<Vec<Chunk<R>>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
+                    let passing = batch.passing(name);
+                    let routed = rows(batch, peers);
+                    drop(passing);
                     let mut session = output.session(&capability);
-                    rows(batch, peers).into_iter().for_each(|chunk| session.give(chunk));
+                    routed.into_iter().for_each(|chunk| session.give(chunk));
                 });
             }
         })

@@ -10,12 +10,14 @@ mod tee;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use serde::de::DeserializeOwned;
 use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target, suffixed};
 use tidemill_connectors::events::Event;
 use tidemill_connectors::lake::RowOrder;
 use tidemill_dataflow::batch::Batch;
+use tidemill_dataflow::faults::{Faults, PanicOn, Stage};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance, SinkError, TableSink, TableWriter};
-use tidemill_dataflow::stream::Rejected;
+use tidemill_dataflow::stream::{Rejected, TimedStream};
 use tidemill_kafka::{GroupOffsets, KafkaConfig, KafkaTable};
 use tidemill_log::Store;
 use tidemill_operators::rows::{Columns, SessionRows, WindowRows};
@@ -25,7 +27,7 @@ use tidemill_tables::TableSpec;
 
 use crate::archive;
 use crate::pipeline::Pipeline;
-pub use source::{EventDecoder, EventSource};
+pub use source::{EventDecoder, EventSource, RecordDecoder, RecordSource};
 
 /// A place that tables are written to.
 #[derive(Clone, Debug)]
@@ -74,13 +76,33 @@ pub struct AnalyticsIo {
     source: EventSource,
     targets: Vec<SinkTarget>,
     dead_letters: DeadLetters,
+    /// Events that panic, for tests of what follows from that.
+    poison: Vec<PanicOn>,
 }
 
 impl AnalyticsIo {
     /// Reads `source`, writes every table to all `targets` that take it.
     #[must_use]
     pub fn new(pipeline: Pipeline, source: EventSource, targets: Vec<SinkTarget>, dead_letters: DeadLetters) -> Self {
-        AnalyticsIo { pipeline, source, targets, dead_letters }
+        AnalyticsIo { pipeline, source, targets, dead_letters, poison: Vec::new() }
+    }
+
+    /// The same, with events that panic where `faults` says.
+    #[must_use]
+    pub fn with_faults(self, faults: &Faults) -> Self {
+        let io = AnalyticsIo { poison: faults.panic_on.clone(), ..self };
+        let source = io.source.clone().poisoned(io.poison(Stage::Decode));
+        AnalyticsIo { source, ..io }
+    }
+
+    /// The same events, of which some panic if a fault asks for it.
+    pub fn acted_out<'s>(&self, events: TimedStream<'s, Event>) -> TimedStream<'s, Event> {
+        let poison = self.poison(Stage::Pass);
+        if poison.is_empty() { events } else { events.inspect(move |event| source::act_out(&poison, event)) }
+    }
+
+    fn poison(&self, stage: Stage) -> Arc<[String]> {
+        self.poison.iter().filter(|panic| panic.stage == stage).map(|panic| panic.id.clone()).collect()
     }
 
     /// Reads nothing and writes nowhere: for plans.
@@ -100,6 +122,12 @@ impl AnalyticsIo {
     #[must_use]
     pub fn events(&self) -> EventSource {
         self.source.clone()
+    }
+
+    /// The same input, each line or message of JSON a `T` as its serde implementation reads it.
+    #[must_use]
+    pub fn records<T: DeserializeOwned + Send + Sync + 'static>(&self) -> RecordSource<T> {
+        RecordSource::new(self.source.clone())
     }
 
     /// What cannot become an event, addresses masked.
@@ -146,7 +174,13 @@ impl AnalyticsIo {
     pub fn archive(&self, name: &str) -> TableSink<Event> {
         let spec = self.spec(name);
         let schema = spec.stored_schema();
-        let encode = move |batch: &Batch<Event>| Ok(archive::encode(batch, Arc::clone(&schema))?);
+        let poison = self.poison(Stage::Encode);
+        let encode = move |batch: &Batch<Event>| {
+            if !poison.is_empty() {
+                batch.for_each(|event| source::act_out(&poison, event));
+            }
+            Ok(archive::encode(batch, Arc::clone(&schema))?)
+        };
         self.table(spec, RowOrder::AsGiven, encode)
     }
 

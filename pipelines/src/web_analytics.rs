@@ -11,8 +11,8 @@ pub fn web_analytics(flow: &Flow<'_>, io: &AnalyticsIo) {
         .source("events", io.events())
         .malformed_to("dead_letters", io.dead_letters())
         .event_time(Event::timestamp, Event::server_time, Watermarks::out_of_order(minutes(2)))
-        .shown(Event::sample)
-        .dedup("unique_events", identity, Horizon::event_time(hours(1)));
+        .shown(Event::sample);
+    let events = io.acted_out(events).dedup("unique_events", identity, Horizon::event_time(hours(1)));
 
     events
         .unique

@@ -9,14 +9,14 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use tidemill_dataflow::hash::{hash64, hash128};
-use tidemill_dataflow::source::{Block, Decode, Decoded};
+use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use crate::dead_letters::mask_addresses;
 
 use super::block_text::{SideText, Span};
 use super::event::{Event, EventKind, Misfit};
 use super::extra::push_text;
-use super::lines::{TextBlock, is_blank, line_end};
+use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
 use super::log_line::LogLine;
 
 /// The key that makes users of web server logs from addresses.
@@ -164,6 +164,14 @@ impl Decode for CombinedDecoder {
         if broken {
             out.malformed.sort_by_key(|letter| letter.line);
         }
+    }
+
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        Ok(apart(&block))
+    }
+
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        set_aside(block, &reason, mask_log_line)
     }
 }
 

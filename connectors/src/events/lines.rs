@@ -9,6 +9,7 @@ use tidemill_dataflow::source::{Block, DeadLetter};
 
 use super::MAX_LINE_BYTES;
 use super::block_text::BlockText;
+use crate::dead_letters::mask_addresses;
 
 /// Hides the addresses in a dead letter's payload.
 pub(super) type Mask = fn(&[u8]) -> Cow<'_, [u8]>;
@@ -75,6 +76,34 @@ impl TextBlock {
         let payload = (self.mask)(shown).into_owned();
         DeadLetter { partition: self.partition, line: self.first_line + row, reason, payload, bytes }
     }
+}
+
+/// A block of lines as blocks of one line each.
+pub(super) fn apart(block: &Block) -> Vec<Block> {
+    let Block { partition, skipped, .. } = *block;
+    let (mut offset, mut first_line) = (block.offset, block.first_line);
+    let one = |line: &[u8]| {
+        // What is left out of an over-long line is left out of the only one.
+        let piece = Block { partition, offset, first_line, bytes: line.to_vec(), skipped };
+        offset += line.len() as u64;
+        first_line += 1;
+        piece
+    };
+    block.bytes.split_inclusive(|byte| *byte == b'\n').map(one).collect()
+}
+
+/// The dead letter of a block of one line.
+pub(super) fn set_aside(block: &Block, reason: &str, mask: Mask) -> DeadLetter {
+    let Block { partition, offset, first_line, skipped, .. } = *block;
+    let text = Arc::new(BlockText::new(String::new()));
+    let opened = TextBlock { text, offset, partition, first_line, skipped, mask };
+    let line = block.bytes.strip_suffix(b"\n").unwrap_or(&block.bytes);
+    opened.letter(0, masked(reason), opened.content(line, 0..line.len()))
+}
+
+/// What a panic said may quote the record.
+pub(crate) fn masked(reason: &str) -> String {
+    String::from_utf8_lossy(&mask_addresses(reason.as_bytes())).into_owned()
 }
 
 /// The offset of the newline that ends the line from `start` on, or of the end of the block.

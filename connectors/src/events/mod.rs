@@ -23,6 +23,7 @@ mod event;
 mod extra;
 mod fields;
 mod format;
+mod json;
 mod lines;
 mod log_line;
 mod ndjson;
@@ -35,6 +36,8 @@ pub use combined::{CombinedDecoder, HashKey};
 pub use event::{Event, EventKind};
 pub(crate) use extra::push_text;
 pub use format::{Format, UnknownFormat};
+pub use json::JsonDecoder;
+pub(crate) use lines::masked;
 pub use ndjson::NdjsonDecoder;
 pub use strict::{Member, members_of};
 

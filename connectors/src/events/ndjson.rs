@@ -1,13 +1,13 @@
 //! Decodes NDJSON: one event a line.
 
-use tidemill_dataflow::source::{Block, Decode, Decoded};
+use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use crate::dead_letters::mask_addresses;
 
 use super::block_text::{SideText, Span};
 use super::event::Event;
 use super::fields::{Fields, Judge};
-use super::lines::{TextBlock, is_blank, line_end};
+use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
 use super::{MAX_LINE_BYTES, scanner, strict};
 
 /// A guess at an event's length, by which room for a block's events is made.
@@ -29,6 +29,14 @@ impl Decode for NdjsonDecoder {
         if broken {
             out.malformed.sort_by_key(|letter| letter.line);
         }
+    }
+
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        Ok(apart(&block))
+    }
+
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        set_aside(block, &reason, mask_addresses)
     }
 }
 

@@ -561,6 +561,35 @@ proptest! {
     }
 
     #[test]
+    fn a_block_taken_apart_decodes_to_the_same(bytes in prop::collection::vec(prop_oneof![
+        4 => prop::sample::select(vec![
+            FULL.as_bytes().to_vec(), b"{}".to_vec(), b" ".to_vec(), b"\n".to_vec(), b"\r\n".to_vec(), LOGGED.as_bytes().to_vec(),
+        ]),
+        1 => prop::collection::vec(any::<u8>(), 0..20),
+    ], 0..12)) {
+        fn agree<C: Decode<Record = Event>>(mut decoder: C, bytes: &[u8]) -> Result<(), TestCaseError> {
+            let shown = |event: &Event| format!("{:?} {:?} {}", event.id(), event.timestamp(), event.fingerprint());
+            let mut whole = Decoded::default();
+            decoder.decode(block(bytes), &mut whole);
+            let (mut records, mut malformed) = (Vec::new(), Vec::new());
+            for piece in decoder.apart(block(bytes)).unwrap() {
+                let letter = decoder.letter(&piece, "why".into());
+                let mut out = Decoded::default();
+                decoder.decode(piece, &mut out);
+                prop_assert!(out.malformed.iter().all(|m| (m.line, &m.payload, m.bytes) == (letter.line, &letter.payload, letter.bytes)));
+                records.extend(out.records.iter().map(shown));
+                malformed.append(&mut out.malformed);
+            }
+            prop_assert_eq!(records, whole.records.iter().map(shown).collect::<Vec<_>>());
+            prop_assert_eq!(malformed, whole.malformed);
+            Ok(())
+        }
+        let bytes = bytes.concat();
+        agree(NdjsonDecoder, &bytes)?;
+        agree(CombinedDecoder::new("a", HashKey::default()), &bytes)?;
+    }
+
+    #[test]
     fn any_json_object_is_judged_without_a_panic(members in prop::collection::vec((json_key(), json_value()), 0..14)) {
         let out = decode(object(&members));
         for event in &out.records {

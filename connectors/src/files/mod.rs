@@ -28,7 +28,9 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use tidemill_dataflow::source::{Block, BlockReader, Decode, Decoded, PartitionBinding, Source, SourceError};
+use tidemill_dataflow::source::{
+    Block, BlockReader, DeadLetter, Decode, Decoded, PartitionBinding, Source, SourceError,
+};
 
 use crate::events::{CombinedDecoder, Event, Format, HashKey, NdjsonDecoder};
 
@@ -101,13 +103,30 @@ impl Decode for FileDecoder {
     }
 
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
-        let facts = {
-            let files = self.files.0.read().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(files.get(block.partition as usize).expect("a block comes from a file that was opened"))
-        };
-        match facts.format.get() {
-            Some(Format::Combined) => CombinedDecoder::new(&facts.name, self.key).decode(block, out),
-            _ => NdjsonDecoder.decode(block, out),
+        match self.combined(&block) {
+            Some(mut decoder) => decoder.decode(block, out),
+            None => NdjsonDecoder.decode(block, out),
         }
+    }
+
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        NdjsonDecoder.apart(block)
+    }
+
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        match self.combined(block) {
+            Some(decoder) => decoder.letter(block, reason),
+            None => NdjsonDecoder.letter(block, reason),
+        }
+    }
+}
+
+impl FileDecoder {
+    /// The decoder of web server logs, if the block's file is one.
+    fn combined(&self, block: &Block) -> Option<CombinedDecoder> {
+        let files = self.files.0.read().unwrap_or_else(PoisonError::into_inner);
+        let facts = files.get(block.partition as usize).expect("a block comes from a file that was opened");
+        let combined = facts.format.get() == Some(&Format::Combined);
+        combined.then(|| CombinedDecoder::new(&facts.name, self.key))
     }
 }

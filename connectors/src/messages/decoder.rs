@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
-use super::framing::{Offsets, Special, Trailer, open};
+use super::framing::{Frame, Message, Offsets, Special, Trailer, open};
 use crate::dead_letters::mask_addresses;
-use crate::events::{Event, NdjsonDecoder};
+use crate::events::{NdjsonDecoder, masked};
 
 /// Makes JSON of Avro messages in Confluent framing (a zero byte, the schema's id as four bytes, Avro).
 pub trait AvroToJson: Send + Sync {
@@ -30,23 +30,32 @@ pub trait AvroToJson: Send + Sync {
     fn to_json(&self, framed: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
 }
 
-/// Decodes blocks that a [`Cutter`](super::Cutter) made.
+/// Decodes blocks that a [`Cutter`](super::Cutter) made; `L` decodes their messages once these are lines of JSON.
 #[derive(Clone)]
-pub struct MessageDecoder {
+pub struct MessageDecoder<L = NdjsonDecoder> {
     avro: Option<Arc<dyn AvroToJson>>,
+    lines: L,
 }
 
-impl fmt::Debug for MessageDecoder {
+impl<L> fmt::Debug for MessageDecoder<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MessageDecoder").field("avro", &self.avro.is_some()).finish()
     }
 }
 
 impl MessageDecoder {
-    /// A decoder; without `avro`, messages of Avro are dead letters.
+    /// A decoder of events; without `avro`, messages of Avro are dead letters.
     #[must_use]
     pub fn new(avro: Option<Arc<dyn AvroToJson>>) -> MessageDecoder {
-        MessageDecoder { avro }
+        MessageDecoder { avro, lines: NdjsonDecoder }
+    }
+}
+
+impl<L> MessageDecoder<L> {
+    /// The same messages as other records.
+    #[must_use]
+    pub fn with_lines<M>(self, lines: M) -> MessageDecoder<M> {
+        MessageDecoder { avro: self.avro, lines }
     }
 
     /// Puts Avro messages as JSON where their lines are empty, and makes dead letters of what has no line.
@@ -116,15 +125,15 @@ impl MessageDecoder {
     }
 }
 
-impl Decode for MessageDecoder {
-    type Record = Event;
+impl<L: Decode> Decode for MessageDecoder<L> {
+    type Record = L::Record;
 
     /// Schemas are fetched where messages are read.
     fn travels(&self) -> bool {
         self.avro.is_none()
     }
 
-    fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
+    fn decode(&mut self, block: Block, out: &mut Decoded<L::Record>) {
         let Block { partition, offset, bytes, .. } = block;
         let opened = open(bytes, offset);
         let mut special_letters = Vec::new();
@@ -132,7 +141,7 @@ impl Decode for MessageDecoder {
             true => opened.text,
             false => self.resolve(partition, opened.text, &opened.trailer, &mut special_letters),
         };
-        NdjsonDecoder.decode(Block { partition, offset, first_line: 1, bytes: text, skipped: 0 }, out);
+        self.lines.decode(Block { partition, offset, first_line: 1, bytes: text, skipped: 0 }, out);
         if !out.malformed.is_empty() {
             place(&mut out.malformed, &opened.trailer);
         }
@@ -140,6 +149,30 @@ impl Decode for MessageDecoder {
             out.malformed.append(&mut special_letters);
             out.malformed.sort_by_key(|letter| letter.line);
         }
+    }
+
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        let Block { partition, offset, first_line, bytes, .. } = block;
+        let mut pieces = Vec::new();
+        open(bytes, offset).for_each(|at, message| {
+            let mut frame = Frame::with_capacity(message.cost());
+            frame.push(at, message, 0);
+            let line = first_line + pieces.len() as u64;
+            pieces.push(Block { partition, offset: at, first_line: line, bytes: frame.close(), skipped: 0 });
+        });
+        Ok(pieces)
+    }
+
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        let mut payload = Vec::new();
+        open(block.bytes.clone(), block.offset).for_each(|_, message| {
+            payload = message.bytes().to_vec();
+            if matches!(message, Message::Broken(_)) {
+                payload.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+            }
+        });
+        let (bytes, payload) = (payload.len() as u64, mask_addresses(&payload).into_owned());
+        DeadLetter { partition: block.partition, line: block.offset, reason: masked(&reason), payload, bytes }
     }
 }
 
@@ -162,7 +195,7 @@ fn place(letters: &mut [DeadLetter], trailer: &Trailer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::framing::{Frame, Message};
+    use crate::events::Event;
 
     /// Avro whose "schema 1" is the JSON itself behind the id.
     struct Plain;
@@ -253,6 +286,40 @@ mod tests {
         let lines: Vec<u64> = decoded.malformed.iter().map(|letter| letter.line).collect();
         assert_eq!(lines, [2, 3, 6]);
         assert_eq!(decoded.malformed[0].reason, "schema id 9 is not in the registry");
+    }
+
+    #[test]
+    fn a_block_taken_apart_decodes_to_the_same_and_each_message_has_its_letter() {
+        let messages = [
+            (3, Some(event("a").into_bytes())),
+            (4, Some(avro(1, &event("b")))),
+            (9, Some(b"{\n10.1.2.3\n}".to_vec())),
+            (10, None),
+            (12, Some(b" ".to_vec())),
+            (13, Some(event("c").replace(',', ",\n").into_bytes())),
+        ];
+        let plain: Option<Arc<dyn AvroToJson>> = Some(Arc::new(Plain));
+        let whole = decode(plain.clone(), &messages);
+        let mut frame = Frame::default();
+        for (offset, payload) in &messages {
+            frame.push(*offset, Message::of(payload.as_deref()), 0);
+        }
+        let mut decoder = MessageDecoder::new(plain);
+        let block = Block { partition: 3, offset: 3, first_line: 70, bytes: frame.close(), skipped: 0 };
+        let pieces = decoder.apart(block).unwrap();
+        assert_eq!(pieces.iter().map(|piece| piece.offset).collect::<Vec<_>>(), messages.each_ref().map(|(at, _)| *at));
+        let letter = decoder.letter(&pieces[2], "panic at 10.1.2.3".into());
+        assert_eq!((letter.line, letter.reason.as_str(), letter.bytes), (9, "panic at 10.1.2.x", 12));
+        assert_eq!(letter.payload, b"{\n10.1.2.x\n}");
+        let (mut found, mut malformed) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let mut out = Decoded::default();
+            decoder.decode(piece, &mut out);
+            found.extend(ids(&out).into_iter().map(str::to_owned));
+            malformed.append(&mut out.malformed);
+        }
+        assert_eq!(found, ids(&whole));
+        assert_eq!(malformed, whole.malformed);
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl<'a> Message<'a> {
         1 + self.bytes().len()
     }
 
-    fn bytes(&self) -> &'a [u8] {
+    /// Its bytes as a block holds them.
+    pub(super) fn bytes(&self) -> &'a [u8] {
         match self {
             Message::Line(bytes) | Message::Broken(bytes) | Message::Blank(bytes) | Message::Avro(bytes) => bytes,
             Message::Null => &[],

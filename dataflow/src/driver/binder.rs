@@ -84,6 +84,9 @@ pub(crate) fn build<'s>(
                 acks_out.activate().session(&capabilities[ACKS]).give(counts(id, &bound));
                 let mut rejected = rejects(&bound);
                 rejected_out.activate().session_with_builder(&capabilities[REJECTED]).give_container(&mut rejected);
+                if let Some(before) = bound.repeats {
+                    compare(&env, &bound, before.map(|watermark| watermark.0));
+                }
                 match recorded(&env, epoch) {
                     Some(before) => compare(&env, &bound, before),
                     None => {
@@ -115,7 +118,7 @@ fn recorded(env: &Env, epoch: Epoch) -> Option<Option<i64>> {
     env.bound.get(&epoch).copied()
 }
 
-/// INV-2: an epoch replayed in its recorded cut says the same about time.
+/// INV-2: an epoch replayed in its recorded cut, of this run or of the one that is repeated, says the same about time.
 fn compare(env: &Env, bound: &Bound, before: Option<i64>) {
     let again = bound.binding.watermark;
     if again != before {
@@ -129,8 +132,9 @@ fn compare(env: &Env, bound: &Bound, before: Option<i64>) {
 
 fn counts(id: &'static str, bound: &Bound) -> Ack {
     let mut counts = BTreeMap::new();
-    let malformed = bound.malformed.len() as u64;
-    for (name, n) in [("read", bound.read), ("malformed", malformed), ("future", bound.future)] {
+    let (malformed, quarantined) = (bound.malformed.len() as u64, bound.quarantined.len() as u64);
+    let all = [("read", bound.read), ("malformed", malformed), ("quarantined", quarantined), ("future", bound.future)];
+    for (name, n) in all {
         if n > 0 {
             counts.insert(name.to_owned(), n);
         }
@@ -141,5 +145,5 @@ fn counts(id: &'static str, bound: &Bound) -> Ack {
 fn rejects(bound: &Bound) -> Batch<Rejected> {
     let reject =
         |(partition, letter): &(String, _)| Rejected { partition: partition.clone(), letter: Clone::clone(letter) };
-    Batch::new(Order::default(), bound.malformed.iter().map(reject).collect())
+    Batch::new(Order::default(), bound.malformed.iter().chain(&bound.quarantined).map(reject).collect())
 }

@@ -89,7 +89,10 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                     let _at_work = gauge.working(epoch);
                     for batch in &gathered.batches {
                         gauge.took(batch.len());
-                        if let Some(mut late) = combiner.add(batch, control.time()) {
+                        let passing = batch.passing(id);
+                        let late = combiner.add(batch, control.time());
+                        drop(passing);
+                        if let Some(mut late) = late {
                             aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                         }
                     }

@@ -8,12 +8,15 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::checkpoint::PieceRef;
 use crate::control::Ack;
+use crate::driver::sink;
 use crate::flow::Flow;
 use crate::shared::Request;
 use crate::time::Epoch;
 
-/// Ends the pipeline on this worker: wires all acknowledgements to the thread that writes the log.
+/// Ends the pipeline on this worker: builds the writers of its sinks, and wires all acknowledgements to the thread that
+/// writes the log.
 pub(crate) fn build(flow: &Flow<'_>) {
+    sink::build_writers(flow);
     let acks = flow.scope.concatenate(flow.wiring.acks.take());
     let pieces = flow.scope.concatenate(flow.wiring.pieces.take());
     let mut builder = OperatorBuilder::new("commit".into(), flow.scope);

@@ -1,5 +1,8 @@
 //! The sink's driver: encodes where the records are, gathers at the shard's owner, writes on a thread of its own when the
 //! epoch is closed and bound, and acknowledges to the committer (INV-1, INV-3).
+//!
+//! An epoch is written when it is closed for the encoders of *all* sinks. Until then a record of it may still panic, and the
+//! next run may find it set aside ([`quarantine`](crate::quarantine)): what a name stands for must not differ then (INV-3).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,14 +11,15 @@ use std::thread;
 
 use arrow::array::RecordBatch;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::Stream as TimelyStream;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::generic::{Operator as _, OutputBuilder};
+use timely::dataflow::operators::{Capability, Concatenate};
 use timely::scheduling::SyncActivator;
 
 use crate::control::Ack;
-use crate::flow::Env;
+use crate::flow::{Env, Flow};
 use crate::hash::hash64;
 use crate::pending::PendingByTime;
 use crate::runtime::RunError;
@@ -43,6 +47,19 @@ enum Progress {
     },
 }
 
+/// A sink whose rows are encoded, on their way to its writer.
+pub(crate) struct Encoded<'s> {
+    id: &'static str,
+    node: usize,
+    table: String,
+    writer: Arc<dyn Fn() -> Box<dyn TableWriter> + Send + Sync>,
+    owner: u32,
+    rows: TimelyStream<'s, Epoch, Vec<Rows>>,
+    /// Carries no records: its frontier says which epochs are encoded.
+    done: TimelyStream<'s, Epoch, Vec<Epoch>>,
+}
+
+/// Encodes the records where they are. The writer follows when all sinks are known ([`build_writers`]).
 pub(crate) fn build<D: Send + Sync + 'static>(
     stream: &Stream<'_, D>,
     (id, node): (&'static str, usize),
@@ -53,30 +70,51 @@ pub(crate) fn build<D: Send + Sync + 'static>(
     let owner = u32::try_from(hash64(id.as_bytes()) % u64::from(flow.workers())).expect("a worker index is small");
     let env = Arc::clone(&flow.env);
     let (name, encoding) = (table.clone(), flow.gauge(node, Role::Encode));
-    let rows = stream.clone().applied().batches.unary::<CapacityContainerBuilder<Vec<Rows>>, _, _, _>(
-        Pipeline,
-        &format!("{id}/encode"),
-        move |_, _| {
-            move |input, output| {
-                input.for_each(|capability, batch| {
-                    let _at_work = capability.least().map(|epoch| encoding.working(*epoch));
-                    match encode(batch) {
-                        Ok(encoded) => {
-                            encoding.took(encoded.num_rows());
-                            let rows = Rows { dest: owner, order: batch.order, batch: Columns(encoded) };
-                            output.session(&capability).give(rows);
-                        }
-                        Err(error) => env.shared.fail(RunError::Sink { table: name.clone(), error }),
+    let mut builder = OperatorBuilder::new(format!("{id}/encode"), flow.scope);
+    let mut input = builder.new_input(stream.clone().applied().batches, Pipeline);
+    let (rows_out, rows) = builder.new_output();
+    let (done_out, done) = builder.new_output::<Vec<Epoch>>();
+    let mut rows_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Rows>>>::from(rows_out);
+    builder.build(move |initial| {
+        drop(initial);
+        let _keep = done_out; // The stream carries no records, only its frontier.
+        move |_frontiers| {
+            input.for_each(|capability, batch| {
+                let Some(&epoch) = capability.least() else { return };
+                let _at_work = encoding.working(epoch);
+                let passing = batch.passing(id);
+                let encoded = encode(batch);
+                drop(passing);
+                match encoded {
+                    Ok(encoded) => {
+                        encoding.took(encoded.num_rows());
+                        let rows = Rows { dest: owner, order: batch.order, batch: Columns(encoded) };
+                        rows_out.activate().session(&capability.delayed(&epoch, 0)).give(rows);
                     }
-                });
-            }
-        },
-    );
+                    Err(error) => env.shared.fail(RunError::Sink { table: name.clone(), error }),
+                }
+            });
+        }
+    });
+    flow.wiring.sinks.borrow_mut().push(Encoded { id, node, table, writer, owner, rows, done });
+}
 
+/// Builds the writers of all sinks.
+pub(crate) fn build_writers(flow: &Flow<'_>) {
+    let sinks = flow.wiring.sinks.take();
+    let done = flow.scope.concatenate(sinks.iter().map(|sink| sink.done.clone()));
+    for sink in sinks {
+        build_writer(flow, sink, done.clone());
+    }
+}
+
+fn build_writer<'s>(flow: &Flow<'s>, sink: Encoded<'s>, done: TimelyStream<'s, Epoch, Vec<Epoch>>) {
+    let Encoded { id, node, table, writer, owner, rows, .. } = sink;
     let mut builder = OperatorBuilder::new(id.into(), flow.scope);
     let mut input = builder.new_input(rows, Exchange::new(|rows: &Rows| u64::from(rows.dest)));
-    // No record ever comes on it; its frontier says which epochs are bound.
+    // No record ever comes on these; their frontiers say which epochs are bound, and encoded by all sinks.
     let mut bound = builder.new_input(flow.bound(), Pipeline);
+    let mut done = builder.new_input(done, Pipeline);
     let (acks_out, acks) = builder.new_output();
     let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
     let address = builder.operator_info().address;
@@ -99,6 +137,7 @@ pub(crate) fn build<D: Send + Sync + 'static>(
                 pending.at(epoch, || capability.delayed(&epoch, 0)).append(batch);
             });
             bound.for_each(|_, _| {});
+            done.for_each(|_, _| {});
             let Some((jobs, written)) = &jobs else { return };
             while let Ok(progress) = written.try_recv() {
                 let Progress::Written { epoch, files } = progress else {
@@ -108,7 +147,8 @@ pub(crate) fn build<D: Send + Sync + 'static>(
                 let capability = writing.remove(&epoch).expect("an epoch is written once");
                 acks_out.activate().session(&capability).give(Ack::Files { table: table.clone(), files });
             }
-            while let Some((epoch, capability, mut rows)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
+            let all = [&frontiers[0], &frontiers[1], &frontiers[2]];
+            while let Some((epoch, capability, mut rows)) = pending.take_closed(&all) {
                 if epoch <= env.committed {
                     // An earlier run committed it: readers see it already.
                     continue;
@@ -120,7 +160,7 @@ pub(crate) fn build<D: Send + Sync + 'static>(
                 let _ = jobs.send(Job { epoch, rows });
             }
             if let Some(gauge) = &gauge {
-                gauge.closed(&[&frontiers[0], &frontiers[1]], writing.keys().next().copied());
+                gauge.closed(&all, writing.keys().next().copied());
             }
         }
     });

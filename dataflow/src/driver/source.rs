@@ -16,6 +16,7 @@ use super::feed::Feed;
 use crate::batch::{Batch, Order};
 use crate::bind::{BlockReport, Report};
 use crate::flow::Flow;
+use crate::quarantine::{Origin, Parcel, Passing, Phase};
 use crate::queue::Item;
 use crate::source::{Block, Decode, Decoded, Source};
 use crate::status::gauge::{Gauge, Role};
@@ -37,7 +38,7 @@ pub(crate) fn build<'s, S: Source>(
     let decoder = source.decoder();
     register(flow, source, rule);
     let gauge = flow.gauge(node, Role::Source);
-    let worker = BlockDecoder { decoder, times, rule, gauge };
+    let worker = BlockDecoder { id, decoder, times, rule, gauge };
     let (records, reports) =
         if flow.env.processes > 1 { spread(flow, id, worker) } else { decode_where_taken(flow, id, worker) };
     (records, binder::build(flow, id, reports, rule))
@@ -63,9 +64,10 @@ fn decode_where_taken<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)
         let mut feed = Feed::new(queue, capabilities, first, Arc::clone(&worker.gauge));
         move |_frontiers| {
             let more = feed.take(|held, item| match item {
-                Item::Block(epoch, block) => {
-                    let (mut batch, report) = worker.decode(epoch, block);
-                    records_out.activate().session_with_builder(&held.data).give_container(&mut batch);
+                Item::Block(epoch, parcel) => {
+                    let report = worker.decode(epoch, parcel, |batch| {
+                        records_out.activate().session_with_builder(&held.data).give_container(batch);
+                    });
                     reports_out.activate().session(&held.reports).give(report);
                 }
                 Item::Cut(cut) => reports_out.activate().session(&held.reports).give(Report::Cut(cut)),
@@ -82,7 +84,7 @@ fn decode_where_taken<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Routed {
     to: u32,
-    block: Block,
+    parcel: Parcel,
 }
 
 /// The workers of process 0 take blocks and deal them among all workers, who decode them.
@@ -108,10 +110,10 @@ fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
         let mut next = me;
         move |_frontiers| {
             let more = feed.take(|held, item| match item {
-                Item::Block(_, block) => {
+                Item::Block(_, parcel) => {
                     let to = if travels { next % workers } else { me };
                     next = to + 1;
-                    blocks_out.activate().session(&held.data).give(Routed { to, block });
+                    blocks_out.activate().session(&held.data).give(Routed { to, parcel });
                 }
                 Item::Cut(cut) => cuts_out.activate().session(&held.reports).give(Report::Cut(cut)),
             });
@@ -132,9 +134,10 @@ fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
             input.for_each(|capability, routed| {
                 let Some(&epoch) = capability.least() else { return };
                 let (data, said) = (capability.delayed(&epoch, 0), capability.delayed(&epoch, 1));
-                for Routed { block, .. } in routed.drain(..) {
-                    let (mut batch, report) = worker.decode(epoch, block);
-                    records_out.activate().session_with_builder(&data).give_container(&mut batch);
+                for Routed { parcel, .. } in routed.drain(..) {
+                    let report = worker.decode(epoch, parcel, |batch| {
+                        records_out.activate().session_with_builder(&data).give_container(batch);
+                    });
                     reports_out.activate().session(&said).give(report);
                 }
             });
@@ -153,6 +156,7 @@ fn register<S: Source>(flow: &Flow<'_>, source: S, rule: Watermarks) {
 }
 
 struct BlockDecoder<C, F> {
+    id: &'static str,
     decoder: C,
     times: F,
     rule: Watermarks,
@@ -160,22 +164,66 @@ struct BlockDecoder<C, F> {
 }
 
 impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> {
-    fn decode(&mut self, epoch: Epoch, block: Block) -> (Batch<C::Record>, Report) {
-        let at_work = self.gauge.working(epoch);
+    /// Decodes a block as one batch, or record by record if it must be handled with care; says what it held.
+    fn decode(&mut self, epoch: Epoch, parcel: Parcel, mut give: impl FnMut(&mut Batch<C::Record>)) -> Report {
+        let gauge = Arc::clone(&self.gauge);
+        let at_work = gauge.working(epoch);
+        let Parcel { block, origin, care } = parcel;
+        let mut report = BlockReport::new(Order { partition: block.partition, offset: block.offset });
+        // The clock sees the records of a block together, taken apart or not.
+        let mut clock = BlockClock::new(&self.rule);
+        let (care, pieces) = match care {
+            None => (None, Err(block)),
+            Some(care) => (Some(care), self.decoder.apart(block)),
+        };
+        match pieces {
+            Ok(pieces) => {
+                let ends: Vec<u64> = pieces.iter().skip(1).map(|next| next.offset).chain([origin.end]).collect();
+                for (piece, end) in pieces.into_iter().zip(ends) {
+                    let aside = care.as_ref().and_then(|care| care.at(piece.offset));
+                    if let Some(record) = aside {
+                        report.quarantined.push(self.decoder.letter(&piece, record.reason.clone()));
+                        if record.unreadable {
+                            continue;
+                        }
+                    }
+                    let origin = Origin { start: piece.offset, end, single: true, ..origin.clone() };
+                    let mut batch = self.read(piece, origin, &mut clock, &mut report);
+                    match aside {
+                        // It counted for the clock when its epoch was bound, and does so ever after.
+                        Some(_) => report.records -= batch.len() as u64,
+                        None => give(&mut batch),
+                    }
+                }
+            }
+            Err(block) => give(&mut self.read(block, origin, &mut clock, &mut report)),
+        }
+        report.times = clock.finish();
+        gauge.gave(usize::try_from(report.records).unwrap_or(usize::MAX));
+        let report = Report::Block(report);
+        gauge.took(report.lines());
+        drop(at_work);
+        report
+    }
+
+    fn read(
+        &mut self,
+        block: Block,
+        origin: Origin,
+        clock: &mut BlockClock,
+        report: &mut BlockReport,
+    ) -> Batch<C::Record> {
         let order = Order { partition: block.partition, offset: block.offset };
+        let passing = Passing::new(Some(&origin), Phase::Decode, self.id);
         let mut decoded = Decoded::default();
         self.decoder.decode(block, &mut decoded);
-        let mut clock = BlockClock::new(&self.rule);
         for record in &decoded.records {
             let (time, server_time) = (self.times)(record);
             clock.see(time, server_time);
         }
-        let records = decoded.records.len() as u64;
-        let report = BlockReport { order, times: clock.finish(), records, malformed: decoded.malformed };
-        let (batch, report) = (Batch::new(order, decoded.records), Report::Block(report));
-        self.gauge.took(report.lines());
-        self.gauge.gave(batch.len());
-        drop(at_work);
-        (batch, report)
+        drop(passing);
+        report.records += decoded.records.len() as u64;
+        report.malformed.append(&mut decoded.malformed);
+        Batch::read(order, decoded.records, Arc::new(origin))
     }
 }

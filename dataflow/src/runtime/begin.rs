@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tidemill_log::{Log, LogOptions, LogState, Seal};
+use tidemill_log::{Log, LogOptions, LogState, Quarantined, Seal};
 
 use super::{RunContext, RunError, RunOptions};
 use crate::checkpoint::restore::{self, Restored, check_plan};
 use crate::journal::Journal;
 use crate::plan::Plan;
+use crate::quarantine::{self, Decision, committed_ends, decide};
 use crate::reader::MEMORY_PER_BYTE;
 use crate::time::Epoch;
 
@@ -53,6 +54,8 @@ pub(super) fn log_options() -> LogOptions {
 pub(super) struct Begun {
     pub(super) journal: Journal,
     pub(super) restored: Restored,
+    /// Which records are set aside, and where others are looked for.
+    pub(super) decision: Decision,
 }
 
 #[expect(clippy::disallowed_methods, reason = "it names writes to other systems and reaches no result")]
@@ -65,6 +68,7 @@ fn seal_of(
     plan: &str,
     (options, processes): (&RunOptions, u32),
     checkpoint: Option<Epoch>,
+    quarantined: &[Quarantined],
     before: Option<&Seal>,
 ) -> Seal {
     let known = before.map(|seal| seal.instance.clone()).filter(|instance| !instance.is_empty());
@@ -77,6 +81,7 @@ fn seal_of(
         processes,
         instance: known.unwrap_or_else(new_instance),
         checkpoint,
+        quarantined: quarantined.to_vec(),
     }
 }
 
@@ -87,10 +92,13 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         if processes > 1 {
             return Err(RunError::Usage("several processes meet over the log: leave --exactly-once on".into()));
         }
-        let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, None))?;
-        return Ok(Begun { journal, restored: Restored::default() });
+        let quarantined = options.quarantined.clone();
+        let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, &quarantined, None))?;
+        let decision = Decision { quarantined, ..Decision::default() };
+        return Ok(Begun { journal, restored: Restored::default(), decision });
     }
-    let started = Log::start(Arc::clone(&context.store), log_options())?;
+    let kept = LogOptions { keep_bindings: options.keep_bindings, ..log_options() };
+    let started = Log::start(Arc::clone(&context.store), kept)?;
     started.warnings.iter().for_each(|warning| (context.warn)(warning));
     let mut log = started.log;
     let run = log.run();
@@ -104,11 +112,30 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         check_seal(state, sealed, &restored)?;
         warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
-        chosen = Some(restored);
-        Ok::<_, RunError>(seal_of(run, sealed, (options, processes), checkpoint, state.seal()))
+        let decision = quarantine(context, options, state)?;
+        let seal = seal_of(run, sealed, (options, processes), checkpoint, &decision.quarantined, state.seal());
+        chosen = Some((restored, decision));
+        Ok::<_, RunError>(seal)
     })?;
-    let restored = chosen.expect("a seal was decided");
-    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored })
+    let (restored, decision) = chosen.expect("a seal was decided");
+    decision.new.iter().for_each(|record| (context.warn)(&sentence(record, "it is a dead letter from now on")));
+    let refused = "what it led to is committed, so it is not set aside; go on with the build that committed it, or mend the \
+                   pipeline";
+    decision.refused.iter().for_each(|record| (context.warn)(&sentence(record, refused)));
+    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored, decision })
+}
+
+/// Which records are set aside from now on, by what panicked so far and what is committed.
+fn quarantine(context: &RunContext, options: &RunOptions, state: &LogState) -> Result<Decision, RunError> {
+    let mut before = state.seal().map(|seal| seal.quarantined.clone()).unwrap_or_default();
+    let elsewhere = options.quarantined.iter().filter(|record| !before.contains(record)).cloned().collect::<Vec<_>>();
+    before.extend(elsewhere);
+    let attempts = quarantine::read_attempts(&*context.store)?;
+    Ok(decide(&before, &attempts, &committed_ends(state)))
+}
+
+fn sentence(record: &Quarantined, follows: &str) -> String {
+    format!("the record at offset {} of {}: {}; {follows}", record.offset, record.partition, record.reason)
 }
 
 /// What decides what the tables mean (disabled sinks, settings) is fixed when the folder is begun.

@@ -49,6 +49,9 @@ pub enum RunError {
     /// The system refused something.
     #[error("{0}: {1}")]
     Io(String, io::Error),
+    /// A worker panicked; the sentence says at which record, and what follows from it.
+    #[error("{0}")]
+    WorkerPanicked(String),
     /// A thread panicked: a broken invariant.
     #[error("{0} panicked; this is a bug, and nothing that was committed is affected")]
     Panicked(String),

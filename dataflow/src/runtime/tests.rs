@@ -21,6 +21,8 @@ use crate::watermark::Watermarks;
 
 mod cluster;
 mod live;
+mod panics;
+mod repeat;
 mod status;
 
 /// Partitions of lines `<time> <key>`.
@@ -102,6 +104,20 @@ impl Decode for LineDecoder {
                 }),
             }
         }
+    }
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        let (mut offset, mut first_line) = (block.offset, block.first_line);
+        let one = |line: &[u8]| {
+            let single = Block { offset, first_line, bytes: line.to_vec(), ..block };
+            (offset, first_line) = (offset + line.len() as u64, first_line + 1);
+            single
+        };
+        Ok(block.bytes.split_inclusive(|byte| *byte == b'\n').map(one).collect())
+    }
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        let payload = block.bytes.trim_ascii_end().to_vec();
+        let bytes = payload.len() as u64;
+        DeadLetter { partition: block.partition, line: block.first_line, reason, payload, bytes }
     }
 }
 

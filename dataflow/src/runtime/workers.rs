@@ -43,8 +43,14 @@ pub(super) fn run_workers(
         if building.fetch_sub(1, Ordering::AcqRel) == 1 {
             env.restored.release();
         }
-        while worker.has_dataflows() && !env.shared.failed() {
-            worker.step_or_park(Some(Duration::from_millis(100)));
+        let stepped = env.witness.contain(|| {
+            while worker.has_dataflows() && !env.shared.failed() {
+                worker.step_or_park(Some(Duration::from_millis(100)));
+            }
+        });
+        if let Err(panicked) = stepped {
+            // It says nothing more to the others: what its operators held back stays open, and is committed by nobody.
+            env.shared.fail(panicked);
         }
         for dataflow in worker.installed_dataflows() {
             worker.drop_dataflow(dataflow);

@@ -144,8 +144,10 @@ impl Book {
         if checkpoint {
             self.checkpoints_begun.insert(epoch, now);
         }
-        let newest = bound.malformed.iter().rev().take(SAMPLES).rev();
-        self.malformed.extend(newest.map(|(partition, letter)| LeftOut::new(partition, letter)));
+        for letters in [&bound.malformed, &bound.quarantined] {
+            let newest = letters.iter().rev().take(SAMPLES).rev();
+            self.malformed.extend(newest.map(|(partition, letter)| LeftOut::new(partition, letter)));
+        }
         keep_last(&mut self.malformed);
     }
 
@@ -423,6 +425,7 @@ fn counts(all: &BTreeMap<String, u64>) -> Counts {
         duplicate: sum(all, &["duplicates"]),
         conflicting: sum(all, &["conflicting_duplicates"]),
         malformed: sum(all, &["malformed"]),
+        quarantined: sum(all, &["quarantined"]),
         unverified: sum(all, &["unverified"]),
         all: all.clone(),
     }

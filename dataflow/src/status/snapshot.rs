@@ -287,7 +287,7 @@ pub struct Sink {
 /// Counters from the pipeline's beginning, as of the last commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Records and malformed lines.
+    /// Records, and lines that could not become one.
     pub events: u64,
     /// Records that came after their window was complete.
     pub late: u64,
@@ -297,6 +297,8 @@ pub struct Counts {
     pub conflicting: u64,
     /// Lines that could not become a record.
     pub malformed: u64,
+    /// Records that panicked again and again, and were set aside.
+    pub quarantined: u64,
     /// Records older than the horizon whose id is not known.
     pub unverified: u64,
     /// Every counter by `operator/name`.

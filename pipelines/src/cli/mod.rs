@@ -7,6 +7,7 @@ mod avro;
 mod checkpoints;
 mod collect;
 mod demo;
+mod diff;
 mod explain;
 mod generate;
 mod lines;
@@ -14,6 +15,7 @@ mod measure;
 mod progress;
 mod query;
 mod replay;
+mod rescale;
 mod run;
 mod schema;
 mod serve;
@@ -58,8 +60,15 @@ enum Command {
     Checkpoints(checkpoints::CheckpointsArguments),
     /// Make or compare the tables of a ClickHouse database.
     Tables(tables::TablesArguments),
-    /// Build the tables anew beside the live ones, compare them, put them in their place.
+    /// Repeat a run into new tables, in its recorded cuts or fresh ones; or build ClickHouse tables anew and swap them in.
+    ///
+    /// Into a new folder or bucket: with --out, and --bindings for the cuts of the run that is repeated. Beside the live
+    /// tables of a ClickHouse database: with --to and --into, and --swap to put them in their place.
     Replay(replay::ReplayArguments),
+    /// Go on with other numbers of workers and processes: a supervised run stops at a checkpoint and begins again.
+    Rescale(rescale::RescaleArguments),
+    /// Compare the tables of two places: says for each whether it is equal, and where it first differs.
+    Diff(diff::DiffArguments),
     /// Register or check the Avro schema of a topic.
     Schema(schema::SchemaArguments),
 }
@@ -100,6 +109,11 @@ impl Failure {
 
     pub(crate) fn refused(message: impl fmt::Display) -> Failure {
         Failure { code: 3, message: message.to_string() }
+    }
+
+    /// The same, with one thing more to know.
+    pub(crate) fn adding(self, remark: &str) -> Failure {
+        Failure { message: format!("{}; {remark}", self.message), ..self }
     }
 }
 
@@ -142,6 +156,8 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
         Command::Tables(arguments) => tables::tables(&arguments, &catalog),
         Command::Replay(arguments) => replay::replay(&arguments, &catalog),
+        Command::Rescale(arguments) => rescale::rescale(arguments),
+        Command::Diff(arguments) => diff::diff(&arguments, &catalog),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     match done {
@@ -153,11 +169,15 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
     }
 }
 
-/// A panic anywhere ends the process at once: timely's other workers would wait for the one that is gone for ever.
+/// A panic ends the process at once: others may wait for ever for the thread that is gone. Only where the run contains it,
+/// as it does those of its workers, it ends in order.
 fn exit_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
+        if tidemill_dataflow::quarantine::is_contained() {
+            return;
+        }
         eprintln!(
             "tidemill: this is a bug; nothing that was committed is affected, and the same command goes on from there"
         );

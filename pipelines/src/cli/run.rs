@@ -1,6 +1,7 @@
 //! `tidemill run`: the contract of the main job's command line.
 
 mod arguments;
+mod control;
 mod job;
 mod processes;
 
@@ -15,7 +16,7 @@ use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::Place;
-use tidemill_dataflow::runtime::{self, Build, RunContext, RunError, RunOptions, RunReport, StopHandle};
+use tidemill_dataflow::runtime::{self, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
@@ -29,9 +30,10 @@ use super::{Failure, lines, signals, with_causes};
 use crate::ops::Ops;
 use crate::pipeline::Catalog;
 pub(crate) use arguments::RunArguments;
+pub(crate) use control::{Answer, Shape, ask};
 use job::{Job, resolve};
-pub(crate) use job::{clickhouse_target, kafka_credentials, topics, with_registry};
-pub(crate) use processes::free_addresses;
+pub(crate) use job::{clickhouse_target, hash_key, kafka_credentials, topics, with_registry};
+pub(crate) use processes::{cluster_token, free_addresses};
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
@@ -40,8 +42,7 @@ pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
 
 /// Runs a pipeline, shows how far it is, and stops it when it is asked to by a signal.
 pub(crate) fn drive(
-    pipeline: impl Build,
-    options: &RunOptions,
+    begin: impl FnOnce(RunContext, &StopHandle) -> Result<RunReport, RunError>,
     (store, place): (Arc<dyn Store>, Option<Place>),
     maintenance: Option<Box<dyn Maintenance>>,
     observers: Vec<Box<dyn CommitObserver>>,
@@ -52,7 +53,7 @@ pub(crate) fn drive(
     processes::answer_supervisor(&stop)?;
     let shown = Progress::start(Arc::clone(&status));
     let context = RunContext { store, maintenance, observers, status, place, warn: Box::new(lines::warn) };
-    let ended = runtime::run(pipeline, options, context, &stop);
+    let ended = begin(context, &stop);
     drop(shown);
     Ok(ended)
 }
@@ -95,16 +96,19 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
-    let report =
-        match drive(pipeline, &job.options, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
-            // It was asked to stop before it could read again what was bound: that is for the next start.
-            Err(RunError::Source(SourceError::Interrupted { .. })) => {
-                let state = existing(&job)?.unwrap_or_default();
-                RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
-            }
-            ended => ended.map_err(failure)?,
-        };
+    let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &job.options, context, stop);
+    let report = match drive(begin, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
+        // It was asked to stop before it could read again what was bound: that is for the next start.
+        Err(RunError::Source(SourceError::Interrupted { .. })) => {
+            let state = existing(&job)?.unwrap_or_default();
+            RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
+        }
+        ended => ended.map_err(failure)?,
+    };
     drop(ops);
+    if processes::rests() {
+        return Ok(());
+    }
     let read_before = before.as_ref().map_or(0, |state| counter(state, "events/read"));
     print(&job, &report, &Usage::of(clock, read_before))
 }
@@ -112,6 +116,10 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
 /// Takes part in the run that process 0 leads.
 fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     let stop = StopHandle::default();
+    let asked = stop.clone();
+    let stopping = "asked to stop: process 0 is told, and ends the run for all after this epoch";
+    let at_once = "stopped at once; the run of all ends with this process, and the same command goes on from there";
+    signals::catch()?.stop_on(stopping, Some(at_once), move || asked.stop())?;
     processes::answer_supervisor(&stop)?;
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
@@ -129,7 +137,7 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
         place,
         warn: Box::new(lines::warn),
     };
-    let ended = runtime::follow(pipeline, &job.options, context).map_err(failure);
+    let ended = runtime::follow(pipeline, &job.options, context, &stop).map_err(failure);
     drop(ops);
     ended
 }
@@ -248,10 +256,12 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
     let status = if report.finished { "finished" } else { "stopped" };
     let rate = (read.saturating_sub(usage.read_before)) as f64 / usage.seconds.max(1e-9);
     lines::say(&format!(
-        "{status}: {read} events read, {} accepted, {} duplicates, {} malformed, {} unverified; {rate:.0} events/s",
+        "{status}: {read} events read, {} accepted, {} duplicates, {} malformed, {} quarantined, {} unverified; \
+         {rate:.0} events/s",
         counter(state, "unique_events/accepted"),
         counter(state, "unique_events/duplicates"),
         counter(state, "events/malformed"),
+        counter(state, "events/quarantined"),
         counter(state, "unique_events/unverified"),
     ));
     if !job.json {
@@ -262,6 +272,7 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
         "events_read": read,
         "accepted": counter(state, "unique_events/accepted"),
         "malformed": counter(state, "events/malformed"),
+        "quarantined": counter(state, "events/quarantined"),
         "duplicates": counter(state, "unique_events/duplicates"),
         "conflicting_duplicates": counter(state, "unique_events/conflicting_duplicates"),
         "late": late(state),

@@ -106,6 +106,7 @@ fn full() -> Snapshot {
             duplicate: 7,
             conflicting: 1,
             malformed: 1,
+            quarantined: 0,
             unverified: 0,
             all: all.map(|(name, n)| (name.to_owned(), n)).into(),
         },

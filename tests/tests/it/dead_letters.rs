@@ -14,7 +14,7 @@ use tidemill_tests::oracle::Oracle;
 use crate::{counter, tidemill};
 
 /// All dead letters of a run.
-fn letters(out: &Path) -> Vec<Value> {
+pub(crate) fn letters(out: &Path) -> Vec<Value> {
     let folder = out.join("dead_letters");
     let mut found = Vec::new();
     for file in files_under(&folder) {

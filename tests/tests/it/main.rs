@@ -21,6 +21,8 @@ mod dead_letters;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod disk_full;
+#[cfg(test)]
 mod fencing;
 #[cfg(test)]
 mod hang;
@@ -31,9 +33,17 @@ mod live;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod repeats;
+#[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod rescale;
+#[cfg(test)]
+mod story;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
@@ -73,12 +83,18 @@ fn free_addresses() -> [String; 2] {
     listeners.map(|listener| listener.local_addr().expect("it listens").to_string())
 }
 
+/// The interpreter that has the independent engine.
+#[track_caller]
+fn oracle_python() -> PathBuf {
+    let python = root().join(".cache/venv/bin/python");
+    assert!(python.exists(), "{} is missing; `make venv` installs the independent engine", python.display());
+    python
+}
+
 /// Compares every table of a run with what the ClickHouse engine computes from the same files.
 #[track_caller]
 fn assert_engine_agrees(inputs: &[PathBuf], data: &Path, options: &[&str]) {
-    let python = root().join(".cache/venv/bin/python");
-    assert!(python.exists(), "{} is missing; `make venv` installs the independent engine", python.display());
-    let mut command = Command::new(python);
+    let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare.py")).args(inputs).arg("--data").arg(data);
     command.arg("--tidemill").arg(tidemill().binary()).args(options);
     let done = command.output().expect("the interpreter starts");
@@ -105,7 +121,7 @@ fn counter(line: &Value, name: &str) -> u64 {
 /// Checks the sum that every `--json` line promises.
 #[track_caller]
 fn assert_books_balance(line: &Value) {
-    let parts = ["accepted", "duplicates", "malformed", "unverified"].map(|part| counter(line, part));
+    let parts = ["accepted", "duplicates", "malformed", "quarantined", "unverified"].map(|part| counter(line, part));
     assert_eq!(counter(line, "events_read"), parts.iter().sum::<u64>(), "{line}");
     assert!(counter(line, "conflicting_duplicates") <= counter(line, "duplicates"), "{line}");
 }

@@ -80,7 +80,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     targets.extend(places.clickhouse.into_iter().map(SinkTarget::ClickHouse));
     targets.extend(places.kafka.into_iter().map(SinkTarget::Kafka));
     let (source, dead_letters) = source(&arguments, dead_prefix, &store)?;
-    let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters);
+    let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters).with_faults(&faults);
     let mut disabled_sinks: BTreeSet<String> = arguments.disable_sink.into_iter().collect();
     disabled_sinks.extend(io.unwanted());
     let options = RunOptions {
@@ -93,6 +93,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
         exactly_once,
         drain: arguments.drain,
         keep_bindings: arguments.keep_bindings,
+        quarantined: Vec::new(),
         settings,
         faults,
     };
@@ -181,6 +182,12 @@ fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
     Ok(path.to_owned())
 }
 
+/// The key behind the users of web server logs, from the environment.
+pub(crate) fn hash_key() -> HashKey {
+    let secret = std::env::var("TIDEMILL_HASH_KEY").ok().filter(|secret| !secret.is_empty());
+    secret.as_deref().map(HashKey::from_secret).unwrap_or_default()
+}
+
 /// The topics of `--from kafka://..`.
 pub(crate) fn topics(from: &str) -> Result<KafkaConfig, Failure> {
     KafkaConfig::source(from, &kafka_credentials()).map_err(|error| Failure::usage(format!("--from: {error}")))
@@ -226,8 +233,6 @@ fn source(
         Some(InputFormat::Ndjson) => Format::Ndjson,
         Some(InputFormat::Combined) => Format::Combined,
     };
-    let secret = std::env::var("TIDEMILL_HASH_KEY").ok().filter(|secret| !secret.is_empty());
-    let hash_key = secret.as_deref().map(HashKey::from_secret).unwrap_or_default();
-    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key };
+    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key() };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
 }

@@ -68,6 +68,7 @@ function tiles(status) {
     ["Late", count(counts.late), "after their window was complete"],
     ["Duplicates", count(counts.duplicate), counts.conflicting ? `left out, ${count(counts.conflicting)} conflicting` : "left out"],
     ["Malformed", count(counts.malformed), "in the dead letters"],
+    ["Quarantined", count(counts.quarantined), "they panic; in the dead letters"],
     ["Unverified", count(counts.unverified), "older than the horizon"],
   ];
   fill("tiles", all.map(([name, value, note]) => make("div", {}, make("dt", {}, name),
