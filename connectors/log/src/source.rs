@@ -166,9 +166,10 @@ fn name_of(topic: &Topic, id: u32) -> String {
     partition_name(&topic.name, i32::try_from(id).expect("a topic has at most 10,000 partitions"))
 }
 
-/// What is recorded with every binding of a partition.
+/// What is recorded with every binding of a partition. Where the log lies is for a replay that is not told.
 fn detail(topic: &Topic, start: u64) -> serde_json::Value {
-    json!({ "start": start, "topic_id": topic.id })
+    let log = topic.folder.parent().and_then(|root| std::path::absolute(root).ok());
+    json!({ "start": start, "topic_id": topic.id, "log": log })
 }
 
 /// The refusal of a partition that lost, or never had, the offset that is wanted.
