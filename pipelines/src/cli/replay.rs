@@ -1,4 +1,5 @@
-//! `tidemill replay`: the tables built anew from what is kept, beside the live ones, compared, and put in their place.
+//! `tidemill replay`: the tables built anew from what is kept: into a new place ([`anew`]), or beside the live ones of a
+//! ClickHouse database, compared, and put in their place.
 //!
 //! ```text
 //! live run goes on ── replay (any number of times) ── live run is stopped ── replay --swap ── live run is started again
@@ -13,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -21,7 +23,8 @@ use tidemill_clickhouse::{
     plan_exchange, suffixed,
 };
 use tidemill_connectors::parquet_source::ParquetSource;
-use tidemill_dataflow::runtime::{RunError, RunOptions};
+use tidemill_dataflow::quarantine::Quarantined;
+use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, StopHandle};
 use tidemill_dataflow::time::EventTime;
 use tidemill_kafka::{KafkaSource, Start};
 use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptions, LogState, Seal, Store, reader};
@@ -32,38 +35,68 @@ use super::{Failure, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
+mod anew;
+
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
     /// The pipeline; the first of this binary unless it is named.
     pipeline: Option<String>,
-    /// What is read again: the topics of the live run, 'kafka://HOST:PORT?topics=events.*', or the raw events of its lake,
-    /// s3://BUCKET/PREFIX or a folder.
-    #[arg(long, value_name = "URL")]
-    from: String,
-    /// Where the live run keeps its log: its --state, or its --out.
-    #[arg(long, value_name = "PLACE")]
-    state: Location,
+    /// What is read again: topics, 'kafka://HOST:PORT?topics=events.*' or 'log://DIR'; into ClickHouse also the raw events
+    /// of a lake, s3://BUCKET/PREFIX or a folder. With --bindings, files and an embedded log need not be named.
+    #[arg(long, value_name = "URL", required_unless_present_any = ["bindings", "input"])]
+    from: Option<String>,
+    /// Event files that are read again.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "from", requires = "out")]
+    input: Vec<PathBuf>,
+    /// A new place for all tables, a folder or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "PLACE", required_unless_present = "to")]
+    out: Option<Location>,
+    /// The --state or --out of the run that is repeated in the cuts recorded there, through its last commit: the same rows,
+    /// also those that were late or could not be verified. Without it, cuts are made afresh.
+    #[arg(long, value_name = "PLACE", requires = "out", conflicts_with = "state")]
+    bindings: Option<Location>,
+    /// Where the live run keeps its log, its --state or its --out: topics are read through its last commit. Without it, an
+    /// --out gets what is there now.
+    #[arg(long, value_name = "PLACE", required_unless_present = "out")]
+    state: Option<Location>,
     /// The database of the live tables.
-    #[arg(long, value_name = "URL")]
-    to: String,
+    #[arg(long, value_name = "URL", conflicts_with = "out", requires = "into")]
+    to: Option<String>,
     /// What the rebuilt tables are called, behind the live ones' names: letters, digits and underscores.
-    #[arg(long, value_name = "SUFFIX")]
-    into: String,
+    #[arg(long, value_name = "SUFFIX", requires = "to")]
+    into: Option<String>,
     /// Begin here, in milliseconds since 1970: the broker's timestamp in topics, event time in a lake.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", conflicts_with = "out")]
     since: Option<i64>,
     /// End before this event time, in milliseconds since 1970; of a lake only. Topics are read to where the live run was.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", conflicts_with = "out")]
     until: Option<i64>,
     /// Compare, and if all is equal put the rebuilt tables in the place of the live ones. The live run must be stopped.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     swap: bool,
+    /// Leave a sink out, as the run that is repeated did. May be given several times.
+    #[arg(long, value_name = "ID", requires = "out")]
+    disable_sink: Vec<String>,
     /// Worker threads.
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: u32,
 }
 
-impl ReplayArguments {
+/// What the tables beside live ones are built from.
+struct Rebuild<'a> {
+    arguments: &'a ReplayArguments,
+    from: &'a str,
+    state: &'a Location,
+    to: &'a str,
+    suffix: &'a str,
+}
+
+impl<'a> Rebuild<'a> {
+    fn of(arguments: &'a ReplayArguments) -> Option<Self> {
+        let (from, state) = (arguments.from.as_deref()?, arguments.state.as_ref()?);
+        Some(Rebuild { arguments, from, state, to: arguments.to.as_deref()?, suffix: arguments.into.as_deref()? })
+    }
+
     /// Whether the lake is read, and not topics.
     fn archive(&self) -> bool {
         !self.from.starts_with("kafka://")
@@ -72,19 +105,28 @@ impl ReplayArguments {
 
 pub(crate) fn replay(arguments: &ReplayArguments, catalog: &Catalog) -> Result<(), Failure> {
     let pipeline = catalog.find_or_first(arguments.pipeline.as_deref()).map_err(Failure::usage)?;
-    let suffix = &arguments.into;
+    if let Some(out) = &arguments.out {
+        return anew::replay(arguments, pipeline, out);
+    }
+    let rebuild = Rebuild::of(arguments)
+        .ok_or_else(|| Failure::usage("tables beside live ones need --from, --state, --to and --into"))?;
+    beside(&rebuild, pipeline)
+}
+
+fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
+    let (arguments, suffix) = (wanted.arguments, wanted.suffix);
     if suffix.is_empty() || !suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return Err(Failure::usage(format!("--into {suffix}: give letters, digits and underscores, such as _rebuilt")));
     }
     if arguments.swap && (arguments.since.is_some() || arguments.until.is_some()) {
         return Err(Failure::usage("--swap needs all of the time: leave out --since and --until"));
     }
-    let target = clickhouse_target(&arguments.to)?;
-    let live_store = open_store(&arguments.state)?;
-    let live = read(&live_store, &arguments.state)?
-        .ok_or_else(|| Failure::refused(format!("{}: there is no log of a live run", arguments.state)))?;
+    let target = clickhouse_target(wanted.to)?;
+    let live_store = open_store(wanted.state)?;
+    let live = read(&live_store, wanted.state)?
+        .ok_or_else(|| Failure::refused(format!("{}: there is no log of a live run", wanted.state)))?;
     let floor = live.committed().ok_or_else(|| Failure::refused("the live run has committed nothing yet"))?;
-    let place = arguments.state.below(&format!("replay/{suffix}"));
+    let place = wanted.state.below(&format!("replay/{suffix}"));
     let store = open_store(&place)?;
     if read(&store, &place)?.is_some_and(|state| state.exchange().is_some()) {
         return Err(Failure::refused(format!(
@@ -94,11 +136,11 @@ pub(crate) fn replay(arguments: &ReplayArguments, catalog: &Catalog) -> Result<(
     let specs = pipeline.specs();
     let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
     apply_tables(&target, &rebuilt, Retention::default()).map_err(|error| of_clickhouse(&error))?;
-    rebuild(arguments, pipeline, &live, &target, Arc::clone(&store))?;
+    rebuild(wanted, pipeline, &live, &target, Arc::clone(&store))?;
     say(&format!("rebuilt through epoch {floor} of the live run"))?;
 
-    let now = read(&live_store, &arguments.state)?.and_then(|state| state.committed());
-    let gone_on = if arguments.archive() {
+    let now = read(&live_store, wanted.state)?.and_then(|state| state.committed());
+    let gone_on = if wanted.archive() {
         "the live run has gone on meanwhile; stop it and repeat this with another --into to compare"
     } else {
         "the live run has gone on meanwhile; stop it and repeat this to compare"
@@ -110,15 +152,20 @@ pub(crate) fn replay(arguments: &ReplayArguments, catalog: &Catalog) -> Result<(
     if arguments.since.is_some() || arguments.until.is_some() {
         return say("not compared: the rebuilt tables hold a part of the time only");
     }
-    let compared = specs.iter().filter(|spec| !arguments.archive() || spec.name != "unverified_events");
+    let compared = specs.iter().filter(|spec| !wanted.archive() || spec.name != "unverified_events");
     let equal = compare(&target, compared, suffix);
     // Rows of an epoch are there before it is committed, but never before it is bound.
-    let bound = read(&live_store, &arguments.state)?.and_then(|state| state.bound());
+    let bound = read(&live_store, wanted.state)?.and_then(|state| state.bound());
     if bound != Some(floor) {
         return not_compared();
     }
     equal?;
     if arguments.swap { swap(&target, specs, suffix, live_store, store, floor) } else { Ok(()) }
+}
+
+/// The records that the run which is replayed leaves out.
+fn set_aside(live: Option<&LogState>) -> Vec<Quarantined> {
+    live.and_then(LogState::seal).map(|seal| seal.quarantined.clone()).unwrap_or_default()
 }
 
 fn of_clickhouse(error: &ClickHouseError) -> Failure {
@@ -139,45 +186,52 @@ fn say(line: &str) -> Result<(), Failure> {
 
 /// Runs the pipeline through what the live run had read at its last commit.
 fn rebuild(
-    arguments: &ReplayArguments,
+    wanted: &Rebuild<'_>,
     pipeline: &Pipeline,
     live: &LogState,
     target: &Target,
     store: Arc<dyn Store>,
 ) -> Result<(), Failure> {
-    let source = source(arguments, live)?;
+    let source = source(wanted, live)?;
     let settings = match live.committed() {
         // Its files are what they were when it was first read.
-        Some(floor) if arguments.archive() => format!("from=lake through={floor} to=rebuilt"),
+        Some(floor) if wanted.archive() => format!("from=lake through={floor} to=rebuilt"),
         _ => "from=kafka to=rebuilt".to_owned(),
     };
-    let targets = vec![SinkTarget::Rebuilt(target.clone(), arguments.into.clone())];
+    let targets = vec![SinkTarget::Rebuilt(target.clone(), wanted.suffix.to_owned())];
     let io = AnalyticsIo::new(pipeline.clone(), source, targets, DeadLetters::Files(Arc::clone(&store)));
-    let options = RunOptions { workers: arguments.workers, settings, ..RunOptions::default() };
+    let quarantined = set_aside(Some(live));
+    let options = RunOptions { workers: wanted.arguments.workers, quarantined, settings, ..RunOptions::default() };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
-    let ended = drive(pipeline.on(io), &options, (store, None), None, Vec::new(), Arc::default())?;
+    let pipeline = pipeline.on(io);
+    let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &options, context, stop);
+    let ended = drive(begin, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }
 
 /// What the live run had read at its last commit, from its topics or its archive.
-fn source(arguments: &ReplayArguments, live: &LogState) -> Result<EventSource, Failure> {
-    if arguments.archive() {
+fn source(wanted: &Rebuild<'_>, live: &LogState) -> Result<EventSource, Failure> {
+    let arguments = wanted.arguments;
+    if wanted.archive() {
         let location =
-            arguments.from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
+            wanted.from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
         let (since, until) = (arguments.since.map(EventTime), arguments.until.map(EventTime));
         return Ok(EventSource::archive(ParquetSource { location, table: "raw_events".into(), since, until }));
     }
     if arguments.until.is_some() {
         return Err(Failure::usage("--until is of a lake only: topics are read to where the live run was"));
     }
-    let mut config = topics(&arguments.from)?;
+    let mut config = topics(wanted.from)?;
     if let Some(since) = arguments.since {
         config.start = Start::Timestamp(since);
     }
-    let ends: BTreeMap<String, u64> =
-        live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect();
-    Ok(EventSource::topics(with_registry(KafkaSource::new(config).until_offsets(ends))?))
+    Ok(EventSource::topics(with_registry(KafkaSource::new(config).until_offsets(ends(live)))?))
+}
+
+/// Where each partition stood at the last commit.
+fn ends(live: &LogState) -> BTreeMap<String, u64> {
+    live.committed_partitions().into_values().map(|partition| (partition.name, partition.end)).collect()
 }
 
 /// Prints the digests of live and rebuilt tables; fails with the first row that differs.

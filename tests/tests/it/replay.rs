@@ -151,3 +151,32 @@ fn a_replay_of_the_archive_equals_the_live_tables_and_one_with_a_row_too_many_is
     live.check(all, "exchanged");
     live.stream.database().drop_all();
 }
+
+#[test]
+fn a_run_over_topics_is_repeated_in_its_recorded_cuts_and_equals_its_bucket() {
+    let services = Services::shared();
+    let folder = TempDir::new().unwrap();
+    let stream = Stream::new(&tidemill(), services, "repeat");
+    let bytes = corpus::events(10_000, 23, Rates::within_horizon());
+    let state = stream.remote_state();
+    let live = Live::new(services, stream, &bytes, state);
+    let (half, all) = (live.topics.len() / 2, live.topics.len());
+    let mut running = live.run.workers(2).start();
+    live.send(&mut running, 0, half);
+    live.send(&mut running, half, all);
+    stop(running);
+    let (tidemill, lake, repeated) = (live.stream.tidemill(), live.stream.lake(), folder.path().join("repeated"));
+    let out = repeated.to_str().unwrap();
+    let from = live.stream.source();
+    let replay = |options: &[&str]| {
+        tidemill.command(&[&["replay", "--bindings", &live.state, "--out", out][..], options].concat())
+    };
+    replay(&[]).assert_refused(&[2], &["--from"]);
+    let done = replay(&["--from", &from]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let compared = tidemill.command(&["diff", lake.to_str().unwrap(), out]);
+    assert_eq!(compared.code, Some(0), "{}{}", String::from_utf8_lossy(&compared.stdout), compared.stderr);
+    tidemill.tables(lake).assert_equal(&tidemill.tables(&repeated), "repeated");
+    live.check(all, "the live tables are as they were");
+    live.stream.database().drop_all();
+}

@@ -73,7 +73,12 @@ impl BlockReader for GrowingReader {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]
-fn attempt_live(lines: &Lines, store: Arc<dyn Store>, workers: u32, seed: u64) -> Result<RunReport, RunError> {
+pub(super) fn attempt_live(
+    lines: &Lines,
+    store: Arc<dyn Store>,
+    workers: u32,
+    seed: u64,
+) -> Result<RunReport, RunError> {
     let stop = StopHandle::default();
     let source = Growing { lines: lines.clone(), seed, stop: stop.clone() };
     let options = RunOptions { epoch_every: Duration::ZERO, ..options(workers) };

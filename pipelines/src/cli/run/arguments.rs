@@ -45,7 +45,8 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "PLACE", requires = "to")]
     pub(super) state: Option<String>,
     /// Worker threads; may change from one start to the next.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    // A supervisor that rescales adds its own behind the one that was given.
+    #[arg(long, value_name = "N", default_value_t = 1, overrides_with = "workers")]
     pub(super) workers: u32,
     /// Processes on this machine, each with --workers threads, started again together when one fails; may change from one
     /// start to the next.

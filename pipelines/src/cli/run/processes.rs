@@ -4,6 +4,9 @@
 //! checkpoint, as the next attempt. It does so after a pause that doubles with each failure that comes soon after the one
 //! before. It does not when starting again cannot help: wrong options, state or input refused, or fenced by a later run.
 //!
+//! `tidemill rescale` asks for other numbers ([`control`](super::control)): the run stops at a checkpoint and begins again with
+//! them; so it does if it fails before it has stopped.
+//!
 //! Each process keeps a connection to the supervisor: it says every second that it lives, is asked to stop over it, and ends
 //! when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
 
@@ -13,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -21,12 +24,18 @@ use std::time::Duration;
 use tidemill_dataflow::cluster::{ClusterOptions, Place, Token, listen};
 use tidemill_dataflow::runtime::StopHandle;
 
+use tidemill_log::Location;
+
 use super::arguments::RunArguments;
+use super::control::{Answer, Control, Shape, Wish};
 use crate::cli::measure::Stopwatch;
 use crate::cli::{Failure, lines, with_causes};
 
 /// The secret that the processes of a run share.
 pub(super) const TOKEN: &str = "TIDEMILL_CLUSTER_TOKEN";
+/// Set in a process that ends only to be started again with other numbers.
+static RESTS: AtomicBool = AtomicBool::new(false);
+
 /// Where a process finds its supervisor, and how it introduces itself.
 const SUPERVISOR: &str = "TIDEMILL_SUPERVISOR";
 
@@ -48,13 +57,23 @@ pub(super) fn supervised() -> bool {
     std::env::var_os(SUPERVISOR).is_some()
 }
 
+/// Whether this process ends only to be started again: then the run has not ended.
+pub(super) fn rests() -> bool {
+    RESTS.load(Ordering::Acquire)
+}
+
+/// The secret that the processes of a run share, where one was given.
+pub(crate) fn cluster_token() -> Option<String> {
+    std::env::var(TOKEN).ok().filter(|secret| !secret.is_empty())
+}
+
 /// The place of this process, if it is one of several.
 pub(super) fn place(arguments: &RunArguments) -> Result<Option<Place>, Failure> {
     let Some(process) = arguments.process_index else { return Ok(None) };
     if arguments.hosts.len() < 2 {
         return Err(Failure::usage("--process-index needs --hosts with the addresses of all processes, in order"));
     }
-    let secret = std::env::var(TOKEN).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+    let secret = cluster_token().ok_or_else(|| {
         Failure::usage(format!("{TOKEN} is not set: give all processes of the run the same long random secret in it"))
     })?;
     let options = ClusterOptions {
@@ -80,8 +99,13 @@ pub(super) fn answer_supervisor(stop: &StopHandle) -> Result<(), Failure> {
     let obey = move || {
         let mut order = String::new();
         while orders.read_line(&mut order).is_ok_and(|read| read > 0) {
-            if order.trim() == "stop" {
-                stop.stop();
+            match order.trim() {
+                "stop" => stop.stop(),
+                "rest" => {
+                    RESTS.store(true, Ordering::Release);
+                    stop.stop();
+                }
+                _ => {}
             }
             order.clear();
         }
@@ -105,6 +129,8 @@ enum Event {
     Silent(u32, u64),
     /// The user asks for a stop.
     Stop,
+    /// The user asks for other numbers.
+    Wish(Wish),
 }
 
 /// How an attempt ended.
@@ -124,12 +150,18 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     let secret = secret();
     let (events, happened) = channel();
     listen_for_processes(listener, secret.clone(), events.clone())?;
-    let stops = listen_for_signals(events)?;
-    let mut pause = FIRST_PAUSE;
+    let stops = listen_for_signals(events.clone())?;
+    let _control = listen_for_wishes(arguments, events);
+    let mut shape = Shape { workers: arguments.workers, processes: arguments.processes };
+    let (mut pause, mut wish) = (FIRST_PAUSE, None);
     for attempt in 1.. {
         let clock = Stopwatch::start();
-        let group = Group::start(arguments, attempt, (&address, &secret))?;
-        match group.watch(&happened, &stops) {
+        let group = Group::start((arguments, shape), attempt, (&address, &secret))?;
+        let ended = group.watch(&happened, &stops, &mut wish);
+        let before = shape;
+        shape = wish.as_ref().map_or(shape, |wish: &Wish| wish.shape);
+        match ended {
+            Ended::Well if shape != before && stops.load(Ordering::Acquire) == 0 => pause = FIRST_PAUSE,
             Ended::Well => return Ok(()),
             Ended::Refused(code) => return Err(Failure::exit(code, "the run ended and is not started again")),
             Ended::Failed(reason) if stops.load(Ordering::Acquire) > 0 => {
@@ -138,9 +170,10 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
             Ended::Failed(reason) => {
                 pause = if clock.elapsed() > HEALTHY { FIRST_PAUSE } else { pause };
                 lines::say(&format!("{reason}; attempt {} begins in {pause:?}", attempt + 1));
-                if wait(&happened, pause) {
+                if wait(&happened, pause, &mut wish) {
                     return Err(Failure::failed(format!("{reason}; it was asked to stop")));
                 }
+                shape = wish.as_ref().map_or(shape, |wish: &Wish| wish.shape);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -148,12 +181,35 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Lets `tidemill rescale` find this supervisor. A run is as good without it.
+fn listen_for_wishes(arguments: &RunArguments, events: Sender<Event>) -> Option<Control> {
+    let folder = arguments.out.clone().map(Location::Folder);
+    let place = folder.or_else(|| arguments.state.as_deref()?.parse().ok())?;
+    // Nobody listens once the run has ended.
+    let wish = move |wish: Wish| drop(events.send(Event::Wish(wish)));
+    let listening = Control::listen(&place, cluster_token().unwrap_or_default(), wish);
+    listening.map_err(|error| lines::warn(&format!("tidemill rescale will not find this run: {error}"))).ok()
+}
+
+/// Keeps a wish, unless another is being fulfilled.
+fn keep(wish: &mut Option<Wish>, new: Wish, step: &str) -> bool {
+    let free = wish.is_none();
+    let answer = if free { Answer::Step(step.into()) } else { Answer::Failed("another rescale is under way".into()) };
+    // Whoever asked and went away need not be told.
+    let _ = new.answers.send(answer);
+    if free {
+        *wish = Some(new);
+    }
+    free
+}
+
 /// Lets time pass; whether a stop was asked for meanwhile.
-fn wait(happened: &Receiver<Event>, pause: Duration) -> bool {
+fn wait(happened: &Receiver<Event>, pause: Duration, wish: &mut Option<Wish>) -> bool {
     let clock = Stopwatch::start();
     loop {
         match happened.recv_timeout(pause.saturating_sub(clock.elapsed())) {
             Ok(Event::Stop) => return true,
+            Ok(Event::Wish(new)) => drop(keep(wish, new, "the run begins again anyway, with these numbers")),
             Ok(Event::Here(..) | Event::Silent(..)) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
         }
@@ -163,23 +219,31 @@ fn wait(happened: &Receiver<Event>, pause: Duration) -> bool {
 /// The processes of one attempt.
 struct Group {
     attempt: u64,
+    shape: Shape,
     children: Vec<(Child, Option<ExitStatus>)>,
     links: Vec<Option<TcpStream>>,
 }
 
 impl Group {
-    fn start(arguments: &RunArguments, attempt: u64, (address, secret): (&str, &str)) -> Result<Group, Failure> {
+    fn start(
+        (arguments, shape): (&RunArguments, Shape),
+        attempt: u64,
+        (address, secret): (&str, &str),
+    ) -> Result<Group, Failure> {
         let program = own_program().map_err(Failure::failed)?;
         // An address that is taken in the moment between costs an attempt.
-        let hosts: Vec<String> = free_addresses(arguments.processes)?.iter().map(ToString::to_string).collect();
-        let mut group = Group { attempt, children: Vec::new(), links: Vec::new() };
-        for process in 0..arguments.processes {
+        let hosts: Vec<String> = free_addresses(shape.processes)?.iter().map(ToString::to_string).collect();
+        let mut group = Group { attempt, shape, children: Vec::new(), links: Vec::new() };
+        for process in 0..shape.processes {
             let mut command = Command::new(&program);
             command.args(std::env::args_os().skip(1)).stdin(Stdio::null());
             if let Some(name) = std::env::args_os().next() {
                 command.arg0(name);
             }
-            if arguments.processes > 1 {
+            if shape.workers != arguments.workers {
+                command.args(["--workers", &shape.workers.to_string()]);
+            }
+            if shape.processes > 1 {
                 command.args(["--process-index", &process.to_string(), "--attempt", &attempt.to_string()]);
                 command.args(["--hosts", &hosts.join(",")]);
             }
@@ -194,14 +258,16 @@ impl Group {
         Ok(group)
     }
 
-    fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32) -> Ended {
+    fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32, wish: &mut Option<Wish>) -> Ended {
         let mut first: Option<(String, Stopwatch)> = None;
         loop {
             match happened.recv_timeout(LOOK) {
                 Ok(Event::Here(process, attempt, link)) if attempt == self.attempt => {
                     self.links[process as usize] = Some(link);
                     if stops.load(Ordering::Acquire) > 0 {
-                        self.ask_to_stop();
+                        self.order("stop");
+                    } else if let Some(wanted) = wish.take() {
+                        *wish = self.fulfilled(wanted);
                     }
                 }
                 Ok(Event::Silent(process, attempt)) if attempt == self.attempt => {
@@ -212,8 +278,15 @@ impl Group {
                         self.kill();
                     }
                 }
+                Ok(Event::Wish(new)) => {
+                    if keep(wish, new, "the run stops at a checkpoint")
+                        && let Some(wanted) = wish.take()
+                    {
+                        *wish = self.fulfilled(wanted);
+                    }
+                }
                 Ok(Event::Stop) => {
-                    self.ask_to_stop();
+                    self.order("stop");
                     if stops.load(Ordering::Acquire) > 1 {
                         self.kill();
                     }
@@ -259,11 +332,31 @@ impl Group {
         }
     }
 
-    /// Process 0 ends the run for all.
-    fn ask_to_stop(&mut self) {
+    /// Fulfils a wish as far as that can be done now; gives it back unless it is fulfilled.
+    fn fulfilled(&mut self, wish: Wish) -> Option<Wish> {
+        let Shape { workers, processes } = wish.shape;
+        if self.shape != wish.shape {
+            lines::say(&format!(
+                "the run stops at a checkpoint, to go on with {workers} workers in each of {processes} processes"
+            ));
+            self.order("rest");
+            return Some(wish);
+        }
+        if self.links.iter().any(Option::is_none) {
+            return Some(wish);
+        }
+        let sentence = format!("the run goes on with {workers} workers in each of {processes} processes");
+        lines::say(&sentence);
+        // Whoever asked and went away need not be told.
+        let _ = wish.answers.send(Answer::Done(sentence));
+        None
+    }
+
+    /// Process 0 ends the run for all: for good (`stop`), or to begin again (`rest`).
+    fn order(&mut self, order: &str) {
         if let Some(Some(link)) = self.links.first_mut() {
             // One that is gone needs no asking.
-            let _ = link.write_all(b"stop\n");
+            let _ = link.write_all(format!("{order}\n").as_bytes());
         }
     }
 
