@@ -49,19 +49,98 @@ impl<'a> KeyPart<'a> for HashedText<'a> {
     }
 }
 
+/// What a key calls its record beside the tenant: a text, or a number, which is kept and shown as its decimal digits.
+pub trait KeyName<'a> {
+    /// The bytes of the name and their [`hash64`].
+    fn name(&self) -> (Name<'a>, u64);
+}
+
+impl<'a, P: KeyPart<'a>> KeyName<'a> for P {
+    #[inline]
+    fn name(&self) -> (Name<'a>, u64) {
+        (Name(Bytes::Borrowed(self.bytes())), self.hash64())
+    }
+}
+
+impl KeyName<'_> for i64 {
+    #[inline]
+    fn name(&self) -> (Name<'static>, u64) {
+        let digits = Digits::of(*self);
+        (Name(Bytes::Number(digits)), hash64(digits.as_slice()))
+    }
+}
+
+/// The bytes of a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a>(Bytes<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Bytes<'a> {
+    Borrowed(&'a [u8]),
+    Number(Digits),
+}
+
+impl Name<'_> {
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Borrowed(bytes) => bytes,
+            Bytes::Number(digits) => digits.as_slice(),
+        }
+    }
+}
+
+/// The decimal digits of a number, without a place on the heap.
+#[derive(Clone, Copy, Debug)]
+struct Digits {
+    bytes: [u8; Digits::MOST],
+    from: u8,
+}
+
+impl Digits {
+    /// What `i64::MIN` takes.
+    const MOST: usize = 20;
+
+    #[inline]
+    fn of(number: i64) -> Self {
+        let (mut digits, mut rest) = (Digits { bytes: [0; Digits::MOST], from: 20 }, number.unsigned_abs());
+        loop {
+            digits.put(b'0' + u8::try_from(rest % 10).expect("a digit is less than ten"));
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if number < 0 {
+            digits.put(b'-');
+        }
+        digits
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.from -= 1;
+        self.bytes[usize::from(self.from)] = byte;
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[usize::from(self.from)..]
+    }
+}
+
 /// The key of a record, borrowed from it.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyRef<'a> {
     tenant: &'a [u8],
-    name: &'a [u8],
+    name: Name<'a>,
     hash: u64,
 }
 
 /// The key `(tenant, name)`.
 #[inline]
 #[expect(clippy::needless_pass_by_value, reason = "parts are small copies of borrows, and closures read better so")]
-pub fn key<'a>(tenant: impl KeyPart<'a>, name: impl KeyPart<'a>) -> KeyRef<'a> {
-    KeyRef { tenant: tenant.bytes(), name: name.bytes(), hash: mix(tenant.hash64(), name.hash64()) }
+pub fn key<'a>(tenant: impl KeyPart<'a>, name: impl KeyName<'a>) -> KeyRef<'a> {
+    let (name, hash) = name.name();
+    KeyRef { tenant: tenant.bytes(), name, hash: mix(tenant.hash64(), hash) }
 }
 
 impl<'a> KeyRef<'a> {
@@ -75,11 +154,12 @@ impl<'a> KeyRef<'a> {
     /// Copies the key out of its record.
     #[must_use]
     pub fn to_owned(&self) -> OwnedKey {
-        let mut bytes = Vec::with_capacity(4 + self.tenant.len() + self.name.len());
+        let name = self.name.as_slice();
+        let mut bytes = Vec::with_capacity(4 + self.tenant.len() + name.len());
         let tenant = u32::try_from(self.tenant.len()).expect("a tenant is shorter than 4 GiB");
         bytes.extend_from_slice(&tenant.to_le_bytes());
         bytes.extend_from_slice(self.tenant);
-        bytes.extend_from_slice(self.name);
+        bytes.extend_from_slice(name);
         OwnedKey { hash: self.hash, bytes: bytes.into_boxed_slice() }
     }
 
@@ -89,7 +169,7 @@ impl<'a> KeyRef<'a> {
     pub fn is(&self, owned: &OwnedKey) -> bool {
         self.hash == owned.hash && {
             let (tenant, name) = owned.parts();
-            name == self.name && tenant == self.tenant
+            name == self.name.as_slice() && tenant == self.tenant
         }
     }
 }
@@ -125,11 +205,17 @@ impl OwnedKey {
         (String::from_utf8_lossy(tenant), String::from_utf8_lossy(name))
     }
 
+    /// The number that the name was made of, if it is one.
+    #[must_use]
+    pub fn number(&self) -> Option<i64> {
+        std::str::from_utf8(self.parts().1).ok()?.parse().ok()
+    }
+
     /// Borrows it again.
     #[must_use]
     pub fn as_ref(&self) -> KeyRef<'_> {
         let (tenant, name) = self.parts();
-        KeyRef { tenant, name, hash: self.hash }
+        KeyRef { tenant, name: Name(Bytes::Borrowed(name)), hash: self.hash }
     }
 
     /// Bytes of heap that the key holds.
@@ -162,6 +248,18 @@ mod tests {
         assert_ne!(a, b);
         assert_ne!(a.hash(), b.hash());
         assert_eq!(a.texts(), ("ab".into(), "c".into()));
+    }
+
+    #[test]
+    fn a_number_is_the_key_of_its_digits() {
+        for number in [0, 7, -1, 1_234_567_890, i64::MIN, i64::MAX] {
+            let owned = key("t", number).to_owned();
+            assert_eq!(owned, key("t", number.to_string().as_str()).to_owned());
+            assert_eq!(owned.hash(), key("t", number.to_string().as_str()).hash());
+            assert!(key("t", number).is(&owned) && !key("t", number / 2 + 1).is(&owned));
+            assert_eq!(owned.number(), Some(number));
+        }
+        assert_eq!(key("t", "seven").to_owned().number(), None);
     }
 
     #[test]

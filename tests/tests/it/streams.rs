@@ -15,7 +15,7 @@ use tidemill_tests::services::{Producer, Services, committed_offsets};
 use tidemill_tests::stream::Stream;
 use tidemill_tests::topics::{self, Topics};
 
-use crate::{assert_books_balance, counter, root, setting, stop, tidemill};
+use crate::{assert_books_balance, counter, oracle_python, root, setting, stop, tidemill};
 
 /// Starts a run to where the topics end, and gives its `--json` object.
 #[track_caller]
@@ -43,10 +43,8 @@ fn send(topics: &Topics<'_>, brokers: &str, from: usize, until: usize) {
 /// Compares every place with what the ClickHouse engine computes from what the partitions hold.
 #[track_caller]
 fn assert_engine_agrees(stream: &Stream, topics: &Topics<'_>, line: &Value, folder: &Path) {
-    let python = root().join(".cache/venv/bin/python");
-    assert!(python.exists(), "{} is missing; `make venv` installs the independent engine", python.display());
     let (whole, some) = stream.dump(&folder.join("rows"));
-    let mut command = Command::new(python);
+    let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare_rows.py")).args(topics.files(&folder.join("partitions")));
     whole.iter().for_each(|place| {
         command.arg("--rows").arg(place);
