@@ -3,6 +3,7 @@
 //! Every call builds its timely operators at once and records itself in the plan. `filter`, `key_by` and event times are
 //! lazy: they become part of the next operator, so a record is looked at once and copied never.
 
+use std::panic::Location;
 use std::rc::Rc;
 
 use timely::container::{CapacityContainerBuilder, NoopBuilder};
@@ -16,6 +17,7 @@ use crate::driver::{sink, source};
 use crate::flow::Flow;
 use crate::key::KeyRef;
 use crate::keyed::Chunk;
+use crate::plan::Place;
 use crate::sink::TableSink;
 use crate::source::{DeadLetter, Source};
 use crate::status::gauge::Role;
@@ -37,7 +39,7 @@ pub struct SourceStream<'s, S: Source> {
     flow: Flow<'s>,
     id: &'static str,
     source: S,
-    malformed: Option<(&'static str, TableSink<Rejected>)>,
+    malformed: Option<(&'static str, Place, TableSink<Rejected>)>,
 }
 
 /// The record type of a source.
@@ -49,8 +51,9 @@ impl<'s, S: Source> SourceStream<'s, S> {
     }
 
     /// Writes what cannot become a record to `sink` (INV-6). Without it, malformed input is only counted.
+    #[track_caller]
     pub fn malformed_to(mut self, id: &'static str, sink: TableSink<Rejected>) -> Self {
-        self.malformed = Some((id, sink));
+        self.malformed = Some((id, Location::caller(), sink));
         self
     }
 
@@ -68,7 +71,8 @@ impl<'s, S: Source> SourceStream<'s, S> {
         let timestamp = Rc::clone(&time_of);
         let (records, rejected) =
             source::build(&flow, (id, node), connector, move |r| (timestamp(r), server_time(r)), rule);
-        if let Some((sink_id, table)) = malformed {
+        if let Some((sink_id, at, table)) = malformed {
+            flow.wiring.plan.borrow_mut().declare(sink_id, at);
             Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(sink_id, table);
         }
         TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time: time_of }
@@ -105,16 +109,19 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     }
 
     /// Turns each record into another one.
+    #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
         self.transform("map", move |record, out| out.push(f(record)))
     }
 
     /// Turns each record into another one, or drops it.
+    #[track_caller]
     pub fn filter_map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> Option<E> + 'static) -> Stream<'s, E> {
         self.transform("filter_map", move |record, out| out.extend(f(record)))
     }
 
     /// Turns each record into any number of others.
+    #[track_caller]
     pub fn flat_map<E: Send + Sync + 'static, I: IntoIterator<Item = E>>(
         self,
         f: impl Fn(&D) -> I + 'static,
@@ -124,6 +131,8 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 
     /// Looks at every record, on the worker where it is.
     pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
+        // Who looks uses the stream, whether it goes on or not.
+        self.flow.mark_used(self.node);
         let filter = self.filter.clone();
         let batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "inspect", move |_, _| {
             move |input, output| {
@@ -141,6 +150,7 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     }
 
     /// Both streams as one. Their records keep their order in the input, not between the streams.
+    #[track_caller]
     pub fn union(self, other: Stream<'s, D>) -> Stream<'s, D> {
         let (left, right) = (self.applied(), other.applied());
         let node = left.flow.record(None, "union", &[left.node, right.node], None);
@@ -152,7 +162,16 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         TimedStream { stream: self, time: Rc::new(time) }
     }
 
+    /// The operator that gives this stream had another id in earlier checkpoints: it goes on with the state, or the
+    /// offsets, that they hold under `old`. To be said right after the operator; harmless once a checkpoint has the new id.
+    #[track_caller]
+    pub fn renamed_from(self, old: &'static str) -> Self {
+        self.flow.wiring.plan.borrow_mut().rename(self.node, old, Location::caller());
+        self
+    }
+
     /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
+    #[track_caller]
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
         let node = self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
         if !self.flow.env.disabled_sinks.contains(id) {
@@ -160,6 +179,7 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         }
     }
 
+    #[track_caller]
     fn transform<E: Send + Sync + 'static>(
         self,
         name: &'static str,
@@ -228,6 +248,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     }
 
     /// Both streams as one; event times as in this one.
+    #[track_caller]
     pub fn union(self, other: TimedStream<'s, D>) -> Self {
         TimedStream { stream: self.stream.union(other.stream), time: self.time }
     }
@@ -238,6 +259,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     }
 
     /// Turns each record into another one.
+    #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
         self.stream.map(f)
     }
@@ -247,7 +269,14 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         KeyedStream { timed: self, key: Rc::new(key) }
     }
 
+    /// The operator that gives this stream had another id in earlier checkpoints; see [`Stream::renamed_from`].
+    #[track_caller]
+    pub fn renamed_from(self, old: &'static str) -> Self {
+        TimedStream { stream: self.stream.renamed_from(old), time: self.time }
+    }
+
     /// Writes the records to a table; `id` names the sink.
+    #[track_caller]
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
         self.stream.sink(id, table);
     }
@@ -258,14 +287,28 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         &self.stream.flow
     }
 
+    /// Operator authors: notes that `id` is given on this line of the pipeline, for an operator that a later call
+    /// records. Public calls that take an id are `#[track_caller]`, so that problems name the author's line.
+    #[track_caller]
+    pub fn declare(&self, id: &'static str) {
+        self.stream.flow.declare(id);
+    }
+
     /// Operator authors: records an operator that reads this stream; gives its place in the plan.
+    #[track_caller]
     pub fn record(&self, id: &'static str, kind: String) -> usize {
         self.stream.flow.record(Some(id), kind, &[self.stream.node], None)
     }
 
-    /// Operator authors: notes what is wrong with an operator, for the dry build to report.
+    /// Operator authors: records an operator that reads this stream and another one; gives its place in the plan.
+    #[track_caller]
+    pub fn record_with<E>(&self, other: &TimedStream<'s, E>, id: &'static str, kind: String) -> usize {
+        self.stream.flow.record(Some(id), kind, &[self.stream.node, other.stream.node], None)
+    }
+
+    /// Operator authors: notes what is wrong with the operator that was recorded last, for the dry build to report.
     pub fn problem(&self, problem: String) {
-        self.stream.flow.wiring.plan.borrow_mut().problem(problem);
+        self.stream.flow.wiring.plan.borrow_mut().problem_of_last(problem);
     }
 
     /// Operator authors: whether snapshots will be taken.
@@ -319,6 +362,12 @@ pub struct KeyedStream<'s, D: 'static> {
 }
 
 impl<'s, D: 'static> KeyedStream<'s, D> {
+    /// Operator authors: notes that `id` is given on this line; see [`TimedStream::declare`].
+    #[track_caller]
+    pub fn declare(&self, id: &'static str) {
+        self.timed.stream.flow.declare(id);
+    }
+
     /// Operator authors: the stream and the key of its records.
     pub fn into_parts(self) -> (TimedStream<'s, D>, KeyFn<D>) {
         (self.timed, self.key)

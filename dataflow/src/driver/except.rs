@@ -54,6 +54,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     ) -> (TimedStream<'s, D>, TimedStream<'s, D>) {
         let flow = self.stream.flow.clone();
         let time = self.time();
+        flow.mark_used(exceptions.node);
         let rows = exceptions.batches.unary::<CapacityContainerBuilder<Vec<Exceptions>>, _, _, _>(
             Pipeline,
             "verdicts",
