@@ -12,6 +12,7 @@
 //! | [`source`], [`sink`] | the contracts of connectors |
 //! | [`checkpoint`], `journal`, `coordinator` | state, log, commits |
 //! | [`runtime`] | running it all |
+//! | [`testing`] | whole runs in one process, for the tests of operators |
 //! | [`status`] | what a run does right now, and why a window is still open |
 
 pub mod batch;
@@ -41,5 +42,6 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod stream;
+pub mod testing;
 pub mod time;
 pub mod watermark;

@@ -10,8 +10,10 @@ pub(crate) mod committer;
 pub(crate) mod except;
 mod feed;
 pub(crate) mod keyed;
+pub(crate) mod region;
 pub(crate) mod sink;
 pub(crate) mod source;
 
 pub use combine::{Combined, Combiner};
 pub use except::Exceptions;
+pub use region::{Change, Update, enter_region, leave_region};
