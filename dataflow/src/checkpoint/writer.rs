@@ -190,3 +190,37 @@ pub(crate) fn read_piece(store: &dyn Store, reference: &PieceRef) -> Result<Piec
     }
     Piece::decode(bytes).map_err(|corrupt| damaged(corrupt.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_log::testing::MemoryStore;
+
+    /// Version 2 writes every byte twice; folding takes the latest section.
+    fn twice(version: u32, _: KeyGroup, section: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        assert_eq!(version, 1, "what is of today's version is never migrated");
+        Ok(section.iter().flat_map(|byte| [*byte; 2]).collect())
+    }
+
+    fn all(sections: &[&[u8]], _: Watermark, _: bool) -> Result<Vec<u8>, DecodeError> {
+        Ok(sections.concat())
+    }
+
+    #[test]
+    fn folding_brings_pieces_of_every_version_to_todays() {
+        let store = MemoryStore::default();
+        let stored = |path: &str, version, bytes: &[u8]| {
+            let bytes = piece::encode(&[Section { group: 3, bytes: bytes.to_vec() }]);
+            store.put(path, &bytes).unwrap();
+            let (path, bytes) = (path.to_owned(), bytes.len() as u64);
+            PieceRef { path, bytes, first: 1, last: 1, expires: None, version }
+        };
+        let pieces = vec![stored("a", Some(1), b"x"), stored("b", Some(2), b"yy"), stored("c", None, b"zz")];
+        let plan = FoldPlan { pieces, oldest: true };
+        let codec = Codec { version: 2, fold: all, migrate: twice };
+        let folded = fold_pieces(&store, "d".into(), &plan, codec, None).unwrap().unwrap();
+        assert_eq!(folded.version, Some(2));
+        let read = read_piece(&store, &folded).unwrap();
+        assert_eq!(read.sections().collect::<Vec<_>>(), [(3, b"xxyyzz".as_slice())]);
+    }
+}

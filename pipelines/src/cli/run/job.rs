@@ -91,6 +91,8 @@ pub(super) fn resolve(arguments: RunArguments) -> Result<Job, Failure> {
         exactly_once,
         drain: arguments.drain,
         settings,
+        drop_state: arguments.drop_state.into_iter().collect(),
+        replay_with_changed_plan: arguments.replay_with_changed_plan,
         faults,
     };
     let place = places.state.to_string();
