@@ -34,3 +34,16 @@ fn digest() -> io::Result<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_by_its_version_and_its_bytes() {
+        let program = fingerprint();
+        let (version, digest) = program.split_once('+').expect("a test can read the program that it is");
+        assert_eq!((version, digest.len()), (env!("CARGO_PKG_VERSION"), 16));
+        assert_eq!(super::digest().ok(), u64::from_str_radix(digest, 16).ok());
+    }
+}

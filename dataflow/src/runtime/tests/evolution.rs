@@ -1,7 +1,9 @@
 //! A pipeline that changes between two runs, on real checkpoints: each change gives what is promised of it, and says so.
 
+use std::sync::{Arc, Mutex};
+
 use serde::{Deserialize, Serialize};
-use tidemill_log::{Log, Seal};
+use tidemill_log::{LogState, Store, reader};
 
 use super::{BTreeMap, KeyedLogic, Lines, Total, options, oracle, sample};
 use super::{BTreeSet, Build, Flow, RunErrorKind, RunOptions, RunReport, StopHandle, run};
@@ -14,9 +16,9 @@ use crate::stream::{Stream, TimedStream};
 use crate::testing::{attempt_processes, by_epoch, context, dying_at, memory, text};
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tidemill_log::{Binding, CheckpointEntry, Commit, DataFile, Entry, LogState, Store, TableChange, reader};
+
+mod older;
+mod unfinished;
 
 type Line = (EventTime, String);
 type Row = (String, i64, i64);
@@ -136,15 +138,18 @@ fn goes_on(author: Author, lines: &Lines, store: &Arc<dyn Store>, options: &RunO
     warnings
 }
 
-/// A start that is refused, and changes nothing; gives the sentence.
+/// A start that is refused with all of these, and changes nothing.
 #[track_caller]
-fn is_refused(author: Author, lines: &Lines, store: &Arc<dyn Store>, options: &RunOptions) -> String {
+fn is_refused(author: Author, lines: &Lines, store: &Arc<dyn Store>, options: &RunOptions, said: &[&str]) {
     let before = state(store);
     let error = start_with(author, lines, store, options).0.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Refused, "{error}");
     let after = state(store);
     assert_eq!((before.seal(), before.bound()), (after.seal(), after.bound()), "a refused start writes nothing");
-    error.to_string()
+    let sentences = error.to_string();
+    for part in said {
+        assert!(sentences.contains(part), "{sentences}");
+    }
 }
 
 fn dropping(ids: &[&str]) -> RunOptions {
@@ -225,14 +230,19 @@ fn tables_only(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
 fn what_is_gone_is_refused_until_its_state_is_dropped_and_what_it_committed_stays() {
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(tables_only, &all, &store, &options(2));
-    assert!(said.contains("`totals` has state (version 1) in the checkpoint and is not in the plan"), "{said}");
-    assert!(said.contains(".renamed_from(\"totals\")") && said.contains("--drop-state totals"), "{said}");
-    let said = is_refused(tables_only, &all, &store, &dropping(&["totals", "totls"]));
-    assert!(
-        said.contains("--drop-state totls: there is no such state; the checkpoint has state of `totals`"),
-        "{said}"
+    is_refused(
+        tables_only,
+        &all,
+        &store,
+        &options(2),
+        &[
+            "`totals` has state (version 1) in the checkpoint and is not in the plan",
+            ".renamed_from(\"totals\")",
+            "--drop-state totals",
+        ],
     );
+    let no_such = "--drop-state totls: there is no such state; the checkpoint has state of `totals`";
+    is_refused(tables_only, &all, &store, &dropping(&["totals", "totls"]), &[no_such]);
     let said = goes_on(tables_only, &all, &store, &dropping(&["totals"]));
     assert_eq!(
         said,
@@ -244,21 +254,27 @@ fn what_is_gone_is_refused_until_its_state_is_dropped_and_what_it_committed_stay
     );
     assert_eq!(shown(&store, "totals"), oracle(&half(&all)));
     let rows: usize = by_epoch(&store, "all_lines").values().map(Vec::len).sum();
-    assert_eq!(rows, added(&all).values().sum::<i64>() as usize);
+    assert_eq!(i64::try_from(rows).unwrap(), added(&all).values().sum::<i64>());
     assert_eq!(last_manifest(&store).operators, []);
     assert_eq!(goes_on(tables_only, &all, &store, &options(1)), Vec::<String>::new());
-    // Nothing is dropped before there is a checkpoint.
-    let error = start_with(plain, &all, &memory(), &dropping(&["totals"])).0.unwrap_err();
-    assert_eq!(error.kind(), RunErrorKind::Usage);
-    assert!(error.to_string().contains("there is no checkpoint yet"), "{error}");
+}
+
+#[test]
+fn nothing_is_dropped_before_there_is_a_checkpoint() {
+    for exactly_once in [true, false] {
+        let options = RunOptions { exactly_once, ..dropping(&["totals"]) };
+        let error = start_with(plain, &sample(), &memory(), &options).0.unwrap_err();
+        assert_eq!(error.kind(), RunErrorKind::Usage);
+        assert!(error.to_string().contains("there is no checkpoint yet"), "{error}");
+    }
 }
 
 #[test]
 fn dropped_state_is_not_dropped_again_by_a_supervisor_that_repeats_the_command() {
     let all = sample();
     let store = begun(&all);
-    let said = goes_on(plain, &all, &store, &dropping(&["totals"]));
-    assert_eq!(said, ["the state of `totals` is dropped, as asked; it starts empty"]);
+    let first = goes_on(plain, &all, &store, &dropping(&["totals"]));
+    assert_eq!(first, ["the state of `totals` is dropped, as asked; it starts empty"]);
     let (key, since) = added(&all).pop_first().unwrap();
     let mut longer: Vec<Vec<u8>> = all.0.to_vec();
     longer[0].extend(format!("900000 {key}\n").into_bytes());
@@ -280,8 +296,7 @@ fn a_renamed_operator_goes_on_with_its_state_and_the_old_id_may_stay_in_the_code
     }
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(as_if_always, &all, &store, &options(2));
-    assert!(said.contains("say .renamed_from(\"totals\")"), "{said}");
+    is_refused(as_if_always, &all, &store, &options(2), &["say .renamed_from(\"totals\")"]);
     assert_eq!(goes_on(renamed, &all, &store, &options(3)), ["`sums` goes on with what `totals` had"]);
     assert_eq!(shown(&store, "totals"), oracle(&all));
     let ids: Vec<String> = last_manifest(&store).operators.into_iter().map(|operator| operator.id).collect();
@@ -300,10 +315,8 @@ fn an_old_id_that_the_checkpoint_never_had_is_refused_with_the_line() {
     }
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(misspelt, &all, &store, &options(2));
-    let line = said.lines().nth(1).unwrap();
-    assert!(line.contains("tests/evolution.rs:"), "{said}");
-    assert!(line.contains("`more` is renamed from `mroe`, and the checkpoint knows neither"), "{said}");
+    let (line, sentence) = ("tests/evolution.rs:", ": `more` is renamed from `mroe`, and the checkpoint knows neither");
+    is_refused(misspelt, &all, &store, &options(2), &[line, sentence]);
 }
 
 #[test]
@@ -318,8 +331,13 @@ fn a_renamed_source_keeps_its_offsets_and_another_source_is_refused() {
     }
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(another, &all, &store, &options(2));
-    assert!(said.contains("the source was `lines` and is `rows`, and offsets are kept by id"), "{said}");
+    is_refused(
+        another,
+        &all,
+        &store,
+        &options(2),
+        &["the source was `lines` and is `rows`, and offsets are kept by id"],
+    );
     assert_eq!(goes_on(renamed, &all, &store, &options(2)), ["`rows` goes on with what `lines` had"]);
     assert_eq!(shown(&store, "totals"), oracle(&all), "nothing is read twice");
     assert_eq!(goes_on(another, &all, &store, &options(2)), Vec::<String>::new());
@@ -399,11 +417,15 @@ fn a_version_that_is_lowered_or_raised_without_a_migration_is_refused_with_both(
     }
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(raised, &all, &store, &options(2));
-    assert!(said.contains("state version 1 in the checkpoint and this build has 3, without a migration"), "{said}");
+    is_refused(
+        raised,
+        &all,
+        &store,
+        &options(2),
+        &["state version 1 in the checkpoint and this build has 3, without a migration"],
+    );
     goes_on(since, &all, &store, &options(2));
-    let said = is_refused(plain, &all, &store, &options(2));
-    assert!(said.contains("state version 2 in the checkpoint and this build has 1"), "{said}");
+    is_refused(plain, &all, &store, &options(2), &["state version 2 in the checkpoint and this build has 1"]);
     assert_eq!(shown(&store, "totals"), oracle(&all));
 }
 
@@ -419,10 +441,12 @@ fn another_kind_of_operator_under_the_id_is_refused_and_other_parameters_are_sai
     }
     let all = sample();
     let store = begun(&all);
-    let said = is_refused(another, &all, &store, &options(2));
-    assert!(
-        said.contains("`totals` was `count by key` and is `sum by key`: give the new one an id of its own"),
-        "{said}"
+    is_refused(
+        another,
+        &all,
+        &store,
+        &options(2),
+        &["`totals` was `count by key` and is `sum by key`: give the new one an id of its own"],
     );
     let said = goes_on(tuned, &all, &store, &options(2));
     assert_eq!(said, ["`totals` was `count by key` and is `count by key, quickly`; its state is kept"]);
@@ -430,20 +454,24 @@ fn another_kind_of_operator_under_the_id_is_refused_and_other_parameters_are_sai
 }
 
 #[test]
-fn sinks_that_are_renamed_or_moved_leave_what_was_committed() {
+fn a_table_goes_on_under_a_sink_of_another_id() {
     fn renamed(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
         let events = events(flow, lines, "lines");
         table(counted(&events, "totals", KIND, Total), "table_of_totals", "totals", store);
-    }
-    fn moved(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
-        let events = events(flow, lines, "lines");
-        table(counted(&events, "totals", KIND, Total), "totals_table", "elsewhere", store);
     }
     let all = sample();
     let store = begun(&all);
     assert_eq!(goes_on(renamed, &all, &store, &options(2)), ["`table_of_totals` is new"]);
     assert_eq!(shown(&store, "totals"), oracle(&all), "a table goes on under another sink");
+}
 
+#[test]
+fn a_sink_that_writes_to_another_table_leaves_the_first_as_it_is() {
+    fn moved(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
+        let events = events(flow, lines, "lines");
+        table(counted(&events, "totals", KIND, Total), "totals_table", "elsewhere", store);
+    }
+    let all = sample();
     let store = begun(&all);
     let said = goes_on(moved, &all, &store, &options(2));
     assert_eq!(
@@ -456,79 +484,6 @@ fn sinks_that_are_renamed_or_moved_leave_what_was_committed() {
     assert_eq!(shown(&store, "totals"), oracle(&half(&all)));
 }
 
-/// A store with bound epochs after its last checkpoint.
-fn cut_off(all: &Lines) -> Arc<dyn Store> {
-    let store = begun(all);
-    let rarely = RunOptions { checkpoint_every: Duration::from_secs(3_600), ..options(2) };
-    for step in (4..).step_by(2) {
-        let dying = dying_at(&store, step);
-        let ended = run(built(plain, all, &store), &rarely, context(&dying), &StopHandle::default());
-        assert!(ended.is_err(), "the run ended before an epoch was bound and not checkpointed");
-        let state = state(&store);
-        if state.bindings_after(state.checkpoints().last().map(|last| last.epoch)).count() > 0 {
-            return store;
-        }
-    }
-    unreachable!("steps go on until a return")
-}
-
-#[test]
-fn a_changed_plan_does_not_replay_bound_epochs_unless_told_to() {
-    let all = sample();
-    let store = cut_off(&all);
-    let said = is_refused(since, &all, &store, &options(2));
-    assert!(said.contains("the pipeline's plan changed") && said.contains("bound epochs wait"), "{said}");
-    assert!(said.contains("run once with the build that bound them"), "{said}");
-    assert!(said.contains("--replay-with-changed-plan"), "{said}");
-    // As the sentence says: the build that bound them replays them, and then the changed plan may start.
-    goes_on(plain, &all, &store, &options(2));
-    assert_eq!(goes_on(since, &all, &store, &options(2)).len(), 1);
-    assert_eq!(shown(&store, "totals"), oracle(&all));
-
-    let store = cut_off(&all);
-    let risky = RunOptions { replay_with_changed_plan: true, ..options(2) };
-    let said = goes_on(since, &all, &store, &risky);
-    assert!(said.last().unwrap().contains("they are replayed by this build, as asked"), "{said:?}");
-    assert_eq!(shown(&store, "totals"), oracle(&all), "what the changed plan does alike is alike");
-}
-
-#[test]
-fn another_build_does_not_replay_bound_epochs_unless_told_to() {
-    let all = sample();
-    let store = cut_off(&all);
-    let mut log = Log::start(Arc::clone(&store), crate::runtime::begin::log_options()).unwrap().log;
-    let run = log.run();
-    log.seal(|state| {
-        let seal = state.seal().expect("it was begun").clone();
-        let checkpoint = state.checkpoints().last().map(|last| last.epoch);
-        Ok::<_, RunError>(Seal { run, build: "0.0.1".into(), checkpoint, ..seal })
-    })
-    .unwrap();
-    drop(log);
-    let said = is_refused(plain, &all, &store, &options(2));
-    assert!(said.contains("this is another build, and"), "{said}");
-    let risky = RunOptions { replay_with_changed_plan: true, ..options(2) };
-    assert_eq!(goes_on(plain, &all, &store, &risky).len(), 1);
-    assert_eq!(shown(&store, "totals"), oracle(&all));
-}
-
-#[test]
-fn another_build_goes_on_from_a_checkpoint_without_a_word() {
-    let all = sample();
-    let store = begun(&all);
-    let mut log = Log::start(Arc::clone(&store), crate::runtime::begin::log_options()).unwrap().log;
-    let run = log.run();
-    log.seal(|state| {
-        let seal = state.seal().expect("it was begun").clone();
-        let checkpoint = state.checkpoints().last().map(|last| last.epoch);
-        Ok::<_, RunError>(Seal { run, build: "0.0.1".into(), checkpoint, ..seal })
-    })
-    .unwrap();
-    drop(log);
-    assert_eq!(goes_on(plain, &all, &store, &options(2)), Vec::<String>::new());
-    assert_eq!(shown(&store, "totals"), oracle(&all));
-}
-
 #[test]
 fn renames_and_migrations_reach_all_processes_of_a_run() {
     fn renamed(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
@@ -539,63 +494,6 @@ fn renames_and_migrations_reach_all_processes_of_a_run() {
     let store = begun(&all);
     let report = attempt_processes(&built(renamed, &all, &store), &store, 2, 2).unwrap();
     assert!(report.finished && report.resumed_from.is_some());
-    assert_eq!(shown(&store, "totals"), oracle(&all));
-}
-
-/// The same tables and state, as builds wrote them that knew neither plans nor versions of pieces in checkpoints.
-fn as_written_before(store: &Arc<dyn Store>) -> Arc<dyn Store> {
-    let (state, old) = (state(store), memory());
-    let mut manifest = serde_json::to_value(last_manifest(store)).unwrap();
-    let fields = manifest.as_object_mut().unwrap();
-    assert!(fields.remove("plan").is_some() && fields.remove("dropped").is_some());
-    for piece in
-        manifest["operators"].as_array_mut().unwrap().iter_mut().flat_map(|o| o["pieces"].as_array_mut().unwrap())
-    {
-        assert!(piece.as_object_mut().unwrap().remove("version").is_some());
-        let path = piece["path"].as_str().unwrap();
-        old.put(path, &store.get(path).unwrap().unwrap()).unwrap();
-    }
-    let bytes = serde_json::to_vec_pretty(&manifest).unwrap();
-    let path = state.checkpoints().last().unwrap().manifest.clone();
-    old.put(&path, &bytes).unwrap();
-    let mut tables = Vec::new();
-    for (table, files) in state.tables() {
-        let mut added = Vec::new();
-        for (path, file) in files {
-            old.put(path, &store.get(path).unwrap().unwrap()).unwrap();
-            added.push(DataFile { path: path.clone(), rows: file.rows, bytes: file.bytes });
-        }
-        tables.push(TableChange { table: table.clone(), added, removed: Vec::new() });
-    }
-    let epoch = state.committed().unwrap();
-    let mut log = Log::start(Arc::clone(&old), crate::runtime::begin::log_options()).unwrap().log;
-    let run = log.run();
-    let seal = Seal { run, build: "0.0.0".into(), checkpoint: None, ..state.seal().unwrap().clone() };
-    log.seal(|_| Ok::<_, RunError>(seal.clone())).unwrap();
-    let (watermark, partitions) = (state.watermark(), state.bound_partitions().values().cloned().collect());
-    log.append(Entry::Bind(Binding { epoch, watermark, partitions, last: true, checkpoint: true })).unwrap();
-    let counts = state.counts().clone();
-    log.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained: false, exchange: None })).unwrap();
-    let checksum = crate::checkpoint::manifest::checksum(&bytes);
-    log.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest: path, checksum })).unwrap();
-    old
-}
-
-#[test]
-fn checkpoints_of_earlier_builds_restore_and_can_be_renamed_and_migrated() {
-    fn renamed(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
-        let events = events(flow, lines, "lines");
-        table(counted(&events, "sums", KIND, TotalSince).renamed_from("totals"), "totals_table", "totals", store);
-    }
-    let all = sample();
-    let store = as_written_before(&begun(&all));
-    assert_eq!(goes_on(plain, &all, &store, &options(3)), Vec::<String>::new());
-    assert_eq!(shown(&store, "totals"), oracle(&all));
-
-    let store = as_written_before(&begun(&all));
-    assert!(is_refused(tables_only, &all, &store, &options(2)).contains("`totals` has state (version 1)"));
-    let said = goes_on(renamed, &all, &store, &options(3));
-    assert_eq!(said, ["`sums` goes on with what `totals` had", "`sums`: its state is migrated from version 1 to 2"]);
     assert_eq!(shown(&store, "totals"), oracle(&all));
 }
 
