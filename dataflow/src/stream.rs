@@ -108,6 +108,49 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         self
     }
 
+    /// Parts the stream in two: the records that `first` says yes to, and the others. Both read the same blocks, nothing is
+    /// copied; each asks for itself, so the answer must depend on the record alone.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// enum Event {
+    ///     View { page: String },
+    ///     Purchase { cents: i64 },
+    /// }
+    ///
+    /// fn by_kind(events: Stream<'_, Event>) {
+    ///     let (views, purchases) = events.split(|event| matches!(event, Event::View { .. }));
+    ///     # drop((views, purchases));
+    /// }
+    /// ```
+    pub fn split(self, first: impl Fn(&D) -> bool + 'static) -> (Self, Self) {
+        let first = Rc::new(first);
+        let others = Rc::clone(&first);
+        (self.clone().filter(move |record| first(record)), self.filter(move |record| !others(record)))
+    }
+
+    /// Parts the stream in `N`, by the number that `of` gives each record: 0 for the first; numbers beyond the last go to the
+    /// last. Like [`split`](Self::split) otherwise.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// fn by_status(statuses: Stream<'_, u16>) {
+    ///     let [fine, theirs, ours] = statuses.branch(|status| match status {
+    ///         ..400 => 0,
+    ///         400..500 => 1,
+    ///         500.. => 2,
+    ///     });
+    ///     # drop((fine, theirs, ours));
+    /// }
+    /// ```
+    pub fn branch<const N: usize>(self, of: impl Fn(&D) -> usize + 'static) -> [Self; N] {
+        let of = Rc::new(of);
+        std::array::from_fn(|branch| {
+            let of = Rc::clone(&of);
+            self.clone().filter(move |record| of(record).min(N - 1) == branch)
+        })
+    }
+
     /// Turns each record into another one.
     #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
@@ -240,6 +283,19 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     /// Keeps the records that `keep` says yes to.
     pub fn filter(self, keep: impl Fn(&D) -> bool + 'static) -> Self {
         TimedStream { stream: self.stream.filter(keep), time: self.time }
+    }
+
+    /// Parts the stream in two; see [`Stream::split`].
+    pub fn split(self, first: impl Fn(&D) -> bool + 'static) -> (Self, Self) {
+        let TimedStream { stream, time } = self;
+        let (first, others) = stream.split(first);
+        (TimedStream { stream: first, time: Rc::clone(&time) }, TimedStream { stream: others, time })
+    }
+
+    /// Parts the stream in `N`; see [`Stream::branch`].
+    pub fn branch<const N: usize>(self, of: impl Fn(&D) -> usize + 'static) -> [Self; N] {
+        let TimedStream { stream, time } = self;
+        stream.branch(of).map(|stream| TimedStream { stream, time: Rc::clone(&time) })
     }
 
     /// Looks at every record, on the worker where it is.

@@ -7,13 +7,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`dedup`] | the first record of an id within a horizon counts |
-//! | [`aggregate`] | count, sum, min, max, first, last, distinct, and tuples of them |
-//! | [`window`] | tumbling windows and sessions |
+//! | [`aggregate`] | count, sum, mean, min, max, first, last, distinct, quantiles, and tuples of them |
+//! | [`window`] | tumbling and hopping windows, sessions, the most frequent items of a window |
+//! | [`emission`] | windows as deltas, as upserts, or once when they close |
 //! | [`stream`] | how authors chain them |
 //! | [`rows`] | their results as Arrow record batches |
 
 pub mod aggregate;
 pub mod dedup;
+pub mod emission;
 pub mod rows;
 pub mod stream;
 pub mod window;
