@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use tidemill_log::{CheckpointEntry, Commit, DataFile, Entry, LogState, Store, TableChange};
 
-use crate::checkpoint::manifest::{Manifest, OperatorState};
+use crate::checkpoint::manifest::{Manifest, OperatorState, Planned};
 use crate::checkpoint::pieces::{PieceRef, Pieces};
-use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
+use crate::checkpoint::writer::{Codec, Request as SnapshotRequest};
 use crate::journal::Journal;
 use crate::runtime::RunError;
 use crate::shared::{Request, Requests, Shared};
@@ -34,8 +34,11 @@ pub(crate) struct Coordinator {
     pub(crate) maintenance: Option<Box<dyn Maintenance>>,
     /// Those who follow the commits.
     pub(crate) observers: Option<Sender<Committed>>,
-    /// State version and fold of every stateful operator.
-    pub(crate) operators: BTreeMap<String, (u32, FoldFn)>,
+    /// How to read and fold the state of every stateful operator.
+    pub(crate) operators: BTreeMap<String, Codec>,
+    /// What checkpoints say of the plan, and of what the run was told to drop.
+    pub(crate) plan: Vec<Planned>,
+    pub(crate) dropped: BTreeSet<String>,
     pub(crate) book: Book,
 }
 
@@ -215,13 +218,14 @@ impl Coordinator {
             self.book.pieces.entry(operator).or_default().add(piece);
         }
         let mut operators = Vec::new();
-        for (id, (version, _)) in &self.operators {
+        for (id, Codec { version, .. }) in &self.operators {
             let held = self.book.pieces.entry(id.clone()).or_default();
             held.expire(self.book.watermark);
             operators.push(OperatorState { id: id.clone(), version: *version, pieces: held.list().to_vec() });
         }
         let run = self.journal.run();
-        let manifest = Manifest { epoch, run, source, operators };
+        let (plan, dropped) = (self.plan.clone(), self.dropped.clone());
+        let manifest = Manifest { epoch, run, source, operators, plan, dropped };
         let path = Manifest::path(epoch, run);
         let (bytes, checksum) = manifest.encode();
         self.store.put(&path, &bytes)?;
@@ -242,9 +246,10 @@ impl Coordinator {
 
     fn fold(&mut self, operator: &str) {
         let watermark = self.book.watermark;
-        let (Some(snapshots), Some((_, fold))) = (&self.snapshots, self.operators.get(operator)) else { return };
-        let Some(plan) = self.book.pieces.get_mut(operator).and_then(Pieces::plan_fold) else { return };
-        let request = SnapshotRequest::Fold { operator: operator.to_owned(), plan, fold: *fold, watermark };
+        let (Some(snapshots), Some(&codec)) = (&self.snapshots, self.operators.get(operator)) else { return };
+        let plan = self.book.pieces.get_mut(operator).and_then(|pieces| pieces.plan_fold(codec.version));
+        let Some(plan) = plan else { return };
+        let request = SnapshotRequest::Fold { operator: operator.to_owned(), plan, codec, watermark };
         // A closed channel means that the run has failed already.
         let _ = snapshots.send(request);
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use tidemill_log::PartitionBinding;
 use timely::dataflow::{Scope, Stream as TimelyStream};
 
 use crate::checkpoint::restore::Restored;
-use crate::checkpoint::writer::{FoldFn, Request as SnapshotRequest};
+use crate::checkpoint::writer::{Codec, Request as SnapshotRequest};
 use crate::control::{Ack, Control};
 use crate::driver::sink::Encoded;
 use crate::faults::Faults;
@@ -33,7 +34,7 @@ pub(crate) type OpenFn = Box<dyn Fn(&[PartitionBinding]) -> Result<Box<dyn Block
 pub(crate) struct Registry {
     pub(crate) open: Option<OpenFn>,
     pub(crate) rule: Option<Watermarks>,
-    pub(crate) folds: BTreeMap<String, FoldFn>,
+    pub(crate) codecs: BTreeMap<String, Codec>,
 }
 
 /// What all workers of a process share while they build and run.
@@ -108,10 +109,24 @@ impl<'s> Flow<'s> {
     }
 
     /// Reads `source`; `id` names its offsets. A pipeline has one source, of as many partitions as there are.
+    #[track_caller]
     pub fn source<S: Source>(&self, id: &'static str, source: S) -> SourceStream<'s, S> {
+        self.declare(id);
         SourceStream::new(self.clone(), id, source)
     }
 
+    /// Notes that an id is given on the caller's line, for an operator that a later call records.
+    #[track_caller]
+    pub(crate) fn declare(&self, id: &'static str) {
+        self.wiring.plan.borrow_mut().declare(id, Location::caller());
+    }
+
+    /// Notes that something outside the plan reads the operator at `node`.
+    pub(crate) fn mark_used(&self, node: usize) {
+        self.wiring.plan.borrow_mut().mark_used(node);
+    }
+
+    #[track_caller]
     pub(crate) fn record(
         &self,
         id: Option<&'static str>,
@@ -119,7 +134,9 @@ impl<'s> Flow<'s> {
         inputs: &[usize],
         state_version: Option<u32>,
     ) -> usize {
-        let operator = Operator { id, kind: kind.into(), inputs: inputs.to_vec(), state_version };
+        let at = Some(Location::caller());
+        let (kind, inputs) = (kind.into(), inputs.to_vec());
+        let operator = Operator { id, kind, inputs, state_version, at, ..Operator::default() };
         self.wiring.plan.borrow_mut().push(operator)
     }
 

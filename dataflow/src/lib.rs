@@ -13,6 +13,7 @@
 //! | [`checkpoint`], `journal`, `coordinator` | state, log, commits |
 //! | [`runtime`] | running it all |
 //! | [`quarantine`] | which records panic, and are set aside |
+//! | [`testing`] | whole runs in one process, for the tests of operators |
 //! | [`status`] | what a run does right now, and why a window is still open |
 
 pub mod batch;
@@ -43,5 +44,6 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod stream;
+pub mod testing;
 pub mod time;
 pub mod watermark;

@@ -6,11 +6,12 @@
 mod begin;
 mod error;
 mod follow;
+mod program;
 mod repeat;
 mod threads;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
 
+use crate::checkpoint::manifest::Planned;
 use crate::checkpoint::restore::{Restored, load_manifest};
 use crate::checkpoint::writer;
 use crate::cluster::Place;
@@ -69,6 +71,10 @@ pub struct RunOptions {
     pub quarantined: Vec<Quarantined>,
     /// What else makes two runs of this pipeline differ (input format, hash keys), recorded with the plan.
     pub settings: String,
+    /// Operators whose state in the checkpoint is given up; each must have some.
+    pub drop_state: BTreeSet<String>,
+    /// Whether epochs that an earlier run bound may be replayed by a changed plan or another build.
+    pub replay_with_changed_plan: bool,
     /// Faults to act out.
     pub faults: Faults,
 }
@@ -88,6 +94,8 @@ impl Default for RunOptions {
             keep_bindings: KEPT_BINDINGS,
             quarantined: Vec::new(),
             settings: String::new(),
+            drop_state: BTreeSet::new(),
+            replay_with_changed_plan: false,
             faults: Faults::default(),
         }
     }
@@ -200,7 +208,9 @@ fn build_dry(build: &impl Build, options: &RunOptions) -> (Plan, Registry) {
     let mut plan = worker.dataflow::<Epoch, _, _>(|scope| {
         let flow = Flow::new(scope, dry);
         build(&flow);
-        flow.wiring.plan.take()
+        let mut plan = flow.wiring.plan.take();
+        plan.finish();
+        plan
     });
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
@@ -225,7 +235,7 @@ pub fn plan(build: &impl Build, options: &RunOptions) -> Result<Plan, RunError> 
 }
 
 fn checked(plan: &Plan) -> Result<(), RunError> {
-    if plan.problems().is_empty() { Ok(()) } else { Err(RunError::Usage(plan.problems().join("; "))) }
+    if plan.problems().is_empty() { Ok(()) } else { Err(RunError::Usage(plan.problems().join("\n"))) }
 }
 
 /// Whether a folder with this log may be gone on with under these options; reads and writes nothing.
@@ -303,7 +313,6 @@ fn run_in(
     let durable = journal.durable();
     *env.snapshots.lock().expect("no panic while it is held") = Some(snapshots.clone());
 
-    let operators = operators(&plan, &registry);
     let book = book(&context, &state, &env.restored)?;
     let observers = Observers::start(context.observers, &state, &shared)?;
     let coordinator = Coordinator {
@@ -314,7 +323,9 @@ fn run_in(
         snapshots: durable.then_some(snapshots),
         maintenance: context.maintenance,
         observers: observers.as_ref().map(Observers::sender),
-        operators,
+        operators: registry.codecs,
+        plan: Planned::of(&plan),
+        dropped: options.drop_state.clone(),
         book,
     };
     let failing = Arc::clone(&shared);
@@ -365,11 +376,6 @@ fn fenced_first(error: RunError, fence: &Fence) -> RunError {
         Err(Ok(log)) if log.kind() == LogErrorKind::Fenced => RunError::Log(*log),
         _ => error,
     }
-}
-
-fn operators(plan: &Plan, registry: &Registry) -> BTreeMap<String, (u32, writer::FoldFn)> {
-    let version = |id: &str| plan.state_version(id).expect("a fold is registered with a version");
-    registry.folds.iter().map(|(id, fold)| (id.clone(), (version(id), *fold))).collect()
 }
 
 /// What sinks are told before they write.

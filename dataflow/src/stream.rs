@@ -3,6 +3,7 @@
 //! Every call builds its timely operators at once and records itself in the plan. `filter`, `key_by` and event times are
 //! lazy: they become part of the next operator, so a record is looked at once and copied never.
 
+use std::panic::Location;
 use std::rc::Rc;
 
 use timely::container::{CapacityContainerBuilder, NoopBuilder};
@@ -17,6 +18,7 @@ use crate::driver::{sink, source};
 use crate::flow::Flow;
 use crate::key::KeyRef;
 use crate::keyed::Chunk;
+use crate::plan::Place;
 use crate::sink::TableSink;
 use crate::source::{DeadLetter, Source};
 use crate::status::gauge::Role;
@@ -38,7 +40,7 @@ pub struct SourceStream<'s, S: Source> {
     flow: Flow<'s>,
     id: &'static str,
     source: S,
-    malformed: Option<(&'static str, TableSink<Rejected>)>,
+    malformed: Option<(&'static str, Place, TableSink<Rejected>)>,
 }
 
 /// The record type of a source.
@@ -50,8 +52,9 @@ impl<'s, S: Source> SourceStream<'s, S> {
     }
 
     /// Writes what cannot become a record to `sink` (INV-6). Without it, malformed input is only counted.
+    #[track_caller]
     pub fn malformed_to(mut self, id: &'static str, sink: TableSink<Rejected>) -> Self {
-        self.malformed = Some((id, sink));
+        self.malformed = Some((id, Location::caller(), sink));
         self
     }
 
@@ -69,7 +72,8 @@ impl<'s, S: Source> SourceStream<'s, S> {
         let timestamp = Rc::clone(&time_of);
         let (records, rejected) =
             source::build(&flow, (id, node), connector, move |r| (timestamp(r), server_time(r)), rule);
-        if let Some((sink_id, table)) = malformed {
+        if let Some((sink_id, at, table)) = malformed {
+            flow.wiring.plan.borrow_mut().declare(sink_id, at);
             Stream { flow: flow.clone(), batches: rejected, filter: None, node }.sink(sink_id, table);
         }
         TimedStream { stream: Stream { flow, batches: records, filter: None, node }, time: time_of, show: None }
@@ -105,17 +109,63 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         self
     }
 
+    /// Parts the stream in two: the records that `first` says yes to, and the others. Both read the same blocks, nothing is
+    /// copied; each asks for itself, so the answer must depend on the record alone.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// enum Event {
+    ///     View { page: String },
+    ///     Purchase { cents: i64 },
+    /// }
+    ///
+    /// fn by_kind(events: Stream<'_, Event>) {
+    ///     let (views, purchases) = events.split(|event| matches!(event, Event::View { .. }));
+    ///     # drop((views, purchases));
+    /// }
+    /// ```
+    pub fn split(self, first: impl Fn(&D) -> bool + 'static) -> (Self, Self) {
+        let first = Rc::new(first);
+        let others = Rc::clone(&first);
+        (self.clone().filter(move |record| first(record)), self.filter(move |record| !others(record)))
+    }
+
+    /// Parts the stream in `N`, by the number that `of` gives each record: 0 for the first; numbers beyond the last go to the
+    /// last. Like [`split`](Self::split) otherwise.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// fn by_status(statuses: Stream<'_, u16>) {
+    ///     let [fine, theirs, ours] = statuses.branch(|status| match status {
+    ///         ..400 => 0,
+    ///         400..500 => 1,
+    ///         500.. => 2,
+    ///     });
+    ///     # drop((fine, theirs, ours));
+    /// }
+    /// ```
+    pub fn branch<const N: usize>(self, of: impl Fn(&D) -> usize + 'static) -> [Self; N] {
+        let of = Rc::new(of);
+        std::array::from_fn(|branch| {
+            let of = Rc::clone(&of);
+            self.clone().filter(move |record| of(record).min(N - 1) == branch)
+        })
+    }
+
     /// Turns each record into another one.
+    #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
         self.transform("map", move |record, out| out.push(f(record)))
     }
 
     /// Turns each record into another one, or drops it.
+    #[track_caller]
     pub fn filter_map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> Option<E> + 'static) -> Stream<'s, E> {
         self.transform("filter_map", move |record, out| out.extend(f(record)))
     }
 
     /// Turns each record into any number of others.
+    #[track_caller]
     pub fn flat_map<E: Send + Sync + 'static, I: IntoIterator<Item = E>>(
         self,
         f: impl Fn(&D) -> I + 'static,
@@ -125,6 +175,8 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
 
     /// Looks at every record, on the worker where it is.
     pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
+        // Who looks uses the stream, whether it goes on or not.
+        self.flow.mark_used(self.node);
         let filter = self.filter.clone();
         let batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "inspect", move |_, _| {
             move |input, output| {
@@ -144,6 +196,7 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     }
 
     /// Both streams as one. Their records keep their order in the input, not between the streams.
+    #[track_caller]
     pub fn union(self, other: Stream<'s, D>) -> Stream<'s, D> {
         let (left, right) = (self.applied(), other.applied());
         let node = left.flow.record(None, "union", &[left.node, right.node], None);
@@ -155,7 +208,16 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         TimedStream { stream: self, time: Rc::new(time), show: None }
     }
 
+    /// The operator that gives this stream had another id in earlier checkpoints: it goes on with the state, or the
+    /// offsets, that they hold under `old`. To be said right after the operator; harmless once a checkpoint has the new id.
+    #[track_caller]
+    pub fn renamed_from(self, old: &'static str) -> Self {
+        self.flow.wiring.plan.borrow_mut().rename(self.node, old, Location::caller());
+        self
+    }
+
     /// Writes the records to a table; `id` names the sink. A sink named in `--disable-sink` is left out.
+    #[track_caller]
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
         let node = self.flow.record(Some(id), format!("sink {}", table.table), &[self.node], None);
         if !self.flow.env.disabled_sinks.contains(id) {
@@ -163,6 +225,7 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         }
     }
 
+    #[track_caller]
     fn transform<E: Send + Sync + 'static>(
         self,
         name: &'static str,
@@ -229,6 +292,22 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         TimedStream { stream: self.stream.filter(keep), ..self }
     }
 
+    /// Parts the stream in two; see [`Stream::split`].
+    pub fn split(self, first: impl Fn(&D) -> bool + 'static) -> (Self, Self) {
+        let TimedStream { stream, time, show } = self;
+        let (first, others) = stream.split(first);
+        (
+            TimedStream { stream: first, time: Rc::clone(&time), show: show.clone() },
+            TimedStream { stream: others, time, show },
+        )
+    }
+
+    /// Parts the stream in `N`; see [`Stream::branch`].
+    pub fn branch<const N: usize>(self, of: impl Fn(&D) -> usize + 'static) -> [Self; N] {
+        let TimedStream { stream, time, show } = self;
+        stream.branch(of).map(|stream| TimedStream { stream, time: Rc::clone(&time), show: show.clone() })
+    }
+
     /// Looks at every record, on the worker where it is.
     pub fn inspect(self, f: impl Fn(&D) + 'static) -> Self {
         TimedStream { stream: self.stream.inspect(f), ..self }
@@ -242,6 +321,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     }
 
     /// Both streams as one; event times as in this one.
+    #[track_caller]
     pub fn union(self, other: TimedStream<'s, D>) -> Self {
         TimedStream { stream: self.stream.union(other.stream), ..self }
     }
@@ -252,6 +332,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     }
 
     /// Turns each record into another one.
+    #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
         self.stream.map(f)
     }
@@ -261,7 +342,14 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         KeyedStream { timed: self, key: Rc::new(key) }
     }
 
+    /// The operator that gives this stream had another id in earlier checkpoints; see [`Stream::renamed_from`].
+    #[track_caller]
+    pub fn renamed_from(self, old: &'static str) -> Self {
+        TimedStream { stream: self.stream.renamed_from(old), ..self }
+    }
+
     /// Writes the records to a table; `id` names the sink.
+    #[track_caller]
     pub fn sink(self, id: &'static str, table: TableSink<D>) {
         self.stream.sink(id, table);
     }
@@ -272,14 +360,28 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         &self.stream.flow
     }
 
+    /// Operator authors: notes that `id` is given on this line of the pipeline, for an operator that a later call
+    /// records. Public calls that take an id are `#[track_caller]`, so that problems name the author's line.
+    #[track_caller]
+    pub fn declare(&self, id: &'static str) {
+        self.stream.flow.declare(id);
+    }
+
     /// Operator authors: records an operator that reads this stream; gives its place in the plan.
+    #[track_caller]
     pub fn record(&self, id: &'static str, kind: String) -> usize {
         self.stream.flow.record(Some(id), kind, &[self.stream.node], None)
     }
 
-    /// Operator authors: notes what is wrong with an operator, for the dry build to report.
+    /// Operator authors: records an operator that reads this stream and another one; gives its place in the plan.
+    #[track_caller]
+    pub fn record_with<E>(&self, other: &TimedStream<'s, E>, id: &'static str, kind: String) -> usize {
+        self.stream.flow.record(Some(id), kind, &[self.stream.node, other.stream.node], None)
+    }
+
+    /// Operator authors: notes what is wrong with the operator that was recorded last, for the dry build to report.
     pub fn problem(&self, problem: String) {
-        self.stream.flow.wiring.plan.borrow_mut().problem(problem);
+        self.stream.flow.wiring.plan.borrow_mut().problem_of_last(problem);
     }
 
     /// Operator authors: whether snapshots will be taken.
@@ -336,6 +438,12 @@ pub struct KeyedStream<'s, D: 'static> {
 }
 
 impl<'s, D: 'static> KeyedStream<'s, D> {
+    /// Operator authors: notes that `id` is given on this line; see [`TimedStream::declare`].
+    #[track_caller]
+    pub fn declare(&self, id: &'static str) {
+        self.timed.stream.flow.declare(id);
+    }
+
     /// Operator authors: the stream and the key of its records.
     pub fn into_parts(self) -> (TimedStream<'s, D>, KeyFn<D>) {
         (self.timed, self.key)

@@ -12,12 +12,21 @@ mod count;
 mod distinct;
 mod edge;
 mod extreme;
+mod float_sum;
+mod hyperloglog;
+mod mean;
+mod quantiles;
+mod rounding;
 mod sum;
 
 pub use count::{Count, count};
 pub use distinct::{Distinct, Hashes, distinct};
 pub use edge::{First, Last, Stamped, first, last};
 pub use extreme::{Max, Min, max, min};
+pub use float_sum::{ExactSum, SumFloat, sum_float};
+pub use hyperloglog::{ApproxDistinct, HyperLogLog, approx_distinct};
+pub use mean::{Mean, SumAndCount, mean};
+pub use quantiles::{QuantileSketch, Quantiles, QuantilesFloat, quantiles, quantiles_float};
 pub use sum::{Sum, SumDecimal, sum, sum_decimal};
 
 /// A value over records of type `D` that can be computed in parts.
@@ -35,6 +44,17 @@ pub trait Aggregate<D>: 'static {
 
     /// Brings a value into the one form in which equal values have equal bytes.
     fn finish(&self, partial: &mut Self::Partial);
+
+    /// Heap bytes that a value holds, for windows that keep values in state.
+    fn heap_bytes(&self, partial: &Self::Partial) -> usize {
+        let _ = partial;
+        0
+    }
+
+    /// Says what is wrong with the aggregate's parameters, for the check of the plan, one sentence each.
+    fn problems(&self, report: &mut dyn FnMut(String)) {
+        let _ = report;
+    }
 }
 
 macro_rules! tuple {
@@ -53,6 +73,14 @@ macro_rules! tuple {
 
             fn finish(&self, partial: &mut Self::Partial) {
                 $(self.$at.finish(&mut partial.$at);)+
+            }
+
+            fn heap_bytes(&self, partial: &Self::Partial) -> usize {
+                0 $(+ self.$at.heap_bytes(&partial.$at))+
+            }
+
+            fn problems(&self, report: &mut dyn FnMut(String)) {
+                $(self.$at.problems(report);)+
             }
         }
     };

@@ -7,16 +7,25 @@
 //! | module | what |
 //! |---|---|
 //! | [`dedup`] | the first record of an id within a horizon counts |
-//! | [`aggregate`] | count, sum, min, max, first, last, distinct, and tuples of them |
-//! | [`window`] | tumbling windows and sessions |
+//! | [`aggregate`] | count, sum, mean, min, max, first, last, distinct, quantiles, and tuples of them |
+//! | [`window`] | tumbling and hopping windows, sessions, the most frequent items of a window |
+//! | [`emission`] | windows as deltas, as upserts, or once when they close |
+//! | [`process`] | a function of one key with state and timers |
+//! | [`join`] | joins in windows, within a distance in time, and with a table as it was |
 //! | [`stream`] | how authors chain them |
 //! | [`rows`] | their results as Arrow record batches |
 
 pub mod aggregate;
 pub mod dedup;
+pub mod emission;
+mod exchange;
+pub mod join;
+pub mod process;
 pub mod rows;
 pub mod stream;
 pub mod window;
 
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod shards;

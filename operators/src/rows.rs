@@ -4,6 +4,9 @@
 //! key>, first_event, last_event, event_count, sign`. Column names are the schema's own; types must be the ones stated
 //! at each encoder, and a row that does not fit is an error, never a changed value.
 
+mod aggregates;
+mod changes;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,6 +16,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use arrow::error::ArrowError;
+pub use changes::{RankRows, VersionRows};
 use thiserror::Error;
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::time::EventTime;
@@ -129,15 +133,10 @@ impl Columns for Hashes {
         fields: &[FieldRef],
         columns: &mut Vec<ArrayRef>,
     ) -> Result<(), RowsError> {
-        let items: usize = values.clone().map(|hashes| hashes.0.len()).sum();
-        if i32::try_from(items).is_err() {
-            return Err(RowsError::Long { column: fields[0].name().clone(), items });
-        }
-        let offsets = OffsetBuffer::from_lengths(values.clone().map(|hashes| hashes.0.len()));
-        let mut hashes = Vec::with_capacity(items);
+        let lengths = values.clone().map(|hashes| hashes.0.len());
+        let mut hashes = Vec::with_capacity(lengths.clone().sum());
         values.for_each(|value| hashes.extend_from_slice(&value.0));
-        let item = Arc::new(Field::new("item", DataType::UInt64, false));
-        columns.push(Arc::new(ListArray::try_new(item, offsets, Arc::new(UInt64Array::from(hashes)), None)?));
+        columns.push(lists(lengths, Arc::new(UInt64Array::from(hashes)), &fields[0])?);
         Ok(())
     }
 }
@@ -201,6 +200,15 @@ tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
 fn wrong_type(field: &Field, values: &'static str) -> RowsError {
     RowsError::Type { column: field.name().clone(), declared: field.data_type().clone(), values }
+}
+
+/// Lists of these lengths, one after the other, whose items are not null.
+fn lists(lengths: impl Iterator<Item = usize>, items: ArrayRef, field: &Field) -> Result<ArrayRef, RowsError> {
+    if i32::try_from(items.len()).is_err() {
+        return Err(RowsError::Long { column: field.name().clone(), items: items.len() });
+    }
+    let item = Arc::new(Field::new("item", items.data_type().clone(), false));
+    Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), items, None)?))
 }
 
 fn times(values: impl Iterator<Item = EventTime>) -> ArrayRef {

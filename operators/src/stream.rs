@@ -7,17 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidemill_dataflow::batch::Batch;
-use tidemill_dataflow::driver::{Combiner, Exceptions, Sampler};
+use tidemill_dataflow::driver::{Combiner, Exceptions};
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::keyed::{Chunk, PerKey, keyed};
-use tidemill_dataflow::status::Why;
 use tidemill_dataflow::stream::{KeyFn, KeyedStream, Peers, Stream, TimedStream};
 use tidemill_dataflow::time::{EpochTime, EventTime};
 
-use crate::aggregate::Aggregate;
 use crate::dedup::{DedupLogic, IdRow, Verdict, Verdicts, partition_ids};
+use crate::window::assigner::STAND_IN;
 use crate::window::session::{Interval, Session, SessionChange, SessionCombiner, SessionLogic};
-use crate::window::tumbling::{Late, MergeLogic, Tumbling, WindowCombiner, WindowRow};
 
 /// For how long ids are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +46,20 @@ pub struct Deduplicated<'s, D: 'static> {
     pub unverified: TimedStream<'s, D>,
 }
 
+impl<D: Send + Sync + 'static> Deduplicated<'_, D> {
+    /// The dedup had another id in earlier checkpoints: it goes on with the ids that they hold under `old`. Harmless once
+    /// a checkpoint has the new id.
+    #[track_caller]
+    #[must_use]
+    pub fn renamed_from(self, old: &'static str) -> Self {
+        Deduplicated { unique: self.unique.renamed_from(old), ..self }
+    }
+}
+
 /// Operators on streams with event times.
 pub trait StreamOps<'s, D: 'static> {
     /// Keeps the first record of each id (earliest epoch, then earliest in the input). Only ids travel between workers.
+    #[track_caller]
     fn dedup(
         self,
         id: &'static str,
@@ -60,6 +69,7 @@ pub trait StreamOps<'s, D: 'static> {
 }
 
 impl<'s, D: Send + Sync + 'static> StreamOps<'s, D> for TimedStream<'s, D> {
+    #[track_caller]
     fn dedup(
         self,
         id: &'static str,
@@ -104,104 +114,15 @@ pub trait Windows<'s, D: 'static> {
 /// Operators on keyed streams.
 pub trait KeyedStreamOps<'s, D: 'static>: Sized {
     /// Cuts each key's records into windows; `id` names the operator's state and counters.
+    #[track_caller]
     fn window<W: Windows<'s, D>>(self, id: &'static str, windows: W) -> W::Windowed;
 }
 
 impl<'s, D: 'static> KeyedStreamOps<'s, D> for KeyedStream<'s, D> {
+    #[track_caller]
     fn window<W: Windows<'s, D>>(self, id: &'static str, windows: W) -> W::Windowed {
+        self.declare(id);
         windows.cut(id, self)
-    }
-}
-
-/// A keyed stream in tumbling windows.
-#[must_use = "windows do nothing until they are aggregated"]
-pub struct TumblingWindows<'s, D: 'static> {
-    id: &'static str,
-    stream: KeyedStream<'s, D>,
-    windows: Tumbling,
-}
-
-impl<'s, D: 'static> Windows<'s, D> for Tumbling {
-    type Windowed = TumblingWindows<'s, D>;
-
-    fn cut(self, id: &'static str, stream: KeyedStream<'s, D>) -> TumblingWindows<'s, D> {
-        TumblingWindows { id, stream, windows: self }
-    }
-}
-
-/// A valid stand-in for windows that the plan refuses: the dry build goes on to find what else is wrong.
-const STAND_IN: Duration = Duration::from_secs(60);
-
-impl<'s, D: Send + Sync + 'static> TumblingWindows<'s, D> {
-    /// What each epoch adds to each window; the table folds it. Under [`Late::Side`] late records are left out.
-    pub fn aggregate<A: Aggregate<D>>(self, aggregate: A) -> Stream<'s, WindowRow<A::Partial>> {
-        self.aggregate_and_late(aggregate).0
-    }
-
-    /// The same, and the late records of [`Late::Side`].
-    pub fn aggregate_and_late<A: Aggregate<D>>(
-        self,
-        aggregate: A,
-    ) -> (Stream<'s, WindowRow<A::Partial>>, TimedStream<'s, D>) {
-        let TumblingWindows { id, stream, mut windows } = self;
-        let (timed, key) = stream.into_parts();
-        let policy = windows.late_policy();
-        let node = timed.record(id, format!("window tumbling {} ms, late {policy:?}", windows.width()));
-        if let Err(problem) = windows.validate() {
-            timed.problem(format!("`{id}`: {problem}"));
-            windows = Tumbling::of(STAND_IN);
-        }
-        let aggregate = Rc::new(aggregate);
-        let combiner = Tumble {
-            inner: WindowCombiner::new(&windows, Rc::clone(&aggregate)),
-            windows,
-            key,
-            time: timed.time(),
-            late: 0,
-            samples: timed.sampler(id, Why::Late),
-        };
-        let combined = timed.combine((id, node), combiner);
-        let merge = MergeLogic::new(aggregate);
-        (keyed(timed.flow(), (id, node), combined.chunks, merge), combined.aside)
-    }
-}
-
-struct Tumble<D: 'static, A: Aggregate<D>> {
-    windows: Tumbling,
-    key: KeyFn<D>,
-    time: Rc<dyn Fn(&D) -> EventTime>,
-    inner: WindowCombiner<D, A>,
-    late: u64,
-    samples: Sampler<D>,
-}
-
-impl<D: Send + Sync + 'static, A: Aggregate<D>> Combiner<D> for Tumble<D, A> {
-    type Row = WindowRow<A::Partial>;
-
-    fn add(&mut self, batch: &Batch<D>, clocks: EpochTime) -> Option<Batch<D>> {
-        let policy = self.windows.late_policy();
-        let mut aside = Vec::new();
-        batch.for_each_row(|row, record| {
-            let time = (self.time)(record);
-            if self.windows.is_late(time, clocks.before) {
-                self.late += 1;
-                self.samples.see(batch, row);
-                match policy {
-                    Late::Correct => {}
-                    Late::Side => return aside.push(row),
-                    Late::Drop => return,
-                }
-            }
-            self.inner.add((self.key)(record), time, record);
-        });
-        (!aside.is_empty()).then(|| batch.only(aside.into()))
-    }
-
-    fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
-        self.samples.show();
-        let late = std::mem::take(&mut self.late);
-        let counts = (late > 0).then_some(("late", late));
-        (self.inner.drain(peers.me, peers.workers), counts.into_iter().collect())
     }
 }
 
@@ -276,3 +197,6 @@ impl<D: Send + Sync + 'static> Combiner<D> for Visit<D> {
         (self.inner.drain(peers.me, peers.workers), counts.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 //! The object that names everything a checkpoint consists of.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::pieces::PieceRef;
+use crate::plan::{Operator, Plan};
 use crate::time::Epoch;
 
 /// The pieces of one operator at a checkpoint.
@@ -11,7 +14,7 @@ use crate::time::Epoch;
 pub struct OperatorState {
     /// The operator's id.
     pub id: String,
-    /// The version of its state codec.
+    /// The version of its state codec, and of all pieces that say no other.
     pub version: u32,
     /// Oldest first; the state is all of them, restored in this order.
     pub pieces: Vec<PieceRef>,
@@ -28,6 +31,29 @@ pub struct Manifest {
     pub source: String,
     /// Stateful operators, by id.
     pub operators: Vec<OperatorState>,
+    /// Everything with an id in the plan of the run that wrote it; empty in checkpoints that are older than the field.
+    #[serde(default)]
+    pub plan: Vec<Planned>,
+    /// The operators whose state that run was told to drop: it is dropped, and not again.
+    #[serde(default)]
+    pub dropped: BTreeSet<String>,
+}
+
+/// An operator of the plan that a checkpoint was written by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Its id.
+    pub id: String,
+    /// What it did, with its parameters.
+    pub kind: String,
+}
+
+impl Planned {
+    /// What a plan has ids for.
+    pub(crate) fn of(plan: &Plan) -> Vec<Planned> {
+        let planned = |operator: &Operator| Some(Planned { id: operator.id?.to_owned(), kind: operator.kind.clone() });
+        plan.operators().iter().filter_map(planned).collect()
+    }
 }
 
 impl Manifest {

@@ -21,6 +21,9 @@ pub struct PieceRef {
     pub last: Epoch,
     /// Once the watermark is here, nothing in it matters.
     pub expires: Option<EventTime>,
+    /// The version of the state codec that wrote it; `None` in checkpoints that are older than the field: the operator's.
+    #[serde(default)]
+    pub version: Option<u32>,
 }
 
 /// How many pieces of about one weight are left side by side; one more, and they are folded.
@@ -68,9 +71,16 @@ impl Pieces {
         self.pieces.retain(|piece| piece.expires.is_none_or(|expires| expires > now));
     }
 
-    /// Hands out the pieces to fold next, if it is time.
-    pub(crate) fn plan_fold(&mut self) -> Option<FoldPlan> {
-        if self.folding.is_some() || self.pieces.len() < FOLDED_AT_ONCE {
+    /// Hands out the pieces to fold next, if it is time. It is as soon as one is of another version than this: then that
+    /// one and all younger ones are, so that migrations need not be kept for ever.
+    pub(crate) fn plan_fold(&mut self, version: u32) -> Option<FoldPlan> {
+        if self.folding.is_some() {
+            return None;
+        }
+        if let Some(from) = self.pieces.iter().position(|piece| piece.version.is_some_and(|other| other != version)) {
+            return Some(self.hand_out(from));
+        }
+        if self.pieces.len() < FOLDED_AT_ONCE {
             return None;
         }
         let mut from = self.pieces.len() - 1;
@@ -85,8 +95,12 @@ impl Pieces {
         if self.pieces.len() - from < FOLDED_AT_ONCE {
             return None;
         }
+        Some(self.hand_out(from))
+    }
+
+    fn hand_out(&mut self, from: usize) -> FoldPlan {
         self.folding = Some((from, self.pieces.len()));
-        Some(FoldPlan { pieces: self.pieces[from..].to_vec(), oldest: from == 0 })
+        FoldPlan { pieces: self.pieces[from..].to_vec(), oldest: from == 0 }
     }
 
     /// Puts the folded piece in the place of those that were handed out; `None` if nothing was left of them.
@@ -101,7 +115,7 @@ mod tests {
     use super::*;
 
     fn piece(epoch: Epoch, bytes: u64) -> PieceRef {
-        PieceRef { path: format!("p{epoch}"), bytes, first: epoch, last: epoch, expires: None }
+        PieceRef { path: format!("p{epoch}"), bytes, first: epoch, last: epoch, expires: None, version: Some(1) }
     }
 
     #[test]
@@ -110,7 +124,7 @@ mod tests {
         let (mut pieces, mut rewritten) = (Pieces::default(), 0);
         for epoch in 1..=4_096 {
             pieces.add(piece(epoch, ADDED));
-            while let Some(plan) = pieces.plan_fold() {
+            while let Some(plan) = pieces.plan_fold(1) {
                 let bytes = plan.pieces.iter().map(|p| p.bytes).sum();
                 rewritten += bytes;
                 pieces.folded(Some(piece(epoch, bytes)));
@@ -125,7 +139,19 @@ mod tests {
         let mut pieces = Pieces::default();
         pieces.add(piece(1, 100 << 20));
         pieces.add(piece(2, 100));
-        assert_eq!(pieces.plan_fold(), None);
+        assert_eq!(pieces.plan_fold(1), None);
+    }
+
+    #[test]
+    fn pieces_of_an_older_version_are_folded_at_once_with_all_that_follow() {
+        let mut pieces = Pieces::default();
+        pieces.add(PieceRef { version: Some(2), ..piece(1, 100 << 20) });
+        pieces.add(piece(2, 100 << 20));
+        pieces.add(PieceRef { version: Some(2), ..piece(3, 10) });
+        let plan = pieces.plan_fold(2).unwrap();
+        assert_eq!((plan.pieces.len(), plan.oldest), (2, false));
+        pieces.folded(Some(PieceRef { version: Some(2), ..piece(3, 100 << 20) }));
+        assert_eq!(pieces.plan_fold(2), None);
     }
 
     #[test]

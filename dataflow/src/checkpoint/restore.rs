@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use thiserror::Error;
 use tidemill_log::{CheckpointEntry, LogState, Store};
 
+use super::compare::Changes;
 use super::manifest::{Manifest, checksum};
 use super::piece::Piece;
+use super::pieces::PieceRef;
 use super::writer::read_piece;
 use crate::bind::BindState;
-use crate::plan::Plan;
+use crate::runtime::RunError;
 use crate::time::Epoch;
 
 /// Why no state can be started from.
@@ -32,14 +34,31 @@ pub(crate) struct Restored {
     pub(crate) epoch: Epoch,
     pub(crate) source: BindState,
     pub(crate) manifest: Option<Manifest>,
-    /// Pieces by operator, oldest first; an operator takes its own when it is built, on every worker.
-    pieces: Mutex<BTreeMap<String, Vec<Piece>>>,
+    /// Pieces by operator, oldest first, each with the version of its codec; an operator takes its own when it is built,
+    /// on every worker.
+    pieces: Mutex<BTreeMap<String, Vec<(u32, Piece)>>>,
 }
 
 impl Restored {
     /// The pieces of an operator (shared bytes: a clone is cheap).
-    pub(crate) fn pieces(&self, operator: &str) -> Vec<Piece> {
+    pub(crate) fn pieces(&self, operator: &str) -> Vec<(u32, Piece)> {
         self.pieces.lock().expect("no panic while it is held").get(operator).cloned().unwrap_or_default()
+    }
+
+    /// Hands the state to the operators of the plan: renamed ones find it under their id, what is dropped is left out.
+    pub(crate) fn adopt(&mut self, changes: &Changes) {
+        let Some(manifest) = &mut self.manifest else { return };
+        let pieces = self.pieces.get_mut().expect("no panic while it is held");
+        let (mut operators, mut before) = (Vec::new(), std::mem::take(pieces));
+        for mut operator in std::mem::take(&mut manifest.operators) {
+            let Some(heir) = changes.heir(&operator.id) else { continue };
+            pieces.extend(before.remove(&operator.id).map(|read| (heir.to_owned(), read)));
+            // From here on the operator's version is the plan's, and each piece says its own.
+            operator.pieces.iter_mut().for_each(|piece| piece.version = piece.version.or(Some(operator.version)));
+            operator.id = heir.to_owned();
+            operators.push(operator);
+        }
+        manifest.operators = operators;
     }
 
     /// Lets go of the pieces once every worker has taken its part.
@@ -70,7 +89,8 @@ pub(crate) fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restore
     let source = serde_json::from_str(&manifest.source).map_err(|e| format!("{}: {e}", entry.manifest))?;
     let mut pieces = BTreeMap::new();
     for operator in &manifest.operators {
-        let read = operator.pieces.iter().map(|piece| read_piece(store, piece)).collect::<Result<Vec<_>, _>>();
+        let versioned = |piece: &PieceRef| Ok((piece.version.unwrap_or(operator.version), read_piece(store, piece)?));
+        let read = operator.pieces.iter().map(versioned).collect::<Result<Vec<_>, RunError>>();
         pieces.insert(operator.id.clone(), read.map_err(|e| e.to_string())?);
     }
     Ok(Restored { epoch: manifest.epoch, source, manifest: Some(manifest), pieces: Mutex::new(pieces) })
@@ -102,27 +122,4 @@ pub(crate) fn choose(
     }
     warnings.extend(problems.into_iter().map(|problem| format!("{problem}; replaying from the first epoch instead")));
     Ok(Restored::default())
-}
-
-/// Compares what a checkpoint holds with what the plan asks for.
-///
-/// # Errors
-/// [`RestoreError::Incompatible`] names every operator that is gone or has another state version.
-pub(crate) fn check_plan(manifest: &Manifest, plan: &Plan) -> Result<(), RestoreError> {
-    let mut problems = Vec::new();
-    for stored in &manifest.operators {
-        match plan.state_version(&stored.id) {
-            None => problems.push(format!("`{}` has state in the checkpoint but is not in the plan", stored.id)),
-            Some(version) if version != stored.version => problems.push(format!(
-                "`{}` has state version {} in the checkpoint, this build has {version}",
-                stored.id, stored.version
-            )),
-            Some(_) => {}
-        }
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let remedy = "finish with the build that wrote it, or start a new folder";
-    Err(RestoreError::Incompatible(format!("{}; {remedy}", problems.join("; "))))
 }

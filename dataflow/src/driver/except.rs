@@ -60,6 +60,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let flow = self.stream.flow.clone();
         let (time, show) = (self.time(), self.show.clone());
         let (mut unverified, mut conflicting) = (self.sampler(id, Why::Unverified), self.sampler(id, Why::Conflicting));
+        flow.mark_used(exceptions.node);
         let rows = exceptions.batches.unary::<CapacityContainerBuilder<Vec<Exceptions>>, _, _, _>(
             Pipeline,
             "verdicts",

@@ -11,7 +11,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::batch::{Batch, Order};
-use crate::checkpoint::writer::{Request, Stored};
+use crate::checkpoint::writer::{Codec, Request, Stored};
 use crate::control::{Ack, Control};
 use crate::flow::{Env, Flow};
 use crate::key_group::groups_of;
@@ -46,8 +46,8 @@ pub fn keyed<'s, L: ShardLogic>(
     logic: L,
 ) -> Stream<'s, L::Out> {
     if L::STATEFUL {
-        flow.wiring.plan.borrow_mut().set_state(node, L::STATE_VERSION);
-        flow.env.registry.lock().expect("no panic while it is held").folds.insert(id.into(), L::fold);
+        flow.wiring.plan.borrow_mut().set_state(node, L::STATE_VERSION, L::OLDEST_VERSION);
+        flow.env.registry.lock().expect("no panic while it is held").codecs.insert(id.into(), Codec::of::<L>());
     }
     let mut builder = OperatorBuilder::new(id.into(), flow.scope);
     let mut input = builder.new_input(chunks, Exchange::new(|chunk: &Chunk<L::In>| u64::from(chunk.dest)));
@@ -65,13 +65,17 @@ pub fn keyed<'s, L: ShardLogic>(
     let gauge = flow.gauge(node, Role::Keyed);
 
     builder.build(move |initial| {
-        drop(initial);
         let mut logic = restored(&env, id, peers, logic);
+        let mut refed = refed(&env, initial, Batch::new(order_of(peers), logic.refeed()));
         let mut pending: PendingByTime<Vec<Capability<Epoch>>, Gathered<L::In>> = PendingByTime::new();
         let mut storing: BTreeMap<Epoch, Capability<Epoch>> = BTreeMap::new();
         let (reply, replies) = channel::<Stored>();
         let snapshots = env.snapshots();
         move |frontiers| {
+            // 0. The restored state, where a region wants it again; nothing else is ever sent at that epoch.
+            if let Some((capability, mut batch)) = refed.take() {
+                records_out.activate().session_with_builder(&capability).give_container(&mut batch);
+            }
             // 1. Take in what arrived.
             input.for_each(|capability, batch| {
                 let Some(&epoch) = capability.least() else { return };
@@ -100,8 +104,7 @@ pub fn keyed<'s, L: ShardLogic>(
                 logic.close_epoch(control.time(), chunks, &mut emit);
                 gauge.gave(emit.records.len());
                 gauge.holds(logic.size());
-                let order = Order { partition: peers.me, offset: 0 };
-                let mut batch = Batch::new(order, emit.records);
+                let mut batch = Batch::new(order_of(peers), emit.records);
                 records_out.activate().session_with_builder(&ports[RECORDS]).give_container(&mut batch);
                 if !emit.counts.is_empty() {
                     let counts = emit.counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
@@ -116,7 +119,9 @@ pub fn keyed<'s, L: ShardLogic>(
                     storing.insert(epoch, ports.swap_remove(PIECES));
                     let (reply, wake, worker) = (reply.clone(), wake.clone(), peers.me);
                     // A closed channel means that the run has failed already.
-                    let _ = snapshots.send(Request::Write { operator: id, worker, epoch, changes, reply, wake });
+                    let version = L::STATE_VERSION;
+                    let _ =
+                        snapshots.send(Request::Write { operator: id, version, worker, epoch, changes, reply, wake });
                 }
             }
             gauge.closed(&[&frontiers[0], &frontiers[1]], None);
@@ -127,12 +132,25 @@ pub fn keyed<'s, L: ShardLogic>(
     Stream { flow: flow.clone(), batches: records, filter: None, node }
 }
 
+/// What a worker gives has no place in the input; the worker's number stands for it.
+fn order_of(peers: Peers) -> Order {
+    Order { partition: peers.me, offset: 0 }
+}
+
+/// A batch to be sent at the epoch of the checkpoint, and the right to do so; no right is kept for nothing.
+fn refed<O>(env: &Env, initial: Vec<Capability<Epoch>>, batch: Batch<O>) -> Option<(Capability<Epoch>, Batch<O>)> {
+    let records = initial.into_iter().nth(RECORDS).filter(|_| !batch.is_empty())?;
+    Some((records.delayed(&env.restored.epoch), batch))
+}
+
 /// The logic with the sections of the groups that this worker owns.
 fn restored<L: ShardLogic>(env: &Env, id: &str, peers: Peers, mut logic: L) -> L {
     let groups = groups_of(peers.me, peers.workers);
-    for piece in env.restored.pieces(id) {
+    let codec = Codec::of::<L>();
+    for (version, piece) in env.restored.pieces(id) {
         for (group, section) in piece.sections().filter(|(group, _)| groups.contains(&u32::from(*group))) {
-            if let Err(error) = logic.restore(group, section) {
+            let section = codec.current(version, group, section);
+            if let Err(error) = section.and_then(|section| logic.restore(group, &section)) {
                 env.shared.fail(RunError::State(format!("operator `{id}`, key group {group}: {error}")));
                 return logic;
             }

@@ -10,10 +10,12 @@ pub(crate) mod committer;
 pub(crate) mod except;
 mod feed;
 pub(crate) mod keyed;
+pub(crate) mod region;
 pub(crate) mod sampler;
 pub(crate) mod sink;
 pub(crate) mod source;
 
 pub use combine::{Combined, Combiner};
 pub use except::Exceptions;
+pub use region::{Change, Update, enter_region, leave_region};
 pub use sampler::Sampler;

@@ -148,9 +148,6 @@ fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
 
 fn register<S: Source>(flow: &Flow<'_>, source: S, rule: Watermarks) {
     let mut registry = flow.env.registry.lock().expect("no panic while it is held");
-    if registry.rule.is_some() && flow.wiring.control.borrow().is_some() {
-        flow.wiring.plan.borrow_mut().problem("a pipeline has one source; give it several partitions".into());
-    }
     registry.rule = Some(rule);
     registry.open = Some(Box::new(move |recorded| source.open(recorded)));
 }

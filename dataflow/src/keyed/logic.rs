@@ -92,6 +92,11 @@ pub struct StateSize {
 #[error("state section cannot be decoded: {0}")]
 pub struct DecodeError(pub String);
 
+/// The answer of a logic that has no migration.
+pub(crate) fn no_migration(from: u32, to: u32) -> DecodeError {
+    DecodeError(format!("it is of version {from}, and there is no migration from that to version {to}"))
+}
+
 /// Pure logic of a keyed operator over the key groups of one worker.
 pub trait ShardLogic: 'static {
     /// What other workers send.
@@ -100,6 +105,9 @@ pub trait ShardLogic: 'static {
     type Out: Send + Sync + 'static;
     /// The version of its sections; raise it when their meaning changes and say so in the CHANGELOG.
     const STATE_VERSION: u32;
+    /// The oldest version whose sections [`migrate`](Self::migrate) turns into today's. Older ones are refused before
+    /// anything runs.
+    const OLDEST_VERSION: u32 = Self::STATE_VERSION;
     /// Whether there is anything to snapshot.
     const STATEFUL: bool;
 
@@ -116,8 +124,25 @@ pub trait ShardLogic: 'static {
     /// If the section is not one that this version wrote.
     fn restore(&mut self, group: KeyGroup, section: &[u8]) -> Result<(), DecodeError>;
 
+    /// Writes a section of an older `version` (at least `OLDEST_VERSION`) as this version would have written it. What is
+    /// restored goes through it, and the next fold stores what it gives; until then sections of several versions live side
+    /// by side.
+    ///
+    /// # Errors
+    /// If the section is not one that `version` wrote, or there is no migration from it.
+    fn migrate(version: u32, group: KeyGroup, section: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        let _ = (group, section);
+        Err(no_migration(version, Self::STATE_VERSION))
+    }
+
     /// Called once after the last section, with the watermark of the checkpoint.
     fn restored(&mut self, watermark: Watermark);
+
+    /// What is given once more after a restore, at the epoch of the checkpoint and before any later one. Logic that feeds
+    /// a region without checkpoints of its own gives all that it gave so far, folded; other logic gives nothing.
+    fn refeed(&mut self) -> Vec<Self::Out> {
+        Vec::new()
+    }
 
     /// Folds successive sections of one group (oldest first) into one that restores to the same state given the
     /// watermark `low`; entries that expired before it may be left out. `oldest`: nothing older exists, so

@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 
 use crate::key::{KeyPart, OwnedKey, key};
 use crate::key_group::{KEY_GROUPS, KeyGroup, group_of};
-use crate::keyed::logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize};
+use crate::keyed::logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize, no_migration};
 use crate::time::{EpochTime, EventTime, Watermark};
 
 /// Whether a key still has state after an epoch.
@@ -38,6 +38,8 @@ pub trait KeyedLogic: 'static {
     type Out: Send + Sync + 'static;
     /// The version of `State`; raise it when the meaning of stored bytes changes.
     const STATE_VERSION: u32;
+    /// The oldest version whose states [`upgrade`](Self::upgrade) reads. Older ones are refused before anything runs.
+    const OLDEST_VERSION: u32 = Self::STATE_VERSION;
 
     /// Handles all records of `key` in one epoch, and whatever `time.after` makes due.
     ///
@@ -59,6 +61,72 @@ pub trait KeyedLogic: 'static {
 
     /// Heap bytes that the state holds.
     fn heap_bytes(&self, state: &Self::State) -> usize;
+
+    /// What a restored key gives once more; see [`ShardLogic::refeed`].
+    fn refeed(&self, key: &OwnedKey, state: &Self::State, out: &mut Vec<Self::Out>) {
+        let _ = (key, state, out);
+    }
+
+    /// Reads the state of a key that an older `version` (at least `OLDEST_VERSION`) stored: `stored.read::<Then>()` gives
+    /// what was kept then, and a chain of `From` makes today's state of it.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidemill_dataflow::keyed::{DecodeError, StoredState};
+    /// /// What version 1 kept.
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Count(u32);
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct CountAndSum {
+    ///     count: u64,
+    ///     sum: i64,
+    /// }
+    ///
+    /// impl From<Count> for CountAndSum {
+    ///     fn from(then: Count) -> Self {
+    ///         CountAndSum { count: then.0.into(), sum: 0 }
+    ///     }
+    /// }
+    ///
+    /// // const STATE_VERSION: u32 = 2;
+    /// // const OLDEST_VERSION: u32 = 1;
+    /// fn upgrade(version: u32, stored: StoredState<'_>) -> Result<CountAndSum, DecodeError> {
+    ///     match version {
+    ///         1 => stored.read::<Count>().map(CountAndSum::from),
+    ///         _ => stored.read(),
+    ///     }
+    /// }
+    /// # let bytes = [7];
+    /// # assert_eq!(upgrade(1, StoredState::new(&bytes)).unwrap().count, 7);
+    /// ```
+    ///
+    /// # Errors
+    /// If the state is not one that `version` stored, or there is no migration from it.
+    fn upgrade(version: u32, stored: StoredState<'_>) -> Result<Self::State, DecodeError> {
+        let _ = stored;
+        Err(no_migration(version, Self::STATE_VERSION))
+    }
+}
+
+/// The state of a key as an older version stored it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredState<'a>(&'a [u8]);
+
+impl<'a> StoredState<'a> {
+    /// What these bytes hold.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        StoredState(bytes)
+    }
+
+    /// Reads it as the type that was stored then.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn read<S: DeserializeOwned>(self) -> Result<S, DecodeError> {
+        decode(self.0)
+    }
 }
 
 /// "No row": the end of a chain of rows.
@@ -226,6 +294,7 @@ impl<L: KeyedLogic> ShardLogic for PerKey<L> {
     type In = (OwnedKey, L::In);
     type Out = L::Out;
     const STATE_VERSION: u32 = L::STATE_VERSION;
+    const OLDEST_VERSION: u32 = L::OLDEST_VERSION;
     const STATEFUL: bool = true;
 
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<L::Out>) {
@@ -312,12 +381,31 @@ impl<L: KeyedLogic> ShardLogic for PerKey<L> {
         Ok(())
     }
 
+    fn migrate(version: u32, _group: KeyGroup, section: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        let (mut rest, mut migrated) = (section, Vec::with_capacity(section.len()));
+        while !rest.is_empty() {
+            let ((tenant, name), stored) = take_entry(&mut rest)?;
+            let state = stored.map(|stored| L::upgrade(version, StoredState(stored))).transpose()?;
+            let bytes = state.map(|state| stored_bytes(&state, Vec::new()));
+            put_entry(&mut migrated, tenant, name, bytes.as_deref());
+        }
+        Ok(migrated)
+    }
+
     fn restored(&mut self, _watermark: Watermark) {
         for slot in 0..self.slots.len() {
             if self.slots[slot].is_some() {
                 self.arm(index32(slot));
             }
         }
+    }
+
+    fn refeed(&mut self) -> Vec<L::Out> {
+        let mut out = Vec::new();
+        for slot in self.slots.iter().flatten() {
+            self.logic.refeed(&slot.key, &slot.state, &mut out);
+        }
+        out
     }
 
     fn fold(sections: &[&[u8]], _low: Watermark, oldest: bool) -> Result<Vec<u8>, DecodeError> {
@@ -401,6 +489,10 @@ fn decode<S: DeserializeOwned>(state: &[u8]) -> Result<S, DecodeError> {
     }
 }
 
+fn stored_bytes<S: Serialize>(state: &S, emptied: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(state, emptied).expect("a keyed state is made of what always serializes")
+}
+
 /// The sections of changed keys, ascending by group; runs on a background thread.
 fn encode<S: Serialize>(changed: &[(OwnedKey, Option<S>)]) -> Vec<Section> {
     let mut groups = vec![Vec::new(); KEY_GROUPS as usize];
@@ -409,7 +501,7 @@ fn encode<S: Serialize>(changed: &[(OwnedKey, Option<S>)]) -> Vec<Section> {
         let (tenant, name) = key.parts();
         bytes.clear();
         if let Some(state) = state {
-            bytes = postcard::to_extend(state, bytes).expect("a keyed state is made of what always serializes");
+            bytes = stored_bytes(state, bytes);
         }
         put_entry(&mut groups[usize::from(group_of(key.hash()))], tenant, name, state.is_some().then_some(&bytes));
     }

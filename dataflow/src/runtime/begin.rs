@@ -1,13 +1,16 @@
 //! The beginning of a run: what is wrong with its options, where it goes on from, and the seal that says so (INV-5).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tidemill_log::{Log, LogOptions, LogState, Quarantined, Seal};
 
+use super::program::fingerprint;
 use super::{RunContext, RunError, RunOptions};
-use crate::checkpoint::restore::{self, Restored, check_plan};
+use crate::checkpoint::compare::{Changes, compare};
+use crate::checkpoint::restore::{self, RestoreError, Restored};
 use crate::journal::Journal;
 use crate::plan::Plan;
 use crate::quarantine::{self, Decision, committed_ends, decide};
@@ -76,7 +79,7 @@ fn seal_of(
         run,
         format: tidemill_log::FORMAT,
         plan: plan.to_owned(),
-        build: env!("CARGO_PKG_VERSION").to_owned(),
+        build: fingerprint().to_owned(),
         workers: options.workers,
         processes,
         instance: known.unwrap_or_else(new_instance),
@@ -92,6 +95,8 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         if processes > 1 {
             return Err(RunError::Usage("several processes meet over the log: leave --exactly-once on".into()));
         }
+        // There is never a checkpoint: only the refusal of what cannot be dropped matters.
+        changes(&Restored::default(), plan, &options.drop_state)?;
         let quarantined = options.quarantined.clone();
         let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, &quarantined, None))?;
         let decision = Decision { quarantined, ..Decision::default() };
@@ -105,11 +110,11 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
     let mut chosen = None;
     log.seal(|state| {
         let mut warnings = Vec::new();
-        let restored = restore::choose(&*context.store, state, &mut warnings)?;
-        if let Some(manifest) = &restored.manifest {
-            check_plan(manifest, plan)?;
-        }
-        check_seal(state, sealed, &restored)?;
+        let mut restored = restore::choose(&*context.store, state, &mut warnings)?;
+        let changes = changes(&restored, plan, &options.drop_state)?;
+        warnings.extend(changes.notes());
+        warnings.extend(check_seal(state, sealed, &restored, options)?);
+        restored.adopt(&changes);
         warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
         let decision = quarantine(context, options, state)?;
@@ -150,9 +155,31 @@ pub(super) fn check_settings(state: &LogState, sealed: &str) -> Result<(), RunEr
     Err(RunError::State(format!("this folder was begun with other settings ({begun}; now {now}): {remedy}")))
 }
 
-/// A changed plan may start only where no bound epoch waits to be replayed by it.
-fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(), RunError> {
-    let Some(seal) = state.seal() else { return Ok(()) };
+/// What changed since the checkpoint was written.
+pub(super) fn changes(restored: &Restored, plan: &Plan, drop_state: &BTreeSet<String>) -> Result<Changes, RunError> {
+    let Some(manifest) = &restored.manifest else {
+        let Some(id) = drop_state.first() else { return Ok(Changes::default()) };
+        return Err(RunError::Usage(format!("--drop-state {id}: there is no checkpoint yet, and no state to drop")));
+    };
+    let changes = compare(manifest, plan, drop_state);
+    match changes.refusal() {
+        Some(refusal) => {
+            let introduced = format!("the plan cannot go on from checkpoint {}:\n{refusal}", manifest.epoch);
+            Err(RestoreError::Incompatible(introduced).into())
+        }
+        None => Ok(changes),
+    }
+}
+
+/// A changed plan or another build may start only where no bound epoch waits to be replayed by it: what they hold would
+/// come out differently, and part of it may be written already. Gives a warning where that risk is taken.
+fn check_seal(
+    state: &LogState,
+    sealed: &str,
+    restored: &Restored,
+    options: &RunOptions,
+) -> Result<Option<String>, RunError> {
+    let Some(seal) = state.seal() else { return Ok(None) };
     if state.drained() {
         return Err(RunError::State(
             "the tables were drained: everything is closed and nothing can be added; start a new folder".into(),
@@ -161,11 +188,21 @@ fn check_seal(state: &LogState, sealed: &str, restored: &Restored) -> Result<(),
     check_settings(state, sealed)?;
     let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
     let waiting = state.bindings_after(checkpoint).count();
-    if seal.plan != sealed && waiting > 0 {
-        return Err(RunError::State(format!(
-            "the pipeline's plan changed, and {waiting} bound epochs wait to be replayed by the old one: finish once with \
-             the build that wrote them"
+    let what = match (seal.plan != sealed, seal.build != fingerprint()) {
+        _ if waiting == 0 => return Ok(None),
+        (true, _) => "the pipeline's plan changed",
+        (false, true) => "this is another build",
+        (false, false) => return Ok(None),
+    };
+    let waiting = format!("{what}, and {waiting} bound epochs wait to be replayed as they were");
+    if options.replay_with_changed_plan {
+        return Ok(Some(format!(
+            "{waiting}; they are replayed by this build, as asked: what it does differently shows in the tables from the \
+             first epoch that was not committed"
         )));
     }
-    Ok(())
+    Err(RunError::State(format!(
+        "{waiting}: run once with the build that bound them (it takes a checkpoint when it stops), or take the risk with \
+         --replay-with-changed-plan"
+    )))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemill_log::{Fence, LogError, LogState, reader};
 
-use super::begin::check_options;
+use super::begin::{changes, check_options};
 use super::threads::join;
 use super::workers::run_workers;
 use super::{
@@ -15,6 +15,7 @@ use crate::checkpoint::restore::{self, Restored};
 use crate::checkpoint::writer;
 use crate::cluster::{ClusterError, Links, Meeting, Member, Place};
 use crate::journal::for_sinks;
+use crate::plan::Plan;
 use crate::quarantine::{Witness, committed_ends};
 use crate::shared::{Requests, Shared};
 use crate::status::Start;
@@ -39,7 +40,7 @@ pub fn follow(
     // Process 0 has sealed, and writes nothing more before all are connected.
     let state = reader::read(Arc::clone(&context.store), tidemill_log::FOLDER)?;
     check_run(&state, run, &sealed_plan(&plan, options))?;
-    let restored = restored(&context, &state)?;
+    let restored = restored(&context, &state, &plan, options)?;
     let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.status)));
     let (workers, processes) = (options.workers, place.options.processes());
     let memory_budget = options.memory_budget;
@@ -129,9 +130,12 @@ pub(super) fn check_run(state: &LogState, run: u64, sealed: &str) -> Result<(), 
 }
 
 /// The checkpoint that the seal names: what process 0 starts from.
-fn restored(context: &RunContext, state: &LogState) -> Result<Restored, RunError> {
+fn restored(context: &RunContext, state: &LogState, plan: &Plan, options: &RunOptions) -> Result<Restored, RunError> {
     let Some(epoch) = state.seal().and_then(|seal| seal.checkpoint) else { return Ok(Restored::default()) };
     let entry = state.checkpoints().iter().find(|entry| entry.epoch == epoch);
     let entry = entry.ok_or_else(|| RunError::State(format!("checkpoint {epoch} of the seal is not in the log")))?;
-    restore::load(&*context.store, entry).map_err(RunError::State)
+    let mut restored = restore::load(&*context.store, entry).map_err(RunError::State)?;
+    let changes = changes(&restored, plan, &options.drop_state)?;
+    restored.adopt(&changes);
+    Ok(restored)
 }

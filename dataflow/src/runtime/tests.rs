@@ -16,23 +16,21 @@ use crate::key_group::{group_of, owner};
 use crate::keyed::{Chunk, Emit, Keep, KeyedLogic, PerKey, keyed};
 use crate::sink::{SinkError, TableSink, TableWriter};
 use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
+use crate::testing::{LineReader, context, dying_at, memory, options};
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
 mod cluster;
+mod evolution;
 mod live;
 mod panics;
 mod repeat;
+mod split;
 mod status;
 
 /// Partitions of lines `<time> <key>`.
 #[derive(Clone)]
 struct Lines(Arc<Vec<Vec<u8>>>);
-
-struct LineReader {
-    partitions: Arc<Vec<Vec<u8>>>,
-    at: Vec<(usize, u64)>,
-}
 
 #[derive(Clone)]
 struct LineDecoder;
@@ -43,48 +41,7 @@ impl Source for Lines {
         LineDecoder
     }
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        let mut at = vec![(0, 0); self.0.len()];
-        for partition in recorded {
-            at[partition.partition as usize] = (usize::try_from(partition.end).unwrap(), partition.lines);
-        }
-        Ok(Box::new(LineReader { partitions: Arc::clone(&self.0), at }))
-    }
-}
-
-impl BlockReader for LineReader {
-    fn partitions(&self) -> Vec<PartitionInfo> {
-        let info = |(n, content): (usize, &Vec<u8>)| PartitionInfo {
-            name: format!("p{n}"),
-            size: content.len() as u64,
-            detail: serde_json::Value::Null,
-        };
-        self.partitions.iter().enumerate().map(info).collect()
-    }
-    fn head(&mut self, partition: u32) -> Result<Option<EventTime>, SourceError> {
-        let text = std::str::from_utf8(&self.partitions[partition as usize]).unwrap();
-        Ok(text.lines().next().and_then(|line| line.split(' ').next()?.parse().ok()).map(EventTime))
-    }
-    fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
-        let content = &self.partitions[partition as usize];
-        let (start, line) = self.at[partition as usize];
-        let end = until.map_or(content.len(), |end| usize::try_from(end).unwrap());
-        if start >= end {
-            return Ok(None);
-        }
-        let most = end.min(start + limit);
-        let fits = content[start..most].iter().rposition(|b| *b == b'\n').map(|at| start + at + 1);
-        let one = || content[start..].iter().position(|b| *b == b'\n').map_or(content.len(), |at| start + at + 1);
-        let cut = fits.unwrap_or_else(one);
-        let bytes = content[start..cut].to_vec();
-        let lines = bytes.iter().filter(|b| **b == b'\n').count() as u64;
-        self.at[partition as usize] = (cut, line + lines);
-        Ok(Some(Block { partition, offset: start as u64, first_line: line + 1, bytes, skipped: 0 }))
-    }
-    fn position(&self, partition: u32) -> Position {
-        let (offset, lines) = self.at[partition as usize];
-        let content = &self.partitions[partition as usize];
-        let digest = format!("{:x}", crate::hash::hash64(&content[..offset]));
-        Position { offset: offset as u64, lines, digest, finished: offset == content.len(), caught_up: false }
+        Ok(Box::new(LineReader::open(&self.0, recorded)))
     }
 }
 
@@ -211,17 +168,6 @@ where
     }
 }
 
-fn options(workers: u32) -> RunOptions {
-    let every = Duration::from_millis(1);
-    RunOptions { workers, epoch_bytes: 64 * 1024, checkpoint_every: every, ..RunOptions::default() }
-}
-
-/// A run on a store, and nobody who watches.
-fn context(store: &Arc<dyn Store>) -> RunContext {
-    let (store, warn) = (Arc::clone(store), Box::new(|_: &str| {}));
-    RunContext { store, maintenance: None, observers: vec![], status: Arc::default(), place: None, warn }
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "each attempt has a store of its own")]
 fn attempt(lines: &Lines, store: Arc<dyn Store>, workers: u32) -> Result<RunReport, RunError> {
     run(pipeline(lines, &store), &options(workers), context(&store), &StopHandle::default())
@@ -269,10 +215,6 @@ fn visible(store: &Arc<dyn Store>) -> BTreeMap<String, i64> {
     totals
 }
 
-fn memory() -> Arc<dyn Store> {
-    Arc::new(MemoryStore::default())
-}
-
 #[test]
 fn any_number_of_workers_gives_the_same_table_and_cuts_the_same_epochs() {
     let lines = sample();
@@ -296,15 +238,6 @@ fn nothing_new_gives_no_new_epoch_rows_and_counts_stay() {
     assert_eq!(second.resumed_from, first.state.committed());
     assert_eq!(second.state.counts(), first.state.counts());
     assert_eq!(visible(&store), oracle(&lines));
-}
-
-/// Fails every operation from `step` on, as a machine does that loses power there.
-fn dying_at(inner: &Arc<dyn Store>, step: u64) -> Arc<dyn Store> {
-    let script = move |operation: &Operation, moment| match moment {
-        Moment::Before if operation.step >= step => Reaction::Fail(StoreErrorKind::Fatal),
-        _ => Reaction::Proceed,
-    };
-    Arc::new(ScriptedStore::new(Arc::clone(inner), script))
 }
 
 #[test]

@@ -378,6 +378,7 @@ fn fill(operator: &mut Operator, parts: &[&Gauge]) {
     let (counts_in, counts_out): (&[Role], &[Role]) = match (has(Role::Combine), has(Role::Except)) {
         (_, true) => (&[Role::Except], &[Role::Except]),
         (true, false) => (&[Role::Combine], &[Role::Keyed]),
+        (false, false) if has(Role::Leave) => (&[Role::Keyed], &[Role::Leave]),
         (false, false) => (
             &[Role::Source, Role::Step, Role::Keyed, Role::Encode],
             &[Role::Source, Role::Step, Role::Keyed, Role::Write],

@@ -21,6 +21,8 @@ pub(crate) enum Role {
     Keyed,
     /// Takes records back that the keyed part judged.
     Except,
+    /// Gathers what a region of differential dataflow gives.
+    Leave,
     /// Encodes rows for a table.
     Encode,
     /// Gathers rows at their owner.

@@ -65,4 +65,8 @@ impl<D, F: Fn(&D) -> u64 + 'static> Aggregate<D> for Distinct<F> {
         // The sort is a stable one because it merges the sorted lists of several workers in one pass.
         partial.compact();
     }
+
+    fn heap_bytes(&self, partial: &Hashes) -> usize {
+        partial.0.capacity() * size_of::<u64>()
+    }
 }

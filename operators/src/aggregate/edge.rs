@@ -59,6 +59,10 @@ where
     }
 
     fn finish(&self, _partial: &mut Option<Stamped>) {}
+
+    fn heap_bytes(&self, partial: &Option<Stamped>) -> usize {
+        partial.as_ref().map_or(0, |stamped| stamped.bytes.capacity())
+    }
 }
 
 /// See [`last`].
@@ -92,4 +96,8 @@ where
     }
 
     fn finish(&self, _partial: &mut Option<Stamped>) {}
+
+    fn heap_bytes(&self, partial: &Option<Stamped>) -> usize {
+        partial.as_ref().map_or(0, |stamped| stamped.bytes.capacity())
+    }
 }

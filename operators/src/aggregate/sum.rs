@@ -1,4 +1,5 @@
-//! Sums of integers and decimals. There is no sum of floats: its bits would depend on the order of addition (INV-2).
+//! Sums of integers and decimals. Floats have a sum of their own: added as they are, its bits would depend on the order
+//! of addition (INV-2).
 
 use super::Aggregate;
 

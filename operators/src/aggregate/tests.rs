@@ -19,7 +19,20 @@ fn all() -> impl Aggregate<Record, Partial: PartialEq + std::fmt::Debug> {
         (min(|r: &Record| r.value), max(|r: &Record| r.value)),
         first(|r: &Record| (EventTime(r.time), r.text.as_bytes())),
         last(|r: &Record| (EventTime(r.time), r.text.as_bytes())),
-        (distinct(|r: &Record| r.value.unsigned_abs() % 50),),
+        (distinct(|r: &Record| r.value.unsigned_abs() % 50), mean(|r: &Record| r.value), sketches()),
+    )
+}
+
+/// A sketch that stays small and one that does not, quantiles of integers and floats, a float that cancels itself.
+fn sketches() -> impl Aggregate<Record, Partial: PartialEq + std::fmt::Debug> {
+    let float = |r: &Record| f64::from_bits(r.value.cast_unsigned().rotate_left(11));
+    (
+        approx_distinct(|r: &Record| r.value.unsigned_abs() % 50),
+        approx_distinct(|r: &Record| r.value.cast_unsigned()),
+        quantiles(|r: &Record| r.value, 0.01),
+        quantiles_float(float, 0.1),
+        sum_float(float),
+        sum_float(|r: &Record| r.value as f64 * 1e-3),
     )
 }
 
@@ -69,6 +82,30 @@ proptest! {
     }
 
     #[test]
+    fn any_number_of_parts_merged_in_any_order_are_equal_bytes(records in records(), parts in 1usize..8, turn in 0usize..8) {
+        let all = all();
+        // The records dealt out, one part after the other or the other way round, from any of them on.
+        let dealt = |part: usize| records.iter().skip(part).step_by(parts).cloned().collect::<Vec<_>>();
+        let order = (0..parts).map(|n| (n + turn) % parts);
+        let merge = |into, part| merged(&all, into, over(&all, &dealt(part)));
+        let forth = order.clone().fold(Default::default(), merge);
+        let back = order.rev().fold(Default::default(), merge);
+        let expected = bytes(&all, over(&all, &records));
+        prop_assert_eq!(&expected, &bytes(&all, forth));
+        prop_assert_eq!(&expected, &bytes(&all, back));
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_and_goes_on(records in records(), more in records()) {
+        let all = all();
+        let stored = bytes(&all, over(&all, &records));
+        let restored = postcard::from_bytes(&stored).unwrap();
+        prop_assert_eq!(&stored, &bytes(&all, restored));
+        let go_on = |partial| bytes(&all, merged(&all, partial, over(&all, &more)));
+        prop_assert_eq!(go_on(postcard::from_bytes(&stored).unwrap()), go_on(over(&all, &records)));
+    }
+
+    #[test]
     fn finishing_twice_changes_nothing(records in records()) {
         let all = all();
         let mut partial = over(&all, &records);
@@ -76,6 +113,33 @@ proptest! {
         let once = partial.clone();
         all.finish(&mut partial);
         prop_assert_eq!(once, partial);
+    }
+}
+
+#[test]
+fn partial_values_that_change_their_form_obey_the_laws_too() {
+    // More distinct values than a sparse sketch holds, dealt to parts that are sparse, dense, and one of each.
+    let sketches = sketches();
+    let record = |n: i64| Record {
+        time: 0,
+        value: n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()),
+        text: String::new(),
+    };
+    let records: Vec<_> = (0..9_000).map(record).collect();
+    let expected = bytes(&sketches, over(&sketches, &records));
+    for cuts in [vec![], vec![3_000, 6_000], vec![100, 8_900], vec![2_000, 4_000, 6_000, 8_000], vec![4_500]] {
+        let mut parts = Vec::new();
+        let mut rest = &records[..];
+        for at in cuts.iter().rev() {
+            let (before, part) = rest.split_at(*at);
+            parts.push(over(&sketches, part));
+            rest = before;
+        }
+        parts.push(over(&sketches, rest));
+        let forth = parts.iter().cloned().reduce(|into, from| merged(&sketches, into, from)).unwrap();
+        let back = parts.into_iter().rev().reduce(|into, from| merged(&sketches, into, from)).unwrap();
+        assert_eq!(bytes(&sketches, forth), expected, "{cuts:?}");
+        assert_eq!(bytes(&sketches, back), expected, "{cuts:?}");
     }
 }
 

@@ -1,10 +1,18 @@
 //! Encoded rows hold the values, in the schema's types.
 
 use arrow::array::{AsArray, cast::as_list_array};
-use arrow::datatypes::{Int8Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType, UInt64Type};
+use arrow::datatypes::{
+    Decimal128Type, Float64Type, Int8Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType,
+    UInt32Type, UInt64Type,
+};
 use tidemill_dataflow::key::key;
 
 use super::*;
+use crate::aggregate::{
+    Aggregate, ExactSum, HyperLogLog, QuantileSketch, SumAndCount, approx_distinct, mean, quantiles, sum_float,
+};
+use crate::emission::WindowVersion;
+use crate::window::top_k::RankChange;
 
 fn time() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
@@ -57,7 +65,7 @@ fn every_value_finds_its_columns_in_nested_tuples() {
     let stamped = |time: i64, text: &str| Some(Stamped { time: EventTime(time), bytes: text.as_bytes().to_vec() });
     let rows = [row("/a", 0, ((1234i128, None::<i64>), (stamped(5, "x"), stamped(6, "y"))))];
     let batch = WindowRows::encode(&rows, schema).unwrap();
-    assert_eq!(batch.column(3).as_primitive::<arrow::datatypes::Decimal128Type>().value_as_string(0), "12.34");
+    assert_eq!(batch.column(3).as_primitive::<Decimal128Type>().value_as_string(0), "12.34");
     assert!(batch.column(4).is_null(0));
     assert_eq!(batch.column(6).as_string::<i32>().value(0), "x");
     assert_eq!(batch.column(8).as_binary::<i32>().value(0), b"y");
@@ -101,4 +109,92 @@ fn rows_that_do_not_fit_are_refused_with_the_reason() {
     let text = windowed(&[("at", time(), true), ("first", DataType::Utf8, true)]);
     let broken = Some(Stamped { time: EventTime(0), bytes: vec![0xff] });
     assert!(WindowRows::encode(&[row("/a", 0, broken)], text).is_err(), "no UTF-8");
+}
+
+fn list(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", item, false)))
+}
+
+#[test]
+fn sketches_and_exact_sums_come_back_from_their_columns() {
+    let schema = windowed(&[
+        ("sum", DataType::Decimal128(38, 0), false),
+        ("count", DataType::Int64, false),
+        ("users", list(DataType::UInt32), false),
+        ("buckets", list(DataType::Int32), false),
+        ("counts", list(DataType::Int64), false),
+        ("places", list(DataType::Int32), false),
+        ("digits", list(DataType::Int64), false),
+    ]);
+    let aggregate = (
+        mean(|n: &i64| *n),
+        approx_distinct(|n: &i64| n.unsigned_abs()),
+        quantiles(|n: &i64| *n, 0.01),
+        sum_float(|n: &i64| *n as f64 / 10.0),
+    );
+    // What a table folds of two epochs is what one epoch with all records would have been.
+    let over = |values: &[i64]| {
+        let mut partial = Default::default();
+        values.iter().for_each(|value| aggregate.add(&mut partial, value));
+        aggregate.finish(&mut partial);
+        partial
+    };
+    let rows = [row("/a", 0, over(&[-7, 3, 10_000])), row("/a", 0, over(&[3, 3, -7, i64::MAX]))];
+    let batch = WindowRows::encode(&rows, schema).unwrap();
+    let items = |column: usize| as_list_array(batch.column(column)).values().clone();
+    let pairs = |keys: usize, counts: usize| {
+        let (keys, counts) = (items(keys), items(counts));
+        let counts = counts.as_primitive::<Int64Type>().values().to_vec();
+        keys.as_primitive::<Int32Type>().values().to_vec().into_iter().zip(counts)
+    };
+    let folded = (
+        SumAndCount {
+            sum: batch.column(3).as_primitive::<Decimal128Type>().values().iter().sum(),
+            count: batch.column(4).as_primitive::<Int64Type>().values().iter().sum(),
+        },
+        HyperLogLog::of_entries(items(5).as_primitive::<UInt32Type>().values().to_vec()),
+        QuantileSketch::of_buckets(0.01, pairs(6, 7)).unwrap(),
+        ExactSum::of_digits(pairs(8, 9)),
+    );
+    assert_eq!(folded, over(&[-7, 3, 10_000, 3, 3, -7, i64::MAX]));
+}
+
+#[test]
+fn a_version_row_carries_its_epoch_and_floats_are_columns() {
+    let keys = [("tenant", DataType::Utf8, false), ("window_start", time(), false), ("page", DataType::Utf8, false)];
+    let values =
+        [("version", DataType::UInt64, false), ("sum", DataType::Float64, false), ("p99", DataType::Float64, true)];
+    let rows = [WindowVersion { row: row("/a", 5, (1.5, None::<f64>)), version: 7 }];
+    let batch = VersionRows::encode(&rows, schema(&[&keys[..], &values].concat())).unwrap();
+    assert_eq!(batch.column(3).as_primitive::<UInt64Type>().values(), &[7]);
+    assert_eq!(batch.column(4).as_primitive::<Float64Type>().values(), &[1.5]);
+    assert!(batch.column(5).is_null(0));
+    assert!(VersionRows::encode(&rows, schema(&keys)).unwrap_err().to_string().contains("6 columns"));
+}
+
+#[test]
+fn a_ranked_row_is_its_place_and_item() {
+    let columns = |item| {
+        schema(&[
+            ("tenant", DataType::Utf8, false),
+            ("window_start", time(), false),
+            ("shop", DataType::Utf8, false),
+            ("rank", DataType::UInt32, false),
+            ("page", item, false),
+            ("views", DataType::Int64, false),
+            ("sign", DataType::Int8, false),
+        ])
+    };
+    let of = |item: &[u8]| {
+        let (key, start, item) = (key("acme", "s").to_owned(), EventTime(60_000), item.to_vec());
+        [RankChange { key, start, rank: 2, item, count: 9, sign: -1 }]
+    };
+    let batch = RankRows::encode(&of(b"/a"), columns(DataType::Utf8)).unwrap();
+    assert_eq!(batch.column(3).as_primitive::<UInt32Type>().values(), &[2]);
+    assert_eq!(batch.column(4).as_string::<i32>().value(0), "/a");
+    assert_eq!(batch.column(6).as_primitive::<Int8Type>().values(), &[-1]);
+    assert!(RankRows::encode(&of(&[0xff]), columns(DataType::Utf8)).is_err(), "no UTF-8");
+    let batch = RankRows::encode(&of(&[0xff]), columns(DataType::Binary)).unwrap();
+    assert_eq!(batch.column(4).as_binary::<i32>().value(0), [0xff]);
+    assert!(RankRows::encode(&of(b"a"), columns(DataType::Int64)).unwrap_err().to_string().contains("page is Int64"));
 }

@@ -1,13 +1,15 @@
 //! Tumbling windows against a map of all records.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use proptest::prelude::*;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::time::{minutes, seconds};
+use tidemill_dataflow::keyed::{Chunk, Emit, ShardLogic};
+use tidemill_dataflow::time::{EpochTime, minutes, seconds};
 
 use super::*;
-use crate::aggregate::{Hashes, count, distinct, sum};
+use crate::aggregate::{Aggregate, Hashes, count, distinct, sum};
 
 #[derive(Clone, Copy, Debug)]
 struct View {
@@ -39,7 +41,7 @@ fn epoch(views: &[View], readers: u32, width: Duration) -> Vec<Row> {
     let mut rows = Vec::new();
     for input in chunks.into_values() {
         let mut out = Emit::default();
-        MergeLogic::new(Rc::clone(&aggregate)).close_epoch(CLOCKS, input, &mut out);
+        MergeLogic::new(&Tumbling::of(width), Rc::clone(&aggregate)).close_epoch(CLOCKS, input, &mut out);
         assert!(out.records.is_sorted_by(|a, b| (a.start, &a.key) < (b.start, &b.key)));
         rows.append(&mut out.records);
     }

@@ -95,6 +95,14 @@ pub(crate) struct RunArguments {
     /// Declare the end of the input the end of time: everything closes, nothing can be added afterwards.
     #[arg(long)]
     pub(super) drain: bool,
+    /// Give up the state that the last checkpoint has of this operator, which is gone from the pipeline or starts empty. May
+    /// be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(super) drop_state: Vec<String>,
+    /// Let a changed pipeline or another build replay the epochs that were bound after the last checkpoint: what it does
+    /// otherwise begins in the middle of them. Without it such a start is refused.
+    #[arg(long)]
+    pub(super) replay_with_changed_plan: bool,
     /// Serve metrics, health, status and the operators' page at this address, for example 127.0.0.1:9464; port 0 takes a
     /// free one. The address is printed on stderr.
     #[arg(long, value_name = "ADDR")]

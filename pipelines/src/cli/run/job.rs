@@ -95,6 +95,8 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
         keep_bindings: arguments.keep_bindings,
         quarantined: Vec::new(),
         settings,
+        drop_state: arguments.drop_state.into_iter().collect(),
+        replay_with_changed_plan: arguments.replay_with_changed_plan,
         faults,
     };
     let place = places.state.to_string();
