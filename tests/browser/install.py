@@ -34,7 +34,7 @@ def debian(*packages):
         fail(f"there is no apt-get on this machine; {by_hand}")
     root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if root and (shutil.which("sudo") is None or subprocess.run([*root, "true"], stderr=subprocess.DEVNULL).returncode):
-        fail(f"{wanted} is missing and only root can install it: sudo apt-get install {wanted}")
+        fail(f"only root can install what is missing: sudo apt-get install {wanted}")
     print(f"browser tests: installing {wanted}", flush=True)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
