@@ -137,10 +137,10 @@ fn a_follower_that_is_asked_to_stop_has_process_0_end_the_run_for_all() {
 fn a_follower_of_a_fenced_run_says_so_and_one_with_another_log_says_that() {
     let mut state = LogState::default();
     state.apply(1, tidemill_log::Entry::Seal(tidemill_log::testing::seal(3))).unwrap();
-    let check = |run| super::super::follow::check_run(&state, run, "").unwrap_err();
+    let check = |run| follow::check_run(&state, run, "").unwrap_err();
     assert_eq!(check(2).kind(), RunErrorKind::Fenced);
     assert!(check(2).to_string().contains("run 2 is fenced: run 3"), "{}", check(2));
     assert_eq!(check(4).kind(), RunErrorKind::Refused);
     assert!(check(4).to_string().contains("give all processes the same --state"), "{}", check(4));
-    assert!(super::super::follow::check_run(&state, 3, "").is_ok());
+    assert!(follow::check_run(&state, 3, "").is_ok());
 }
