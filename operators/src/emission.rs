@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::keyed::{Emit, Keep, KeyedLogic, PerKey, keyed};
+use tidemill_dataflow::status::Why;
 use tidemill_dataflow::stream::{Stream, TimedStream};
 use tidemill_dataflow::time::{Epoch, EpochTime, EventTime, Watermark, millis};
 
