@@ -12,6 +12,7 @@
 //! | [`emission`] | windows as deltas, as upserts, or once when they close |
 //! | [`process`] | a function of one key with state and timers |
 //! | [`join`] | joins in windows, within a distance in time, and with a table as it was |
+//! | [`incremental`] | views over changing collections: joins, counts, rankings, with retractions |
 //! | [`stream`] | how authors chain them |
 //! | [`rows`] | their results as Arrow record batches |
 
@@ -19,6 +20,7 @@ pub mod aggregate;
 pub mod dedup;
 pub mod emission;
 mod exchange;
+pub mod incremental;
 pub mod join;
 pub mod process;
 pub mod rows;

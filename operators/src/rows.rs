@@ -6,6 +6,7 @@
 
 mod aggregates;
 mod changes;
+mod views;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use changes::{RankRows, VersionRows};
 use thiserror::Error;
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::time::EventTime;
+pub use views::ChangeRows;
 
 use crate::aggregate::{Hashes, Stamped};
 use crate::window::session::SessionChange;

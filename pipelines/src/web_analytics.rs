@@ -54,7 +54,7 @@ pub fn web_analytics(flow: &Flow<'_>, io: &AnalyticsIo) {
 }
 
 /// Events of one tenant with the same `event_id` are one event; a retry may differ in what the collector added to it.
-fn identity(event: &Event) -> Identity {
+pub(crate) fn identity(event: &Event) -> Identity {
     Identity { id: event.id(), fingerprint: event.fingerprint() }
 }
 
