@@ -6,6 +6,7 @@
 
 mod aggregates;
 mod changes;
+mod tuples;
 mod views;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use changes::{RankRows, VersionRows};
 use thiserror::Error;
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::time::EventTime;
+pub use tuples::TupleRows;
 pub use views::ChangeRows;
 
 use crate::aggregate::{Hashes, Stamped};

@@ -2,6 +2,7 @@
 //!
 //! A pipeline names its source and its tables; where they are (files, Kafka, a lake, ClickHouse) is decided here.
 
+mod changes;
 mod dead_letters;
 mod lake;
 mod source;
@@ -20,7 +21,7 @@ use tidemill_dataflow::sink::{CommitObserver, Maintenance, SinkError, TableSink,
 use tidemill_dataflow::stream::{Rejected, TimedStream};
 use tidemill_kafka::{GroupOffsets, KafkaConfig, KafkaTable};
 use tidemill_log::Store;
-use tidemill_operators::rows::{Columns, SessionRows, WindowRows};
+use tidemill_operators::rows::{Columns, SessionRows, TupleRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
 use tidemill_operators::window::tumbling::WindowRow;
 use tidemill_tables::TableSpec;
@@ -147,6 +148,21 @@ impl AnalyticsIo {
         let encode = move |batch: &Batch<WindowRow<P>>| match batch.as_slice() {
             Some(rows) => Ok(WindowRows::encode(rows, Arc::clone(&schema))?),
             None => Ok(WindowRows::encode(&copied(batch), Arc::clone(&schema))?),
+        };
+        self.table(spec, RowOrder::ByKeys, encode)
+    }
+
+    /// A table whose rows are tuples, as `map` makes them; each is written as it comes.
+    ///
+    /// # Panics
+    /// If there is no such table: names are literals of the pipeline.
+    #[must_use]
+    pub fn rows<R: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<R> {
+        let spec = self.spec(name);
+        let schema = spec.stored_schema();
+        let encode = move |batch: &Batch<R>| match batch.as_slice() {
+            Some(rows) => Ok(TupleRows::encode(rows, Arc::clone(&schema))?),
+            None => Ok(TupleRows::encode(&copied(batch), Arc::clone(&schema))?),
         };
         self.table(spec, RowOrder::ByKeys, encode)
     }

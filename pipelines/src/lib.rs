@@ -20,11 +20,15 @@
 
 pub mod archive;
 pub mod cli;
+pub mod funnel;
 pub mod io;
 pub mod ops;
 pub mod pipeline;
 pub mod prelude;
+pub mod top_pages;
 pub mod web_analytics;
 
 pub use cli::main;
 pub use pipeline::{Pipeline, built_in};
+pub use tidemill_dataflow::testing;
+pub use tidemill_tables::{ColumnSpec, Fold, TableSpec};

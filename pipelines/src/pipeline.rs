@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::runtime::Build;
-use tidemill_tables::{TableSpec, web_analytics as tables};
+use tidemill_tables::{TableSpec, views, web_analytics as tables};
 
+use crate::funnel::funnel;
 use crate::io::AnalyticsIo;
+use crate::top_pages::top_pages;
 use crate::web_analytics::web_analytics;
 
 /// Declares a pipeline; called once per worker, and once dry.
@@ -79,11 +81,12 @@ impl fmt::Debug for Pipeline {
 /// The pipelines that come with Tidemill.
 #[must_use]
 pub fn built_in() -> Vec<Pipeline> {
-    vec![Pipeline::new("web_analytics", web_analytics).tables(tables::all()).published([
-        "sessions",
-        "errors_by_version_by_minute",
-        "revenue_by_minute",
-    ])]
+    let acted_upon = ["sessions", "errors_by_version_by_minute", "revenue_by_minute"];
+    vec![
+        Pipeline::new("web_analytics", web_analytics).tables(tables::all()).published(acted_upon),
+        Pipeline::new("top_pages", top_pages).tables([views::top_pages()]).published(["top_pages"]),
+        Pipeline::new("funnel", funnel).tables([views::funnel()]).published(["funnel"]),
+    ]
 }
 
 /// The pipelines of a binary.

@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod corpus;
 pub mod harness;
 pub mod live;
+pub mod nexmark;
 pub mod oracle;
 pub mod pace;
 pub mod published;

@@ -11,6 +11,7 @@ pub mod calendar;
 mod fold;
 pub mod sort;
 mod spec;
+pub mod views;
 pub mod web_analytics;
 
 pub use fold::{FoldError, check, fold};

@@ -31,6 +31,8 @@ mod lifecycle;
 #[cfg(test)]
 mod live;
 #[cfg(test)]
+mod nexmark;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod quarantine;
