@@ -33,6 +33,7 @@ pub struct Tidemill {
 /// A `tidemill run web_analytics` to be started, more than once if need be.
 #[derive(Clone, Debug)]
 pub struct Run {
+    pipeline: &'static str,
     binary: PathBuf,
     out: PathBuf,
     options: Vec<OsString>,
@@ -109,7 +110,13 @@ impl Tidemill {
     }
 
     fn run(&self, out: &Path, options: Vec<OsString>) -> Run {
-        Run { binary: self.binary.clone(), out: out.to_owned(), options, environment: self.environment.clone() }
+        Run {
+            binary: self.binary.clone(),
+            pipeline: "web_analytics",
+            out: out.to_owned(),
+            options,
+            environment: self.environment.clone(),
+        }
     }
 
     /// Starts the command with these arguments.
@@ -203,6 +210,12 @@ impl Run {
         &self.out
     }
 
+    /// The same run of another pipeline.
+    #[must_use]
+    pub fn pipeline(&self, pipeline: &'static str) -> Run {
+        Run { pipeline, ..self.clone() }
+    }
+
     /// The same run with this many workers.
     #[must_use]
     pub fn workers(&self, workers: usize) -> Run {
@@ -238,7 +251,7 @@ impl Run {
     #[must_use]
     pub fn start(&self) -> Running {
         let mut command = Command::new(&self.binary);
-        command.args(["run", "web_analytics"]).args(&self.options).envs(&self.environment);
+        command.args(["run", self.pipeline]).args(&self.options).envs(&self.environment);
         Running::start(command)
     }
 

@@ -18,6 +18,7 @@ use tidemill_kafka::KafkaSource;
 use tidemill_log::{FOLDER, History, Location, LogState};
 
 use super::{ReplayArguments, ends, read, say, set_aside};
+use crate::cli::books::Books;
 use crate::cli::run::{drive, failure, hash_key, open_store, topics, with_registry};
 use crate::cli::{Failure, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
@@ -72,15 +73,11 @@ fn tell(report: &RunReport, out: &Location, finished: bool) -> Result<(), Failur
     if !finished {
         return Err(Failure::failed("stopped; the same command goes on from there"));
     }
-    let count = |name: &str| report.state.counts().get(name).copied().unwrap_or(0);
+    let Books { read, accepted, malformed, quarantined, duplicates, unverified, .. } = Books::of(&report.state);
     say(&format!(
-        "replayed through epoch {} into {out}: {} events read, {} accepted, {} duplicates, {} malformed, {} unverified",
+        "replayed through epoch {} into {out}: {read} events read, {accepted} accepted, {duplicates} duplicates, \
+         {malformed} malformed, {quarantined} quarantined, {unverified} unverified",
         report.state.committed().unwrap_or(0),
-        count("events/read"),
-        count("unique_events/accepted"),
-        count("unique_events/duplicates"),
-        count("events/malformed"),
-        count("unique_events/unverified"),
     ))
 }
 
