@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use proptest::prelude::*;
-use tidemill_log::testing::{MemoryStore, Moment, Operation, OperationKind, Reaction, ScriptedStore};
-use tidemill_log::{DataFile, PartitionBinding, StoreErrorKind, reader};
+use tidemill_log::testing::{Moment, Operation, OperationKind, Reaction, ScriptedStore};
+use tidemill_log::{DataFile, PartitionBinding, reader};
 
 use super::*;
 use crate::batch::Batch;
