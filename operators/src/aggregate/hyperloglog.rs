@@ -4,7 +4,7 @@
 //! A hash chooses one of 2^14 registers by its first bits; a register holds the greatest rank, the number of zeros that
 //! begin the rest, plus one. Merging takes the greater rank of each register, so the order of records does not
 //! matter to the bit (INV-2). While there are few, an entry is kept for each of 2^25 finer registers that was hit: the
-//! finer registers decide the coarse ones, and their number only grows, so when it exceeds [`MOST_SPARSE`] depends on
+//! finer registers decide the coarse ones, and their number only grows, so when it exceeds 4,096 depends on
 //! the set of hashes alone, and so does which of the two forms a finished sketch has.
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub struct HyperLogLog(Form);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Form {
-    /// Entries of finer registers; after `finish` ascending, one a register, at most [`MOST_SPARSE`].
+    /// Entries of finer registers; after `finish` ascending, one a register, at most `MOST_SPARSE`.
     Sparse(Vec<u32>),
     /// A rank for each register, 0 where none was seen.
     Dense(Vec<u8>),

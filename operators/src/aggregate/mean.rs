@@ -99,7 +99,9 @@ mod tests {
         let distance = |d: f64| {
             let scaled = d * 2f64.powi(60);
             assert!(scaled.fract() == 0.0 && scaled.abs() < 2f64.powi(100));
-            (scaled as i128 * i128::from(count) - (i128::from(sum) << 60)).unsigned_abs()
+            #[expect(clippy::cast_possible_truncation, reason = "it was seen to be a whole number that fits")]
+            let scaled = scaled as i128;
+            (scaled * i128::from(count) - (i128::from(sum) << 60)).unsigned_abs()
         };
         distance(double) <= distance(double.next_up()) && distance(double) <= distance(double.next_down())
     }

@@ -43,8 +43,8 @@ fn page(page: u8) -> String {
 
 fn in_order<O>(given: &[Given<O>], row: impl Fn(&O, usize) -> (String, i64, Value)) -> Expected {
     let mut rows = BTreeMap::new();
-    for (at, given) in given.iter().enumerate() {
-        for (page, start, value) in given.rows.iter().map(|out| row(out, at)) {
+    for (at, epoch) in given.iter().enumerate() {
+        for (page, start, value) in epoch.rows.iter().map(|out| row(out, at)) {
             assert!(rows.insert((at, page, start), value).is_none(), "a window comes once in an epoch");
         }
     }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::key::{KeyRef, OwnedKey, key};
-use tidemill_dataflow::runtime::Build;
+use tidemill_dataflow::runtime::{Build, plan};
 use tidemill_dataflow::sink::TableSink;
-use tidemill_dataflow::testing::{Lines, attempt, attempt_processes, by_epoch, dying_at, memory, text};
+use tidemill_dataflow::testing::{Lines, attempt, attempt_processes, by_epoch, dying_at, memory, options, text};
 use tidemill_dataflow::time::{Epoch, EventTime, minutes, seconds};
 use tidemill_dataflow::watermark::Watermarks;
 
@@ -181,6 +182,36 @@ fn every_epoch_of_every_table_is_the_same_on_any_number_of_workers_and_processes
     let store = memory();
     attempt_processes(&pipeline(&store), &store, 2, 2).unwrap();
     assert_eq!(tables(&store), expected, "two processes");
+}
+
+#[test]
+fn a_dry_build_reports_every_join_that_makes_no_sense() {
+    let lines = Lines::new(sample(), parse);
+    let senseless = move |flow: &Flow<'_>| {
+        let rule = Watermarks::out_of_order(seconds(20));
+        let items = flow.source("lines", lines.clone()).event_time(|item| item.time, |_| None, rule);
+        let keyed = || items.clone().key_by(by_key);
+        let nothing: Text<(u64, u64)> = |_| String::new();
+        let store = memory();
+        let windows = Tumbling::of(Duration::ZERO);
+        let pairs = keyed().join_window("no_width", keyed(), windows).inner(|left, right| (left.id, right.id));
+        pairs.rows.sink("a", table("a", &store, nothing)());
+        let near =
+            keyed().join_interval("empty", keyed(), Within::millis(5, 3)).inner(|left, right| (left.id, right.id));
+        near.rows.sink("b", table("b", &store, nothing)());
+        let answers = keyed().lookup("endless", keyed(), |item| Some(item.id)).correctable_for(Duration::MAX);
+        answers
+            .once_closed(|item, id| (item.id, id.copied().unwrap_or(0)))
+            .rows
+            .sink("c", table("c", &store, nothing)());
+    };
+    let error = plan(&senseless, &options(1)).unwrap_err().to_string();
+    for sentence in
+        ["`no_width`: the width", "`empty`: the length of a join's interval", "`endless`: the time for which"]
+    {
+        assert!(error.contains(sentence), "{sentence}: {error}");
+    }
+    assert!(error.contains("runs.rs"), "it names the lines: {error}");
 }
 
 proptest! {

@@ -141,7 +141,7 @@ fn sketches_and_exact_sums_come_back_from_their_columns() {
     };
     let rows = [row("/a", 0, over(&[-7, 3, 10_000])), row("/a", 0, over(&[3, 3, -7, i64::MAX]))];
     let batch = WindowRows::encode(&rows, schema).unwrap();
-    let items = |column: usize| as_list_array(batch.column(column)).values().clone();
+    let items = |column: usize| Arc::clone(as_list_array(batch.column(column)).values());
     let pairs = |keys: usize, counts: usize| {
         let (keys, counts) = (items(keys), items(counts));
         let counts = counts.as_primitive::<Int64Type>().values().to_vec();
@@ -194,7 +194,7 @@ fn a_ranked_row_is_its_place_and_item() {
     assert_eq!(batch.column(4).as_string::<i32>().value(0), "/a");
     assert_eq!(batch.column(6).as_primitive::<Int8Type>().values(), &[-1]);
     assert!(RankRows::encode(&of(&[0xff]), columns(DataType::Utf8)).is_err(), "no UTF-8");
-    let batch = RankRows::encode(&of(&[0xff]), columns(DataType::Binary)).unwrap();
-    assert_eq!(batch.column(4).as_binary::<i32>().value(0), [0xff]);
+    let binary = RankRows::encode(&of(&[0xff]), columns(DataType::Binary)).unwrap();
+    assert_eq!(binary.column(4).as_binary::<i32>().value(0), [0xff]);
     assert!(RankRows::encode(&of(b"a"), columns(DataType::Int64)).unwrap_err().to_string().contains("page is Int64"));
 }

@@ -128,14 +128,9 @@ impl<D, A: Aggregate<D>, W: Assigner> WindowCombiner<D, A, W> {
         chunks
     }
 
-    /// Takes the epoch's values out per window that is not complete under `shut`, each addressed to the place in state
-    /// that [`cell_key`] gives it.
-    pub(crate) fn drain_windows(
-        &mut self,
-        from: u32,
-        workers: u32,
-        shut: Watermark,
-    ) -> Vec<Chunk<(OwnedKey, A::Partial)>> {
+    /// Takes the epoch's values out per window that is not complete under `shut`, for windows whose values are held: each
+    /// is addressed to a place in state of its own, a key whose name ends in the start of the window.
+    pub fn drain_windows(&mut self, from: u32, workers: u32, shut: Watermark) -> Vec<Chunk<(OwnedKey, A::Partial)>> {
         self.index.clear();
         let mut rows = self.cells.drain(..).map(|cell| cell.row).collect();
         if W::OVERLAPPING {

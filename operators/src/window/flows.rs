@@ -86,10 +86,10 @@ fn pipeline(store: &Arc<dyn Store>) -> impl Build + Clone + use<> {
         let requests = source(flow, &lines);
         let by_route = || requests.clone().key_by(|r: &Request| key("t", r.route.as_str()));
         let hopping = Hopping::of(minutes(1)).every(seconds(20)).late(Late::Side);
-        let (rows, late) =
+        let (added, late_for_added) =
             by_route().window("load_windows", hopping).aggregate_and_late((count(), mean(|r: &Request| r.millis)));
-        rows.sink("loads", loads());
-        late.sink("late_loads", late_loads());
+        added.sink("loads", loads());
+        late_for_added.sink("late_loads", late_loads());
         by_route()
             .window("current_windows", Tumbling::of(minutes(1)).late(Late::Drop))
             .upserts(seconds(30))
@@ -98,13 +98,13 @@ fn pipeline(store: &Arc<dyn Store>) -> impl Build + Clone + use<> {
                 approx_distinct(|r: &Request| hash64(r.user.as_bytes())),
             ))
             .sink("current", current());
-        let (rows, late) = by_route()
+        let (closed, late_for_closed) = by_route()
             .window("final_windows", Tumbling::of(minutes(1)).late(Late::Side))
             .once_closed()
             .correctable_for(seconds(30))
             .aggregate_and_late((count(), sum_float(|r: &Request| r.millis as f64 * 0.1)));
-        rows.sink("finals", finals());
-        late.sink("late_finals", late_finals());
+        closed.sink("finals", finals());
+        late_for_closed.sink("late_finals", late_finals());
         requests
             .key_by(|_| key("t", "all"))
             .window("top_windows", hopping.late(Late::Drop))

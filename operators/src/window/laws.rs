@@ -39,8 +39,8 @@ pub(crate) type Step = (Vec<View>, i64);
 
 /// Epochs whose views lie around the watermark before them: up to `behind` earlier, up to 60 later.
 pub(crate) fn script(behind: i64) -> impl Strategy<Value = Vec<Step>> {
-    let views = prop::collection::vec((0u8..3, 0u8..6, -behind..60), 0..12);
-    prop::collection::vec((views, 0i64..50), 1..16).prop_map(|steps| {
+    let epoch = prop::collection::vec((0u8..3, 0u8..6, -behind..60), 0..12);
+    prop::collection::vec((epoch, 0i64..50), 1..16).prop_map(|steps| {
         let mut before = 1_000;
         let step = |(views, moves): (Vec<(u8, u8, i64)>, i64)| {
             let view = |(page, user, offset)| View { page, user, time: before + offset };
@@ -127,8 +127,8 @@ impl<'a, C: Combiner<View>, L: ShardLogic<In = C::Row>> Workers<'a, C, L> {
         if fold && L::STATEFUL {
             let mut groups: BTreeMap<KeyGroup, Vec<&[u8]>> = BTreeMap::new();
             self.pieces.iter().for_each(|piece| groups.entry(piece.group).or_default().push(&piece.bytes));
-            let fold = |sections: &[&[u8]]| L::fold(sections, self.before, true).unwrap();
-            self.pieces = groups.iter().map(|(&group, s)| Section { group, bytes: fold(s) }).collect();
+            let folded = |sections: &[&[u8]]| L::fold(sections, self.before, true).unwrap();
+            self.pieces = groups.iter().map(|(&group, s)| Section { group, bytes: folded(s) }).collect();
         }
         let mut moved = Workers::new(count, self.make);
         for section in &self.pieces {
@@ -167,7 +167,7 @@ where
         given.push(expected);
         // Not after every epoch: some changes go into a piece together.
         let next = workers[at % workers.len()];
-        if next % 2 == 0 {
+        if next.is_multiple_of(2) {
             moving = moving.moved(next, at % 3 == 0);
         }
         assert_eq!(straight.entries(), moving.entries());

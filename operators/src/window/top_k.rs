@@ -29,10 +29,19 @@ type Item = Box<[u8]>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemCounts(BTreeMap<Item, i64>);
 
-/// Counts items on the sending worker.
-struct CountItems<F> {
+/// Counts items on the sending worker: the aggregate behind a ranking, which holds every item and so has no bound.
+#[derive(Clone, Copy, Debug)]
+pub struct CountItems<F> {
     item: F,
     places: u32,
+}
+
+impl<F> CountItems<F> {
+    /// Counts an item of each record, for a ranking of this many places.
+    #[must_use]
+    pub fn new(item: F, places: u32) -> Self {
+        CountItems { item, places }
+    }
 }
 
 impl<D, F> Aggregate<D> for CountItems<F>
@@ -212,7 +221,7 @@ impl<'s, D: Send + Sync + 'static, W: Assigner> Windowed<'s, D, W> {
     ) -> (Stream<'s, RankChange>, TimedStream<'s, D>) {
         let emission = format!("top {places}");
         let logic = |held| TopKLogic::new(held, places);
-        hold(self, correctable_for, &emission, Rc::new(CountItems { item, places }), logic)
+        hold(self, correctable_for, &emission, Rc::new(CountItems::new(item, places)), logic)
     }
 }
 

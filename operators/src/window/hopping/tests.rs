@@ -66,7 +66,7 @@ proptest! {
         let given = given(&make, &script, &workers);
         let judged = Judged::of(&script, (20, step), 0, policy);
         judged.check_late(&given, policy);
-        for (at, given) in given.iter().enumerate() {
+        for (at, epoch) in given.iter().enumerate() {
             let mut expected = Vec::new();
             for ((page, start), views) in &judged.cells {
                 let users: Vec<_> = views.iter().filter(|(came, _)| *came == at).map(|(_, v)| u64::from(v.user)).collect();
@@ -79,7 +79,7 @@ proptest! {
                 }
             }
             let mut rows: Vec<_> =
-                given.rows.iter().map(|row| (row.key.texts().1.into_owned(), row.start.0, row.value.clone())).collect();
+                epoch.rows.iter().map(|row| (row.key.texts().1.into_owned(), row.start.0, row.value.clone())).collect();
             rows.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
             prop_assert_eq!(rows, expected, "epoch {}", at);
         }

@@ -19,7 +19,7 @@ fn span(millis: i64) -> Duration {
 }
 
 fn aggregate(places: u32) -> Rc<impl Aggregate<View, Partial = ItemCounts>> {
-    Rc::new(CountItems { item: user_bytes, places })
+    Rc::new(CountItems::new(user_bytes, places))
 }
 
 fn user_bytes(view: &View) -> &[u8] {
@@ -45,9 +45,9 @@ proptest! {
         let judged = Judged::of(&script, (WIDTH, step), CORRECTABLE, policy);
         judged.check_late(&given, policy);
         let mut folded: BTreeMap<Place, i64> = BTreeMap::new();
-        for (at, given) in given.iter().enumerate() {
+        for (at, epoch) in given.iter().enumerate() {
             let mut seen = BTreeMap::new();
-            for change in &given.rows {
+            for change in &epoch.rows {
                 let item = String::from_utf8(change.item.clone()).unwrap();
                 let place = (change.key.texts().1.into_owned(), change.start.0, change.rank, item, change.count);
                 prop_assert_eq!(seen.insert(place.clone(), change.sign), None, "a row comes once in an epoch");
