@@ -10,6 +10,8 @@
 //!   |---------------------------------------------------------->|  refuses a wrong one
 //!   |   welcome                                                  |
 //!   |<----------------------------------------------------------|
+//!   |   ready, when it has read its state      (both ways)       |
+//!   |<--------------------------------------------------------->|
 //! ```
 //! A proof is a keyed hash (BLAKE3 with the token as key) of both nonces and everything said: it can be neither made
 //! without the token nor used twice. Promise: nothing that a stranger sends does more than end its own connection.
@@ -18,10 +20,11 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use super::mesh::now;
 use super::{ClusterOptions, Token};
 
 const MAGIC: [u8; 8] = *b"tidemill";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const GREETING: usize = 8 + 4 * 5 + 8 + 32;
 const ANSWER: usize = 1 + 8 + 8 + 32 + 32;
 const WELCOME: u8 = 0x77;
@@ -165,9 +168,8 @@ impl Identity {
         let broken = |error: io::Error| format!("it said nothing that a process of this run would say ({error})");
         socket.set_nodelay(true).map_err(broken)?;
         socket.set_write_timeout(Some(STEP)).map_err(broken)?;
-        socket.set_read_timeout(Some(STEP)).map_err(broken)?;
         let mut greeting = [0; GREETING];
-        socket.read_exact(&mut greeting).map_err(broken)?;
+        read_within(socket, &mut greeting, STEP).map_err(broken)?;
         if greeting[..8] != MAGIC {
             return Err("it does not speak this protocol".into());
         }
@@ -204,13 +206,32 @@ impl Identity {
             }
         }
         let mut proof = [0; 32];
-        socket.read_exact(&mut proof).map_err(broken)?;
+        read_within(socket, &mut proof, STEP).map_err(broken)?;
         if blake3::Hash::from(proof) != blake3::Hash::from(theirs) {
             return Err(format!("it calls itself process {from} and has another token"));
         }
         socket.write_all(&[WELCOME]).map_err(broken)?;
         Ok(from)
     }
+}
+
+/// Fills `into` within `time` in all: a stranger that says a byte now and then would keep its place for minutes.
+pub(super) fn read_within(socket: &mut TcpStream, into: &mut [u8], time: Duration) -> io::Result<()> {
+    let (until, mut filled) = (now() + time, 0);
+    while filled < into.len() {
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(&mut into[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn number(bytes: &[u8]) -> u64 {

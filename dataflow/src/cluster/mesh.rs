@@ -1,6 +1,6 @@
 //! How the processes of a run find each other: every one dials those before it and is dialled by those behind it.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -15,6 +15,9 @@ use super::{ClusterError, ClusterOptions};
 const AGAIN: Duration = Duration::from_millis(50);
 /// Connections that may be in the middle of a handshake: a flood of strangers takes no more threads than that.
 const UNDECIDED: usize = 64;
+
+/// What each process says to each other one when it could begin.
+const READY: u8 = 0x72;
 
 /// Opens the socket on which the peers of `address` are waited for; port 0 takes a free one.
 ///
@@ -60,8 +63,8 @@ impl Meeting {
         self.dial(0)
     }
 
-    /// Reaches everybody else. `run` is told to those who ask process 0; `listener` is closed when all are there.
-    /// Sentences about strangers go to `warn`; `member` is told what becomes of the peers later.
+    /// Reaches everybody else, and waits until all are ready. `run` is told to those who ask process 0; `listener` is closed
+    /// when all are there. Sentences about strangers go to `warn`; `member` is told what becomes of the peers later.
     ///
     /// # Errors
     /// Somebody is not there in time, or refuses us.
@@ -72,6 +75,8 @@ impl Meeting {
         warn: &dyn Fn(&str),
         member: &Arc<dyn Member>,
     ) -> Result<Links, ClusterError> {
+        // Reading the state took time of its own since process 0 was reached.
+        self.deadline = now() + self.options.meet_within;
         for process in 0..self.options.process {
             if self.sockets[process as usize].is_none() {
                 self.dial(process)?;
@@ -79,9 +84,25 @@ impl Meeting {
         }
         self.be_dialled(&listener, run, warn)?;
         drop(listener);
+        self.all_ready()?;
         let process = self.options.process;
         let links = Links::start(self.sockets, self.options.silent_after, member);
         links.map_err(|source| ClusterError::Io { process, source })
+    }
+
+    /// Waits until all are ready: one that still reads its state gives no signs of life, and takes nothing.
+    fn all_ready(&self) -> Result<(), ClusterError> {
+        let peers = || (0..).zip(&self.sockets).filter_map(|(process, socket)| Some((process, socket.as_ref()?)));
+        let absent = |process, error: io::Error| self.absent(process, format!("it was not ready: {error}"));
+        for (process, mut socket) in peers() {
+            socket.write_all(&[READY]).map_err(|error| absent(process, error))?;
+        }
+        for (process, mut socket) in peers() {
+            let patience = self.left().max(Duration::from_millis(1));
+            let heard = socket.set_read_timeout(Some(patience)).and_then(|()| socket.read_exact(&mut [0]));
+            heard.map_err(|error| absent(process, error))?;
+        }
+        Ok(())
     }
 
     fn left(&self) -> Duration {
@@ -203,6 +224,6 @@ fn connect(address: &str, within: Duration) -> io::Result<TcpStream> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "when to give up reaching a process reaches no result")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }

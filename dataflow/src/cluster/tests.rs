@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use timely::communication::allocator::zero_copy::stream::Stream;
 
+use super::handshake::read_within;
 use super::link::Link;
 use super::*;
 
@@ -106,6 +107,42 @@ fn strangers_are_refused_with_a_reason_and_disturb_nobody() {
         assert!(refused.starts_with("a connection from 127.0.0.1:") && refused.contains("was refused"), "{refused}");
     }
     drop(silent);
+}
+
+#[test]
+fn a_stranger_that_says_a_byte_now_and_then_is_not_listened_to_for_long() {
+    let listener = listen("127.0.0.1:0").unwrap();
+    let mut stranger = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut socket, _) = listener.accept().unwrap();
+    // It ends when nobody listens any more.
+    let talks = thread::spawn(move || {
+        while stranger.write_all(b"t").is_ok() {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    });
+    let error = read_within(&mut socket, &mut [0; 1_000], Duration::from_millis(300)).unwrap_err();
+    assert!([io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&error.kind()), "{error}");
+    drop(socket);
+    talks.join().unwrap();
+}
+
+#[test]
+fn nobody_begins_before_the_slowest_has_read_its_state() {
+    let mut places = places(2);
+    let (slow, first) = (places.pop().unwrap(), places.pop().unwrap());
+    let (begun, begins) = channel();
+    let leader = thread::spawn(move || {
+        let met = meet(first, 2);
+        begun.send(()).unwrap();
+        met
+    });
+    let mut meeting = Meeting::new(&slow.options, 2).unwrap();
+    assert_eq!(meeting.reach_leader().unwrap(), 7);
+    assert!(begins.recv_timeout(Duration::from_millis(300)).is_err(), "process 0 would miss the other's signs of life");
+    let member: Arc<dyn Member> = Arc::new(Run::default());
+    let links = meeting.complete(slow.listener, 7, &|_| (), &member).unwrap();
+    drop(leader.join().unwrap().unwrap());
+    drop(links);
 }
 
 #[test]
