@@ -248,9 +248,10 @@ impl TopicWriter {
                 rolled |= partition.roll_expired(now_ms, floor(number), &retention)?;
             }
             if rolled {
-                // The published ends must not name what is deleted next.
                 writer.publish()?;
             }
+            // The published ends must not name what is deleted next, not even after a power cut.
+            writer.ends.sync().at(&writer.topic.folder.join(published::NAME), "sync")?;
             let mut retained = Retained::default();
             for (number, partition) in (0..).zip(&mut writer.partitions) {
                 let deleted = partition.retain(now_ms, floor(number), &retention)?;

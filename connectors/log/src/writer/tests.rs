@@ -24,6 +24,8 @@ struct Faults {
     room: Option<u64>,
     /// The next syncs fail.
     unsyncable: bool,
+    /// What a power cut leaves of the published ends at least.
+    published: Option<Vec<u8>>,
 }
 
 /// A disk that does what it is told.
@@ -47,8 +49,12 @@ impl Disk for Faulty {
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let file = RealDisk.open(path)?;
         // The published ends are written in place and take no room.
-        let plain = path.file_name().is_some_and(|name| name == published::NAME);
-        Ok(if plain { file } else { Box::new(FaultyFile(file, self.clone())) })
+        let ends = path.file_name().is_some_and(|name| name == published::NAME);
+        Ok(if ends {
+            Box::new(Ends(file, path.into(), self.clone()))
+        } else {
+            Box::new(FaultyFile(file, self.clone()))
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -89,6 +95,26 @@ impl DiskFile for FaultyFile {
         let mut fails = false;
         self.1.set(|faults| fails = faults.unsyncable);
         if fails { Err(io::Error::other("the cable came off")) } else { self.0.sync() }
+    }
+}
+
+#[derive(Debug)]
+struct Ends(Box<dyn DiskFile>, PathBuf, Faulty);
+
+impl DiskFile for Ends {
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.0.write_at(bytes, position)
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_length(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()?;
+        let content = fs::read(&self.1)?;
+        self.2.set(|faults| faults.published = Some(content));
+        Ok(())
     }
 }
 

@@ -81,6 +81,20 @@ fn a_log_that_is_empty_after_retention_survives_the_loss_of_its_empty_segment() 
 }
 
 #[test]
+fn a_power_cut_after_retention_leaves_no_end_in_a_segment_that_is_gone() {
+    let (setting, mut writer) = ten(seconds(1));
+    writer.retain(1 << 40, &|_| 10).unwrap();
+    written(&mut writer, 0, &["a"]);
+    drop(writer);
+    let mut ends = None;
+    setting.disk.set(|faults| ends = faults.published.take());
+    fs::write(setting.published(), ends.expect("they are synced before anything is deleted")).unwrap();
+    let mut reopened = setting.open();
+    assert_eq!(setting.read(0), [b"a"]);
+    assert_eq!(written(&mut reopened, 0, &["next"]), 11);
+}
+
+#[test]
 fn the_oldest_segments_go_while_a_partition_holds_too_many_bytes() {
     let (setting, mut writer) = ten(Retention::default());
     let bytes = writer.bytes();
