@@ -206,7 +206,7 @@ impl Committer {
 
     /// Opens the log anew, with growing pauses, until that succeeds; false if the collector ends meanwhile.
     fn reopen(&mut self) -> bool {
-        let mut pause = PAUSES.0;
+        let (mut pause, mut said) = (PAUSES.0, String::new());
         loop {
             let until = self.environment.uptime() + pause;
             loop {
@@ -216,11 +216,20 @@ impl Committer {
                     Err(RecvTimeoutError::Disconnected) => return false,
                 }
             }
-            if let Ok(log) = self.opener.open() {
-                self.log = Some(log);
-                self.ready.store(true, Ordering::Release);
-                info!("the log is open again");
-                return true;
+            match self.opener.open() {
+                Ok(log) => {
+                    self.log = Some(log);
+                    self.ready.store(true, Ordering::Release);
+                    info!("the log is open again");
+                    return true;
+                }
+                Err(failure) => {
+                    let sentence = failure.to_string();
+                    if sentence != said {
+                        warn!("the log cannot be opened again: {sentence}; it is tried until it can");
+                        said = sentence;
+                    }
+                }
             }
             pause = PAUSES.1.min(pause * 2);
         }
