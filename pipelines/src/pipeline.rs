@@ -121,6 +121,11 @@ impl Catalog {
         self.find(name.or_else(|| self.0.first().map(Pipeline::name)))
     }
 
+    /// All of them.
+    pub(crate) fn pipelines(&self) -> &[Pipeline] {
+        &self.0
+    }
+
     /// All tables of all pipelines, each once: what a place that one of them wrote may hold.
     pub(crate) fn tables(&self) -> Vec<TableSpec> {
         let mut all: Vec<TableSpec> = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidemill_kafka::AvroToJson;
 use tidemill_registry::{AvroEvents, Credentials, Registry};
 
-use super::{Failure, with_causes};
+use super::{Failure, secrets, with_causes};
 
 /// The registry at `SCHEMA_REGISTRY_URL`, with `SCHEMA_REGISTRY_USER` and `SCHEMA_REGISTRY_PASSWORD` where it asks for them;
 /// `None` if no address is given.
@@ -13,7 +13,7 @@ pub(crate) fn registry() -> Result<Option<Registry>, Failure> {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
     let Some(url) = variable("SCHEMA_REGISTRY_URL") else { return Ok(None) };
     let user = variable("SCHEMA_REGISTRY_USER");
-    let password = variable("SCHEMA_REGISTRY_PASSWORD").unwrap_or_default();
+    let password = secrets::secret("SCHEMA_REGISTRY_PASSWORD").unwrap_or_default();
     let credentials = user.map(|user| Credentials { user, password });
     let registry = Registry::new(&url, credentials.as_ref());
     registry.map(Some).map_err(|error| Failure::usage(format!("SCHEMA_REGISTRY_URL: {}", with_causes(&error))))

@@ -1,5 +1,6 @@
 //! What the command says on stderr: sentences for people, or one JSON object a line for machines that collect them.
 
+use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
@@ -18,7 +19,7 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// From now on all that is said, by connectors too (a server that is waited for), goes to stderr in this format.
 pub(crate) fn start(format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_ansi(false);
     let lines = lines.with_max_level(tracing::Level::INFO);
     match format {
         LogFormat::Text => lines.init(),
@@ -31,6 +32,12 @@ pub(crate) fn start(format: LogFormat) {
 /// Whether lines are for machines.
 pub(crate) fn json() -> bool {
     FORMAT.get() == Some(&LogFormat::Json)
+}
+
+/// Prints a result on stdout.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
 /// Says a sentence.

@@ -4,8 +4,10 @@
 //! input refused, 4 fenced.
 
 mod avro;
+mod books;
 mod checkpoints;
 mod collect;
+mod config;
 mod demo;
 mod diff;
 mod explain;
@@ -18,6 +20,7 @@ mod replay;
 mod rescale;
 mod run;
 mod schema;
+mod secrets;
 mod serve;
 mod signals;
 mod tables;
@@ -26,7 +29,7 @@ mod units;
 use std::fmt;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tidemill_dataflow::runtime::{RunError, RunErrorKind};
 pub(crate) use tidemill_log::with_causes;
 
@@ -140,10 +143,23 @@ impl From<RunError> for Failure {
 pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
     exit_on_panic();
     let catalog = Catalog::new(pipelines);
-    let arguments = match Arguments::try_parse() {
+    let given = std::env::args_os().collect();
+    let commands = config::with_options(Arguments::command());
+    let settled = match config::settle(given, &commands, &catalog) {
+        Ok(settled) => settled,
+        Err(failure) => return failed(&failure),
+    };
+    let matches = commands.try_get_matches_from(settled.arguments);
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
+    if let Some(settings) = settled.printed {
+        return match lines::print(&settings) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&Failure::failed(error)),
+        };
+    }
     lines::start(arguments.command.log_format());
     let done = match arguments.command {
         Command::Demo(arguments) => demo::demo(&arguments),
@@ -162,11 +178,13 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            lines::fail(failure.code, &failure.message);
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failed(&failure),
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    lines::fail(failure.code, &failure.message);
+    ExitCode::from(failure.code)
 }
 
 /// A panic ends the process at once: others may wait for ever for the thread that is gone. Only where the run contains it,

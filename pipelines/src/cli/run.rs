@@ -4,6 +4,7 @@ mod arguments;
 mod control;
 mod job;
 mod processes;
+mod source_setting;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +16,7 @@ use arrow::datatypes::Int64Type;
 use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_connectors::messages::Fenced;
-use tidemill_dataflow::cluster::Place;
+use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
@@ -23,6 +24,7 @@ use tidemill_dataflow::status::Status;
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
+use super::books::Books;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
@@ -33,7 +35,8 @@ pub(crate) use arguments::RunArguments;
 pub(crate) use control::{Answer, Shape, ask};
 use job::{Job, resolve};
 pub(crate) use job::{clickhouse_target, hash_key, kafka_credentials, topics, with_registry};
-pub(crate) use processes::{cluster_token, free_addresses};
+pub(crate) use processes::{cluster_token, free_addresses, supervised};
+pub(crate) use source_setting::source_setting;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
@@ -59,7 +62,7 @@ pub(crate) fn drive(
 }
 
 pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Failure> {
-    let alone = arguments.process_index.is_none() && !processes::supervised();
+    let alone = arguments.process_index.is_none() && !supervised();
     if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }
@@ -109,7 +112,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     if processes::rests() {
         return Ok(());
     }
-    let read_before = before.as_ref().map_or(0, |state| counter(state, "events/read"));
+    let read_before = before.as_ref().map_or(0, |state| Books::of(state).read);
     print(&job, &report, &Usage::of(clock, read_before))
 }
 
@@ -124,7 +127,7 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
     // On one machine the address is process 0's.
-    let of_its_own = |address: SocketAddr| match processes::supervised() {
+    let of_its_own = |address: SocketAddr| match supervised() {
         true => SocketAddr::new(address.ip(), 0),
         false => address,
     };
@@ -165,6 +168,8 @@ pub(crate) fn failure(error: RunError) -> Failure {
         RunError::Sink { error: cause, .. } if cause.downcast_ref().is_some_and(refused) => {
             Failure::refused(with_causes(&error))
         }
+        // All processes of a supervisor are alike: whoever listens there took the address before one of them could.
+        RunError::Cluster(ClusterError::Refused { .. }) if supervised() => Failure::failed(with_causes(&error)),
         _ => Failure::from(error),
     }
 }
@@ -241,28 +246,15 @@ impl Usage {
     }
 }
 
-fn counter(state: &LogState, name: &str) -> u64 {
-    state.counts().get(name).copied().unwrap_or(0)
-}
-
-/// Records that came after their window was complete, summed over the window operators.
-fn late(state: &LogState) -> u64 {
-    state.counts().iter().filter(|(name, _)| name.ends_with("/late")).map(|(_, n)| n).sum()
-}
-
 fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
     let state = &report.state;
-    let read = counter(state, "events/read");
+    let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
+        Books::of(state);
     let status = if report.finished { "finished" } else { "stopped" };
     let rate = (read.saturating_sub(usage.read_before)) as f64 / usage.seconds.max(1e-9);
     lines::say(&format!(
-        "{status}: {read} events read, {} accepted, {} duplicates, {} malformed, {} quarantined, {} unverified; \
-         {rate:.0} events/s",
-        counter(state, "unique_events/accepted"),
-        counter(state, "unique_events/duplicates"),
-        counter(state, "events/malformed"),
-        counter(state, "events/quarantined"),
-        counter(state, "unique_events/unverified"),
+        "{status}: {read} events read, {accepted} accepted, {duplicates} duplicates, {malformed} malformed, \
+         {quarantined} quarantined, {unverified} unverified; {rate:.0} events/s",
     ));
     if !job.json {
         return Ok(());
@@ -270,13 +262,13 @@ fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
     let object = json!({
         "status": status,
         "events_read": read,
-        "accepted": counter(state, "unique_events/accepted"),
-        "malformed": counter(state, "events/malformed"),
-        "quarantined": counter(state, "events/quarantined"),
-        "duplicates": counter(state, "unique_events/duplicates"),
-        "conflicting_duplicates": counter(state, "unique_events/conflicting_duplicates"),
-        "late": late(state),
-        "unverified": counter(state, "unique_events/unverified"),
+        "accepted": accepted,
+        "malformed": malformed,
+        "quarantined": quarantined,
+        "duplicates": duplicates,
+        "conflicting_duplicates": conflicting_duplicates,
+        "late": late,
+        "unverified": unverified,
         "epochs": state.committed().unwrap_or(0),
         "checkpoints": report.checkpoints,
         "resumed_from": report.resumed_from,

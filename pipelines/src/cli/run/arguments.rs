@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::lines::LogFormat;
 use crate::cli::units;
 
@@ -89,6 +90,10 @@ pub(crate) struct RunArguments {
     /// Leave a sink out; fixed when the folder is begun. May be given several times.
     #[arg(long, value_name = "ID")]
     pub(super) disable_sink: Vec<String>,
+    /// How a source over Kafka fetches, with librdkafka's names, for example events.fetch.max.bytes=8388608. May be given
+    /// several times.
+    #[arg(long, value_name = "ID.NAME=VALUE", value_parser = source_setting)]
+    pub(super) source_setting: Vec<SourceSetting>,
     /// `off`: no log and no checkpoints, in a new folder only; for measuring what they cost.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub(super) exactly_once: Switch,

@@ -9,13 +9,14 @@ use tidemill_clickhouse::Target;
 use tidemill_connectors::events::{Format, HashKey};
 use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
-use tidemill_dataflow::runtime::RunOptions;
+use tidemill_dataflow::runtime::{self, RunOptions};
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
 use super::arguments::{InputFormat, RunArguments, Switch};
-use crate::cli::{Failure, avro, with_causes};
+use super::source_setting::{SourceSetting, tuned};
+use crate::cli::{Failure, avro, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
@@ -55,6 +56,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     if arguments.drain && arguments.from.is_some() && !arguments.until_end {
         return Err(Failure::usage("--drain declares the end of the input: topics have one only with --until-end"));
     }
+    check_source_settings(&pipeline, arguments.from.as_deref(), &arguments.source_setting)?;
     let places = places(&arguments)?;
     let exactly_once = arguments.exactly_once == Switch::On;
     let elsewhere = !places.clickhouse.is_empty() || !places.kafka.is_empty();
@@ -103,6 +105,20 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     let files = arguments.from.is_none();
     let (json, ops) = (arguments.json, arguments.ops);
     Ok(Job { pipeline, options, io, store, lake: places.lake, place, files, json, ops })
+}
+
+/// Refuses settings of a source that is not there, or that has none.
+fn check_source_settings(pipeline: &Pipeline, from: Option<&str>, settings: &[SourceSetting]) -> Result<(), Failure> {
+    let Some(first) = settings.first() else { return Ok(()) };
+    if !from.is_some_and(|from| from.starts_with("kafka://")) {
+        return Err(Failure::usage(format!("{first}: settings of fetches are for --from kafka://; leave them out")));
+    }
+    let plan = runtime::plan(&pipeline.on(AnalyticsIo::nowhere(pipeline.clone())), &RunOptions::default())?;
+    let is_source = |id: &str| plan.operator(id).is_some_and(|operator| operator.family() == "source");
+    match settings.iter().find(|setting| !is_source(&setting.id)) {
+        Some(wrong) => Err(Failure::usage(format!("{wrong}: `{}` is no source of {}", wrong.id, pipeline.name()))),
+        None => Ok(()),
+    }
 }
 
 /// Kinds and names, without hosts: a server may move, but the tables of one state are not those of another.
@@ -164,17 +180,17 @@ fn places(arguments: &RunArguments) -> Result<Places, Failure> {
     Ok(Places { state, lake: lakes.pop(), clickhouse, kafka })
 }
 
-/// A ClickHouse database by its address, with user and password from the environment.
+/// A ClickHouse database by its address, with user and password from the environment, the password also from a file.
 pub(crate) fn clickhouse_target(address: &str) -> Result<Target, Failure> {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-    Target::parse(address, variable("CLICKHOUSE_USER"), variable("CLICKHOUSE_PASSWORD"))
+    Target::parse(address, variable("CLICKHOUSE_USER"), secrets::secret("CLICKHOUSE_PASSWORD"))
         .map_err(|error| Failure::usage(with_causes(&error)))
 }
 
-/// User and password for Kafka from the environment.
+/// User and password for Kafka, the password also from a file.
 pub(crate) fn kafka_credentials() -> Credentials {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-    Credentials { username: variable("KAFKA_SASL_USERNAME"), password: variable("KAFKA_SASL_PASSWORD") }
+    Credentials { username: variable("KAFKA_SASL_USERNAME"), password: secrets::secret("KAFKA_SASL_PASSWORD") }
 }
 
 fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
@@ -184,10 +200,9 @@ fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
     Ok(path.to_owned())
 }
 
-/// The key behind the users of web server logs, from the environment.
+/// The key behind the users of web server logs, from the environment or a file.
 pub(crate) fn hash_key() -> HashKey {
-    let secret = std::env::var("TIDEMILL_HASH_KEY").ok().filter(|secret| !secret.is_empty());
-    secret.as_deref().map(HashKey::from_secret).unwrap_or_default()
+    secrets::secret("TIDEMILL_HASH_KEY").as_deref().map(HashKey::from_secret).unwrap_or_default()
 }
 
 /// The topics of `--from kafka://..`.
@@ -220,7 +235,7 @@ fn source(
                 "--from {from}: give kafka://HOST:PORT?topics=LIST, or log://DIR?topics=LIST"
             )));
         }
-        let config = topics(from)?;
+        let config = topics(&tuned(from, &arguments.source_setting))?;
         let mut letters = config.clone();
         letters.prefix = dead_prefix.unwrap_or_else(|| DEAD_LETTER_PREFIX.to_owned());
         let mut source = KafkaSource::new(config);

@@ -29,7 +29,7 @@ use tidemill_log::Location;
 use super::arguments::RunArguments;
 use super::control::{Answer, Control, Shape, Wish};
 use crate::cli::measure::Stopwatch;
-use crate::cli::{Failure, lines, with_causes};
+use crate::cli::{Failure, config, lines, secrets, with_causes};
 
 /// The secret that the processes of a run share.
 pub(super) const TOKEN: &str = "TIDEMILL_CLUSTER_TOKEN";
@@ -53,7 +53,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// Whether a supervisor of this machine started this process.
-pub(super) fn supervised() -> bool {
+pub(crate) fn supervised() -> bool {
     std::env::var_os(SUPERVISOR).is_some()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn rests() -> bool {
 
 /// The secret that the processes of a run share, where one was given.
 pub(crate) fn cluster_token() -> Option<String> {
-    std::env::var(TOKEN).ok().filter(|secret| !secret.is_empty())
+    secrets::secret(TOKEN)
 }
 
 /// The place of this process, if it is one of several.
@@ -236,7 +236,7 @@ impl Group {
         let mut group = Group { attempt, shape, children: Vec::new(), links: Vec::new() };
         for process in 0..shape.processes {
             let mut command = Command::new(&program);
-            command.args(std::env::args_os().skip(1)).stdin(Stdio::null());
+            command.args(config::command_line().iter().skip(1)).envs(secrets::for_children()).stdin(Stdio::null());
             if let Some(name) = std::env::args_os().next() {
                 command.arg0(name);
             }
