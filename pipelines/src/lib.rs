@@ -28,7 +28,13 @@ pub mod prelude;
 pub mod top_pages;
 pub mod web_analytics;
 
+pub use arrow::datatypes::DataType;
 pub use cli::main;
 pub use pipeline::{Pipeline, built_in};
 pub use tidemill_dataflow::testing;
-pub use tidemill_tables::{ColumnSpec, Fold, TableSpec};
+pub use tidemill_tables::{ColumnSpec, Fold, TableSpec, time_type};
+
+/// The page for authors: the programs on it are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/authoring.md")]
+mod authoring {}

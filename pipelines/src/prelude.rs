@@ -1,6 +1,7 @@
 //! What a pipeline's author needs: `use tidemill::prelude::*`.
 
 pub use tidemill_dataflow::flow::Flow;
+pub use tidemill_dataflow::hash::{hash64, hash128};
 pub use tidemill_dataflow::key::{HashedText, key};
 pub use tidemill_dataflow::stream::{KeyedStream, Stream, TimedStream};
 pub use tidemill_dataflow::time::{EventTime, hours, minutes, seconds};

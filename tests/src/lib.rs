@@ -9,6 +9,7 @@ pub mod live;
 pub mod nexmark;
 pub mod oracle;
 pub mod pace;
+pub mod pages;
 pub mod published;
 pub mod rows;
 pub mod services;

@@ -25,6 +25,8 @@ mod demo;
 #[cfg(test)]
 mod disk_full;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod fencing;
 #[cfg(test)]
 mod hang;
