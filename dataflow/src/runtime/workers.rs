@@ -74,7 +74,10 @@ pub(super) fn run_workers(
         .map_err(|error| RunError::Io("cannot start the threads of the network".into(), error))?;
     let builders: Vec<_> = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
     let guards = timely::execute::execute_from(builders, Box::new(()), WorkerConfig::default(), work);
-    joined(guards.map_err(RunError::State)?.join())?;
+    if let Err(error) = guards.map_err(RunError::State).and_then(|guards| joined(guards.join())) {
+        // Dropping the guard here would wait for threads that wait for peers.
+        shared.fail(error);
+    }
     part(guard, &shared)
 }
 
