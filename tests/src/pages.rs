@@ -169,8 +169,7 @@ fn blocks(text: &str) -> Vec<Block> {
             found.push(Block { line, kind: kind.to_owned(), text: body, reason: reason.take(), directly: !between });
             between = false;
         } else if let Some(comment) = content.strip_prefix(REASON) {
-            reason =
-                comment.strip_suffix("-->").map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
+            reason = comment.strip_suffix("-->").map(|why| why.trim().to_owned()).filter(|why| !why.is_empty());
             between = true;
         } else if !content.is_empty() {
             (reason, between) = (None, true);
