@@ -57,7 +57,7 @@ impl Page {
     /// Reads a page of Markdown.
     ///
     /// # Panics
-    /// When it is not there, or a fence is not closed.
+    /// When it is not there.
     #[must_use]
     pub fn read(path: &Path) -> Page {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
