@@ -144,6 +144,7 @@ impl Coordinator {
         files: Vec<(String, Vec<DataFile>)>,
         counts: Vec<(String, BTreeMap<String, u64>)>,
     ) -> Result<(), RunError> {
+        self.shared.status.processed(epoch);
         for (operator, added) in counts {
             for (name, n) in added {
                 *self.book.counts.entry(format!("{operator}/{name}")).or_default() += n;

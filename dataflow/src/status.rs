@@ -6,11 +6,13 @@
 
 mod book;
 pub(crate) mod gauge;
+mod marks;
 mod snapshot;
 mod why_open;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidemill_log::LogState;
@@ -22,6 +24,7 @@ use book::Book;
 pub(crate) use book::SAMPLES;
 pub use book::{LATENCY_BUCKETS, LatencyHistogram};
 use gauge::{Gauge, Role};
+pub use marks::{EpochTimes, Mark};
 pub use snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
     Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
@@ -109,6 +112,13 @@ impl Status {
         self.book().histogram().clone()
     }
 
+    /// From now on tells how each epoch and checkpoint went, once it is over. As many as `most` wait for the receiver;
+    /// further ones are left out. Only the process that leads a run tells anything.
+    #[must_use]
+    pub fn watch(&self, most: usize) -> Receiver<Mark> {
+        self.book().watch(most)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().expect("no panic while the book is held")
     }
@@ -166,7 +176,12 @@ impl Status {
 
     /// `bind(epoch)` is durable.
     pub(crate) fn bound(&self, epoch: Epoch) {
-        self.book().bound(epoch);
+        self.book().bound(epoch, Moment::now());
+    }
+
+    /// Every worker is through with an epoch, and it is about to be committed.
+    pub(crate) fn processed(&self, epoch: Epoch) {
+        self.book().processed(epoch, Moment::now());
     }
 
     /// An epoch went all the way through; nothing of it is in flight any more.

@@ -102,6 +102,11 @@ fn router(status: Arc<Status>, ip: IpAddr) -> Router {
     routes.layer(from_fn(guarded)).layer(map_response(with_headers))
 }
 
+/// What `/metrics` says, without a server.
+pub(crate) fn openmetrics(status: &Status) -> String {
+    metrics::render(status.snapshot(), status.latencies()).unwrap_or_default()
+}
+
 fn typed(kind: &'static str, body: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, kind)], body.into()).into_response()
 }

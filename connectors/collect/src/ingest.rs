@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
 use axum::http::{Request, Response, StatusCode};
 use tokio::sync::{Semaphore, oneshot};
+use tracing::field::Empty;
+use tracing::{Instrument, debug_span};
 
 use crate::address::TrustedProxies;
 use crate::admission::{self, Admitted, Verdict, server_members};
@@ -66,16 +68,32 @@ impl Intake {
         self.queue.is_ready() && !self.draining.load(Ordering::Acquire)
     }
 
+    /// What `/metrics` says.
+    pub(crate) fn openmetrics(&self) -> String {
+        self.metrics.in_flight_bytes.set(i64::try_from(self.budget.held()).unwrap_or(i64::MAX));
+        self.metrics.ready.set(i64::from(self.is_ready()));
+        self.metrics.text()
+    }
+
     /// Answers `POST /v1/events`.
     pub(crate) async fn post(self: &Arc<Self>, request: Request<Body>) -> Response<Body> {
         let began = self.environment.uptime();
-        let response = match self.take(request).await {
+        let span = debug_span!(
+            target: "tidemill::requests",
+            "POST /v1/events",
+            otel.kind = "server",
+            http.request.method = "POST",
+            http.route = "/v1/events",
+            http.response.status_code = Empty,
+        );
+        let response = match self.take(request).instrument(span.clone()).await {
             Ok(verdicts) => {
                 self.metrics.rejected(&verdicts);
                 answers::results(&verdicts)
             }
             Err(refusal) => refusal.response(),
         };
+        span.record("http.response.status_code", response.status().as_u16());
         self.metrics.answered(response.status().as_u16());
         self.metrics.request_seconds.observe(self.environment.uptime().saturating_sub(began).as_secs_f64());
         response

@@ -49,10 +49,7 @@ async fn ready(State(intake): State<Arc<Intake>>) -> Response<Body> {
 }
 
 async fn metrics(State(intake): State<Arc<Intake>>) -> Response<Body> {
-    let metrics = &intake.metrics;
-    metrics.in_flight_bytes.set(i64::try_from(intake.budget.held()).unwrap_or(i64::MAX));
-    metrics.ready.set(i64::from(intake.is_ready()));
-    typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text())
+    typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", intake.openmetrics())
 }
 
 async fn nowhere() -> Response<Body> {

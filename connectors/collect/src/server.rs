@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use axum::http::HeaderValue;
@@ -68,6 +68,8 @@ pub struct Collector {
     committing: JoinHandle<()>,
     metrics: Arc<Metrics>,
     budget: Arc<MemoryBudget>,
+    /// Not held: the end of the collector is that nobody holds it any more.
+    intake: Weak<Intake>,
 }
 
 /// Asks a collector to stop; any thread may hold one.
@@ -134,6 +136,7 @@ impl Collector {
             warn!("no API keys are configured: everybody may send, as tenant `default`");
         }
 
+        let weak = Arc::downgrade(&intake);
         let runtime = runtime(limits.threads).map_err(CollectError::Threads)?;
         let (stop, stopped) = watch::channel(false);
         let serving = {
@@ -143,7 +146,7 @@ impl Collector {
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committing = thread("committer").spawn(move || committer.run()).map_err(CollectError::Threads)?;
         let serving = thread("collector").spawn(serving).map_err(CollectError::Threads)?;
-        Ok(Collector { address, stop: StopHandle(stop), serving, committing, metrics, budget })
+        Ok(Collector { address, stop: StopHandle(stop), serving, committing, metrics, budget, intake: weak })
     }
 
     /// Where it listens.
@@ -162,6 +165,12 @@ impl Collector {
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.budget.peak()
+    }
+
+    /// Says what `/metrics` says, whenever it is called, and after the end what was counted.
+    pub fn openmetrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let (metrics, intake) = (Arc::clone(&self.metrics), Weak::clone(&self.intake));
+        move || intake.upgrade().map_or_else(|| metrics.text(), |intake| intake.openmetrics())
     }
 
     /// Waits until it was stopped, and everything that was under way is on disk and answered.

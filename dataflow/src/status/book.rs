@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use tidemill_log::{PartitionBinding, PartitionStatus};
 
 use super::Start;
 use super::gauge::{Gauge, Role};
+use super::marks::{self, EpochTimes, Watcher};
 use super::snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
     Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
@@ -54,6 +56,8 @@ const RATED: Duration = Duration::from_secs(10);
 struct InFlight {
     bytes: u64,
     cut: Moment,
+    bound: Option<Moment>,
+    processed: Option<Moment>,
 }
 
 /// What stood at a commit.
@@ -91,11 +95,16 @@ pub(super) struct Book {
     waiting: Option<Waiting>,
     peers: BTreeMap<u32, Moment>,
     last_read: bool,
+    watcher: Watcher,
 }
 
 impl Book {
     pub(super) fn histogram(&self) -> &LatencyHistogram {
         &self.histogram
+    }
+
+    pub(super) fn watch(&mut self, most: usize) -> Receiver<marks::Mark> {
+        self.watcher.begin(most)
     }
 
     pub(super) fn started(&mut self, start: &Start<'_>, now: Moment) {
@@ -124,7 +133,7 @@ impl Book {
 
     pub(super) fn cut(&mut self, epoch: Epoch, bytes: u64, now: Moment) {
         self.epochs.read = self.epochs.read.max(epoch);
-        self.in_flight.insert(epoch, InFlight { bytes, cut: now });
+        self.in_flight.insert(epoch, InFlight { bytes, cut: now, bound: None, processed: None });
     }
 
     pub(super) fn lag(&mut self, partition: u32, records: Option<u64>) {
@@ -183,8 +192,17 @@ impl Book {
         }
     }
 
-    pub(super) fn bound(&mut self, epoch: Epoch) {
+    pub(super) fn bound(&mut self, epoch: Epoch, now: Moment) {
         self.epochs.bound = self.epochs.bound.max(epoch);
+        if let Some(in_flight) = self.in_flight.get_mut(&epoch) {
+            in_flight.bound = Some(now);
+        }
+    }
+
+    pub(super) fn processed(&mut self, epoch: Epoch, now: Moment) {
+        if let Some(in_flight) = self.in_flight.get_mut(&epoch) {
+            in_flight.processed = Some(now);
+        }
     }
 
     pub(super) fn passed(&mut self, epoch: Epoch) {
@@ -203,9 +221,13 @@ impl Book {
         self.watermark = watermark;
         self.counts.clone_from(counts);
         self.committed.epochs += 1;
-        if let Some(InFlight { bytes, cut }) = self.in_flight.get(&epoch) {
+        if let Some(InFlight { bytes, cut, bound, processed }) = self.in_flight.get(&epoch) {
             let took = now.since(*cut);
             self.committed.bytes += bytes;
+            self.watcher.tell(|| {
+                let (bytes, cut, bound, processed) = (*bytes, *cut, *bound, *processed);
+                marks::Mark::Epoch(EpochTimes { epoch, bytes, cut, bound, processed, committed: now })
+            });
             self.histogram.add(took);
             self.latencies.push_back(took);
             if self.latencies.len() > LATENCIES {
@@ -228,7 +250,9 @@ impl Book {
         (checkpoints.epoch, checkpoints.bytes) = (Some(epoch), bytes);
         checkpoints.taken += 1;
         let duration_ms = u64::try_from(now.since(begun).as_millis()).unwrap_or(u64::MAX);
-        checkpoints.history.push(Checkpoint { epoch, at: now, added_bytes: added, bytes, duration_ms });
+        let checkpoint = Checkpoint { epoch, at: now, added_bytes: added, bytes, duration_ms };
+        self.watcher.tell(|| marks::Mark::Checkpoint(checkpoint.clone()));
+        checkpoints.history.push(checkpoint);
         if checkpoints.history.len() > CHECKPOINTS {
             checkpoints.history.remove(0);
         }

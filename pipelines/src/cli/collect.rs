@@ -13,6 +13,7 @@ use tidemill_collect::{
 use tidemill_embedded_log::{LogOptions, Retention};
 use tidemill_log::Location;
 
+use super::otlp::{self, OtlpArguments};
 use super::{Failure, lines, signals, units, with_causes};
 
 /// The environment variable that keys are read from.
@@ -72,6 +73,8 @@ pub(crate) struct CollectArguments {
     /// Print the books at the end as one line of JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    pub(super) otlp: OtlpArguments,
 }
 
 pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
@@ -96,6 +99,7 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     let collector =
         Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(|error| not_started(&error))?;
     lines::say(&format!("collecting on http://{}, log {}", collector.address(), arguments.log.display()));
+    otlp::numbers(collector.openmetrics());
     let stop = collector.stop_handle();
     let stopping = "stopping once what is under way is stored and answered";
     caught.stop_on(stopping, Some("stopped at once; what was acknowledged is stored"), move || stop.stop())?;

@@ -4,6 +4,14 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The target of spans of requests, in the collector and in the query API.
+const REQUESTS: &str = "tidemill::requests";
 
 /// How lines on stderr look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -18,13 +26,20 @@ pub(crate) enum LogFormat {
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 /// From now on all that is said, by connectors too (a server that is waited for), goes to stderr in this format.
-pub(crate) fn start(format: LogFormat) {
-    let lines = tracing_subscriber::fmt().with_writer(io::stderr).with_target(false).with_ansi(false);
-    let lines = lines.with_max_level(tracing::Level::INFO);
-    match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().with_current_span(false).with_span_list(false).init(),
-    }
+///
+/// Spans of requests go to `traced`, if there is one.
+pub(crate) fn start(format: LogFormat, traced: Option<SdkTracer>) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().with_current_span(false).with_span_list(false).boxed(),
+    };
+    let requests = traced.map(|tracer| {
+        let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
+        let requests = filter_fn(|about| about.is_span() && about.target() == REQUESTS);
+        spans.with_filter(requests.with_max_level_hint(LevelFilter::DEBUG))
+    });
+    tracing_subscriber::registry().with(lines.with_filter(LevelFilter::INFO)).with(requests).init();
     // Set once, at the start of the process.
     let _ = FORMAT.set(format);
 }

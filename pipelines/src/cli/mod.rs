@@ -14,6 +14,7 @@ mod explain;
 mod generate;
 mod lines;
 mod measure;
+mod otlp;
 mod progress;
 mod query;
 mod replay;
@@ -81,6 +82,16 @@ impl Command {
         match self {
             Command::Run(arguments) => arguments.log_format,
             _ => lines::LogFormat::Text,
+        }
+    }
+
+    /// Where telemetry goes; `None` for commands that have none.
+    fn otlp(&self) -> Option<&otlp::OtlpArguments> {
+        match self {
+            Command::Run(arguments) => Some(&arguments.otlp),
+            Command::Collect(arguments) => Some(&arguments.otlp),
+            Command::Serve(arguments) => Some(&arguments.otlp),
+            _ => None,
         }
     }
 }
@@ -160,7 +171,11 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
             Err(error) => failed(&Failure::failed(error)),
         };
     }
-    lines::start(arguments.command.log_format());
+    let traced = match otlp::start(arguments.command.otlp()) {
+        Ok(traced) => traced,
+        Err(failure) => return failed(&failure),
+    };
+    lines::start(arguments.command.log_format(), traced);
     let done = match arguments.command {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Run(arguments) => run::run(arguments, &catalog),
@@ -176,6 +191,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Diff(arguments) => diff::diff(&arguments, &catalog),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
+    otlp::end();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failed(&failure),

@@ -28,8 +28,8 @@ use super::books::Books;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
-use super::{Failure, lines, signals, with_causes};
-use crate::ops::Ops;
+use super::{Failure, lines, otlp, signals, with_causes};
+use crate::ops::{Ops, openmetrics};
 use crate::pipeline::Catalog;
 pub(crate) use arguments::RunArguments;
 pub(crate) use control::{Answer, Shape, ask};
@@ -37,6 +37,9 @@ use job::{Job, resolve};
 pub(crate) use job::{clickhouse_target, hash_key, kafka_credentials, topics, with_registry};
 pub(crate) use processes::{cluster_token, free_addresses, supervised};
 pub(crate) use source_setting::source_setting;
+
+/// Epochs and checkpoints that wait to be traced.
+const MARKS: usize = 256;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
@@ -98,6 +101,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     }
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
+    export(&status);
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
     let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &job.options, context, stop);
     let report = match drive(begin, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
@@ -126,6 +130,7 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     processes::answer_supervisor(&stop)?;
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
+    export(&status);
     // On one machine the address is process 0's.
     let of_its_own = |address: SocketAddr| match supervised() {
         true => SocketAddr::new(address.ip(), 0),
@@ -143,6 +148,13 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
     let ended = runtime::follow(pipeline, &job.options, context, &stop).map_err(failure);
     drop(ops);
     ended
+}
+
+/// Lets OpenTelemetry follow the run, if it was asked to.
+fn export(status: &Arc<Status>) {
+    otlp::watch(|| status.watch(MARKS));
+    let status = Arc::clone(status);
+    otlp::numbers(move || openmetrics(&status));
 }
 
 /// Starts the operators' server and says where it is.

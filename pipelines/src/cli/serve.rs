@@ -9,6 +9,7 @@ use clap::Args;
 use tidemill_log::Location;
 use tidemill_query::api::{Server, ServerOptions};
 
+use super::otlp::{self, OtlpArguments};
 use super::{Failure, signals, units, with_causes};
 use crate::pipeline::Catalog;
 
@@ -35,6 +36,8 @@ pub(crate) struct ServeArguments {
     /// Requests that are answered at once; further ones are told to come again.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     requests: usize,
+    #[command(flatten)]
+    pub(super) otlp: OtlpArguments,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -62,6 +65,7 @@ pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), 
         ..ServerOptions::new(arguments.data)
     };
     let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;
+    otlp::numbers(server.openmetrics());
     let line = format!("serving http://{}\n", server.address());
     let mut stdout = std::io::stdout();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::failed)?;

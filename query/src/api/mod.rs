@@ -27,7 +27,7 @@
 //! | `routes`, `health`, `telemetry` | HTTP, the pipeline's status passed on, the server's numbers |
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ pub struct Server {
     follower: Option<JoinHandle<()>>,
     http: Option<JoinHandle<std::io::Result<()>>>,
     queries: Option<Runtime>,
+    shared: Weak<Shared>,
 }
 
 /// Keeps what is shared out of the debug form of [`Server`].
@@ -162,6 +163,7 @@ impl Server {
             timeout: options.timeout,
             most_rows: options.most_rows,
         });
+        let weak = Arc::downgrade(&shared);
         let (stop_http, stop) = oneshot::channel::<()>();
         let serve = move || runtime.block_on(serve(listener, shared, stop));
         let http = thread("http", serve)?;
@@ -173,6 +175,7 @@ impl Server {
             follower: Some(follower),
             http: Some(http),
             queries: Some(queries),
+            shared: weak,
         };
         seen.map_err(|_| QueryError::Open {
             place: options.place.to_string(),
@@ -185,6 +188,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says what `/metrics` says, whenever it is called; nothing once the server has ended.
+    pub fn openmetrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let shared = Weak::clone(&self.shared);
+        move || shared.upgrade().and_then(|shared| shared.openmetrics().ok()).unwrap_or_default()
     }
 
     /// Takes no more requests, lets those in flight finish for a few seconds, and ends.

@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument, debug_span};
 
 use super::answer::{Answered, json_text};
 use super::follow::Followed;
@@ -102,9 +104,8 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let in_flight = shared.most_in_flight - shared.room.available_permits();
     let kind = (header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8");
-    match shared.followed.telemetry.text(&shared.followed, in_flight) {
+    match shared.openmetrics() {
         Ok(text) => ([kind], text).into_response(),
         Err(error) => Refusal::Unfinished(error.to_string()).into_response(),
     }
@@ -121,16 +122,32 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Shared {
+    /// What `/metrics` says.
+    pub(super) fn openmetrics(&self) -> Result<String, std::fmt::Error> {
+        let in_flight = self.most_in_flight - self.room.available_permits();
+        self.followed.telemetry.text(&self.followed, in_flight)
+    }
+
     async fn respond(self: Arc<Self>, endpoint: &'static str, question: Result<Question, Refusal>) -> Response {
         let began = Instant::now();
+        let span = debug_span!(
+            target: "tidemill::requests",
+            "GET /api/v1/*",
+            otel.name = format_args!("GET /api/v1/{endpoint}"),
+            otel.kind = "server",
+            http.request.method = "GET",
+            http.route = format_args!("/api/v1/{endpoint}"),
+            http.response.status_code = Empty,
+        );
         let response = match question {
-            Ok(question) => match Arc::clone(&self).ask(question).await {
+            Ok(question) => match Arc::clone(&self).ask(question).instrument(span.clone()).await {
                 Ok((answered, snapshot)) => answered.respond(&snapshot),
                 Err(refusal) => refusal.into_response(),
             },
             Err(refusal) => refusal.into_response(),
         };
         let status = response.status();
+        span.record("http.response.status_code", status.as_u16());
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::warn!("a request to /api/v1/{endpoint} failed for a reason of this server or its files");
         }

@@ -37,6 +37,8 @@ mod live;
 #[cfg(test)]
 mod nexmark;
 #[cfg(test)]
+mod otlp;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod quarantine;
@@ -54,6 +56,8 @@ mod story;
 mod streams;
 #[cfg(test)]
 mod tables;
+#[cfg(test)]
+mod views;
 #[cfg(test)]
 mod why_open;
 

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::lines::LogFormat;
+use crate::cli::otlp::OtlpArguments;
 use crate::cli::units;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -115,4 +116,6 @@ pub(crate) struct RunArguments {
     /// How lines on stderr look.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) otlp: OtlpArguments,
 }
