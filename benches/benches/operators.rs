@@ -85,10 +85,10 @@ fn held<A: Aggregate<Event>, L: KeyedLogic<In = A::Partial>>(
     (aggregate, logic): (&Rc<A>, impl Fn() -> L),
 ) {
     let (first, second) = events.split_at(events.len() / 2);
-    let epoch = |logic: &mut PerKey<L>, events: &[Event]| {
+    let epoch = |keys: &mut PerKey<L>, of: &[Event]| {
         let mut out = Emit::default();
-        let chunks = combined(events, windows, aggregate).drain_windows(0, 1, None);
-        logic.close_epoch(CLOCKS, chunks, &mut out);
+        let chunks = combined(of, windows, aggregate).drain_windows(0, 1, None);
+        keys.close_epoch(CLOCKS, chunks, &mut out);
         out.records.len()
     };
     group.throughput(Throughput::Elements(second.len() as u64));

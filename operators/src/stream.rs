@@ -199,4 +199,6 @@ impl<D: Send + Sync + 'static> Combiner<D> for Visit<D> {
 }
 
 #[cfg(test)]
+mod odd_times;
+#[cfg(test)]
 mod tests;

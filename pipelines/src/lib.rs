@@ -28,8 +28,10 @@ pub mod prelude;
 pub mod top_pages;
 pub mod web_analytics;
 
+pub use arrow;
 pub use arrow::datatypes::DataType;
 pub use cli::main;
+pub use io::AnalyticsIo;
 pub use pipeline::{Pipeline, built_in};
 pub use tidemill_dataflow::testing;
 pub use tidemill_tables::{ColumnSpec, Fold, TableSpec, time_type};

@@ -162,9 +162,9 @@ fn q5(flow: &Flow<'_>, io: &AnalyticsIo) {
             |bids| {
                 // An auction counts as often as it has bids.
                 bids.reduce(|_window, auctions, hottest| {
-                    let most = auctions.iter().map(|(_, bids)| *bids).max().unwrap_or(0);
-                    let of_most = auctions.iter().filter(|(_, bids)| *bids == most);
-                    hottest.extend(of_most.map(|(auction, bids)| ((**auction, *bids as i64), 1)));
+                    let most = auctions.iter().map(|(_, n)| *n).max().unwrap_or(0);
+                    let of_most = auctions.iter().filter(|(_, n)| *n == most);
+                    hottest.extend(of_most.map(|(auction, n)| ((**auction, *n as i64), 1)));
                 })
                 .map(|(window, (auction, bids))| (HOUSE.to_owned(), window, auction, bids))
             },

@@ -588,7 +588,6 @@ proptest! {
         agree(NdjsonDecoder, &bytes)?;
         agree(CombinedDecoder::new("a", HashKey::default()), &bytes)?;
     }
-
     #[test]
     fn any_json_object_is_judged_without_a_panic(members in prop::collection::vec((json_key(), json_value()), 0..14)) {
         let out = decode(object(&members));

@@ -124,6 +124,14 @@ impl TableSpec {
         spec
     }
 
+    /// A table of windows: `tenant`, `window_start`, the key of the rows (a [`Role::Key`] column), and their values.
+    #[must_use]
+    pub fn windowed(name: &str, columns: impl IntoIterator<Item = ColumnSpec>) -> Self {
+        let mut all = vec![ColumnSpec::key("tenant", DataType::Utf8), ColumnSpec::key("window_start", time_type())];
+        all.extend(columns);
+        Self::new(name, Fold::Deltas, "window_start", all)
+    }
+
     /// The same table with its rows in another order.
     ///
     /// # Panics

@@ -22,7 +22,7 @@ pub fn all() -> Vec<TableSpec> {
 /// Views and distinct users of a page in a minute.
 #[must_use]
 pub fn page_views_by_minute() -> TableSpec {
-    by_minute(
+    TableSpec::windowed(
         "page_views_by_minute",
         vec![ColumnSpec::key("page", DataType::Utf8), ColumnSpec::sum("views"), ColumnSpec::union_count("users")],
     )
@@ -31,7 +31,7 @@ pub fn page_views_by_minute() -> TableSpec {
 /// Errors and distinct users who met one, of an app version in a minute.
 #[must_use]
 pub fn errors_by_version_by_minute() -> TableSpec {
-    by_minute(
+    TableSpec::windowed(
         "errors_by_version_by_minute",
         vec![
             ColumnSpec::key("app_version", DataType::Utf8),
@@ -44,7 +44,7 @@ pub fn errors_by_version_by_minute() -> TableSpec {
 /// Orders and their sum in cents, of a currency in a minute.
 #[must_use]
 pub fn revenue_by_minute() -> TableSpec {
-    by_minute(
+    TableSpec::windowed(
         "revenue_by_minute",
         vec![ColumnSpec::key("currency", DataType::Utf8), ColumnSpec::sum("orders"), ColumnSpec::sum("amount_cents")],
     )
@@ -93,12 +93,6 @@ pub fn progress_schema() -> SchemaRef {
         Field::new("file", DataType::Utf8, false),
         Field::new("lines", DataType::Int64, false),
     ]))
-}
-
-fn by_minute(name: &str, columns: Vec<ColumnSpec>) -> TableSpec {
-    let mut all = vec![ColumnSpec::key("tenant", DataType::Utf8), ColumnSpec::key("window_start", time_type())];
-    all.extend(columns);
-    TableSpec::new(name, Fold::Deltas, "window_start", all)
 }
 
 fn events(name: &str) -> TableSpec {

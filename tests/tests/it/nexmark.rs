@@ -35,23 +35,23 @@ fn sorted(text: &[u8]) -> Vec<String> {
 fn nexmark_queries_equal_an_independent_engine() {
     let folder = TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
-    let text = |path: &Path| path.display().to_string();
+    let text = |of: &Path| of.display().to_string();
     let input = path("happenings.ndjson");
     fs::write(&input, nexmark(&["generate", "20000", "7"]).stdout).expect("room on the disk");
     for (query, question) in QUESTIONS {
         let out = text(&path(query));
         let run = ["run", query, "--input", &text(&input), "--out", &out, "--workers", "2", "--epoch-bytes", "256KiB"];
         nexmark(&run);
-        let found = nexmark(&["query", "--data", &out, "--format", "csv", question]).stdout;
-        let rows = String::from_utf8_lossy(&found);
+        let answer = nexmark(&["query", "--data", &out, "--format", "csv", question]).stdout;
+        let rows = String::from_utf8_lossy(&answer);
         let rows = rows.split_once('\n').map_or("", |(_, rows)| rows);
         let expected =
             Command::new(oracle_python()).arg(root().join("tests/oracle/nexmark.py")).arg(&input).arg(query).output();
         let expected = expected.expect("the oracle starts");
         assert!(expected.status.success(), "{query}: {}", String::from_utf8_lossy(&expected.stderr));
-        let (found, expected) = (sorted(rows.as_bytes()), sorted(&expected.stdout));
-        assert!(!expected.is_empty(), "{query} has no rows");
-        let difference = found.iter().zip(&expected).find(|(found, expected)| found != expected);
-        assert_eq!((found.len(), difference), (expected.len(), None), "{query}");
+        let (found, wanted) = (sorted(rows.as_bytes()), sorted(&expected.stdout));
+        assert!(!wanted.is_empty(), "{query} has no rows");
+        let difference = found.iter().zip(&wanted).find(|(one, other)| one != other);
+        assert_eq!((found.len(), difference), (wanted.len(), None), "{query}");
     }
 }

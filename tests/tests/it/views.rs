@@ -55,7 +55,8 @@ fn views_equal_an_independent_computation_after_kills_and_rescales() {
     let views = both(&inputs, folder.path(), |run| {
         for _ in 0..kills {
             // A run that is not killed in time was finished, which is as good a start as any.
-            run.eager()
+            let _finished = run
+                .eager()
                 .workers(dice.random_range(1..=3))
                 .start()
                 .kill_after(Duration::from_millis(dice.random_range(100..900)));
