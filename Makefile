@@ -39,7 +39,7 @@ RELEASE := cargo build --release --locked --workspace --bins
 UNDER_TEST := $(TARGET)/debug/tidemill-under-test
 BROWSER := $(PYTHON) tests/browser/check.py $(UNDER_TEST) --python $(VENV)/bin/python
 
-.PHONY: help test venv browser browser-tools screenshots lint fmt docs checks demo demo-files
+.PHONY: help test example venv browser browser-tools screenshots lint fmt docs checks demo demo-files
 .PHONY: bench bench-kafka bench-live bench-rules chaos-files chaos-live chaos-services kafka-million latency outages
 .PHONY: services services-stop services-wipe
 
@@ -53,7 +53,11 @@ test: venv browser-tools lint docs ## Install what the tests need, lint, build t
 		$(SERVICES) start --dir $(TEST_SERVICES); \
 		eval "$$($(SERVICES) env --dir $(TEST_SERVICES))"; \
 		cargo test --workspace --locked
+	$(PYTHON) tests/examples/outside.py
 	$(BROWSER)
+
+example: ## Build the example project outside the repository, and use its whole command line.
+	$(PYTHON) tests/examples/outside.py
 
 venv: $(ORACLE) ## Install the independent engine of the oracle tests under .cache/.
 
@@ -108,8 +112,8 @@ bench-live: ## Measure collector to query API: the rate beside that of files, an
 	$(RELEASE)
 	$(TARGET)/release/bench-live $(BENCH)
 
-bench-rules: ## Measure the hot rules one by one.
-	cargo bench --locked --package tidemill-benches --bench rules
+bench-rules: ## Measure the hot rules and every operator, one by one.
+	cargo bench --locked --workspace --bench rules --bench operators
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos:: -- --nocapture

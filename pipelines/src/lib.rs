@@ -28,7 +28,6 @@ pub mod prelude;
 pub mod top_pages;
 pub mod web_analytics;
 
-pub use arrow;
 pub use arrow::datatypes::DataType;
 pub use cli::main;
 pub use io::AnalyticsIo;

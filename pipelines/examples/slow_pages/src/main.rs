@@ -1,8 +1,7 @@
 //! How slow each route of a web service was, minute by minute, from its request log; with the whole command line.
 
-use tidemill::arrow::datatypes::DataType;
 use tidemill::prelude::*;
-use tidemill::{AnalyticsIo, ColumnSpec, Pipeline, TableSpec};
+use tidemill::{AnalyticsIo, ColumnSpec, DataType, Pipeline, TableSpec};
 
 /// A line of the request log.
 #[derive(serde::Deserialize)]
