@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = """
 ahash = { version = "0.8", features = ["std"] }
-simdutf8 = "0.1"
+simdutf8 = { version = "0.1", features = ["aarch64_neon"] }
 """
 
 
