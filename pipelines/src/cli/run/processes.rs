@@ -135,7 +135,7 @@ enum Event {
 
 /// How an attempt ended.
 enum Ended {
-    /// All processes ended well.
+    /// The run ended well.
     Well,
     /// Starting again cannot help; the exit code says why.
     Refused(u8),
@@ -260,6 +260,7 @@ impl Group {
 
     fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32, wish: &mut Option<Wish>) -> Ended {
         let mut first: Option<(String, Stopwatch)> = None;
+        let mut led: Option<Stopwatch> = None;
         loop {
             match happened.recv_timeout(LOOK) {
                 Ok(Event::Here(process, attempt, link)) if attempt == self.attempt => {
@@ -299,7 +300,12 @@ impl Group {
             if self.children.iter().all(|(_, ended)| ended.is_some()) {
                 return self.judge(first.map_or_else(|| "all processes ended".into(), |(reason, _)| reason));
             }
-            if first.as_ref().is_some_and(|(_, since)| since.elapsed() > GRACE) {
+            // Process 0 ended the run; one that had not met it yet (all was finished before) waits for nobody.
+            if led.is_none() && self.led_to_its_end() {
+                led = Some(Stopwatch::start());
+            }
+            let since = first.as_ref().map(|(_, since)| since).or(led.as_ref());
+            if since.is_some_and(|since| since.elapsed() > GRACE) {
                 self.kill();
             }
         }
@@ -319,9 +325,14 @@ impl Group {
         }
     }
 
+    /// Whether process 0, which alone commits, ended well: then the run did, whatever becomes of the others.
+    fn led_to_its_end(&self) -> bool {
+        self.children.first().is_some_and(|(_, ended)| ended.is_some_and(|status| status.success()))
+    }
+
     fn judge(&self, reason: String) -> Ended {
         let codes = || self.children.iter().filter_map(|(_, ended)| ended.as_ref()?.code());
-        if self.children.iter().all(|(_, ended)| ended.is_some_and(|status| status.success())) {
+        if self.led_to_its_end() {
             return Ended::Well;
         }
         // A fenced run is not started again, whatever became of the others.
