@@ -39,7 +39,7 @@ use crate::sink::{SinkError, TableSink, TableWriter};
 use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
 use crate::time::{Epoch, EventTime};
 
-pub use script::{Script, ScriptDecoder, ScriptSource};
+pub use script::{Script, ScriptSource};
 pub use simulation::{Ends, Outcome, SEED, Simulation, Tables};
 
 /// Where the log lies in a store.
@@ -48,7 +48,7 @@ const LOG: &str = "_tidemill";
 /// Partitions of lines, as a source. Lines begin with their event time in milliseconds, and a space.
 #[derive(Debug)]
 pub struct Lines<R> {
-    partitions: Arc<Vec<Vec<u8>>>,
+    pub(crate) partitions: Arc<Vec<Vec<u8>>>,
     parse: fn(&str) -> Option<R>,
 }
 
@@ -104,6 +104,22 @@ impl<R: Send + Sync + 'static> Decode for LineDecoder<R> {
                 }),
             }
         }
+    }
+
+    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
+        let (mut offset, mut first_line) = (block.offset, block.first_line);
+        let one = |line: &[u8]| {
+            let single = Block { offset, first_line, bytes: line.to_vec(), ..block };
+            (offset, first_line) = (offset + line.len() as u64, first_line + 1);
+            single
+        };
+        Ok(block.bytes.split_inclusive(|byte| *byte == b'\n').map(one).collect())
+    }
+
+    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
+        let payload = block.bytes.trim_ascii_end().to_vec();
+        let bytes = payload.len() as u64;
+        DeadLetter { partition: block.partition, line: block.first_line, reason, payload, bytes }
     }
 }
 

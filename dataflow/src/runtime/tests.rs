@@ -3,20 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use proptest::prelude::*;
 use tidemill_log::testing::{Moment, Operation, OperationKind, Reaction, ScriptedStore};
-use tidemill_log::{DataFile, PartitionBinding, reader};
+use tidemill_log::{PartitionBinding, reader};
 
 use super::*;
-use crate::batch::Batch;
 use crate::key::{OwnedKey, key};
 use crate::key_group::{group_of, owner};
 use crate::keyed::{Chunk, Emit, Keep, KeyedLogic, PerKey, keyed};
-use crate::sink::{SinkError, TableSink, TableWriter};
-use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
-use crate::testing::{LineReader, context, dying_at, memory, options};
+use crate::sink::TableSink;
+use crate::source::{Block, BlockReader, PartitionInfo, Position, Source, SourceError};
+use crate::testing::{self, LineDecoder, context, dying_at, memory, options, text};
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
@@ -28,54 +25,15 @@ mod repeat;
 mod split;
 mod status;
 
-/// Partitions of lines `<time> <key>`.
-#[derive(Clone)]
-struct Lines(Arc<Vec<Vec<u8>>>);
+/// A line `<time> <key>`.
+type Record = (EventTime, String);
+type Lines = testing::Lines<Record>;
 
-#[derive(Clone)]
-struct LineDecoder;
-
-impl Source for Lines {
-    type Decoder = LineDecoder;
-    fn decoder(&self) -> LineDecoder {
-        LineDecoder
-    }
-    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        Ok(Box::new(LineReader::open(&self.0, recorded)))
-    }
-}
-
-impl Decode for LineDecoder {
-    type Record = (EventTime, String);
-    fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>) {
-        let text = String::from_utf8(block.bytes).unwrap();
-        for (line, number) in text.lines().zip(block.first_line..) {
-            match line.split_once(' ').and_then(|(time, key)| Some((time.parse().ok()?, key))) {
-                Some((time, key)) => out.records.push((EventTime(time), key.to_owned())),
-                None => out.malformed.push(DeadLetter {
-                    partition: block.partition,
-                    line: number,
-                    reason: "no time".into(),
-                    payload: line.as_bytes().to_vec(),
-                    bytes: line.len() as u64,
-                }),
-            }
-        }
-    }
-    fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
-        let (mut offset, mut first_line) = (block.offset, block.first_line);
-        let one = |line: &[u8]| {
-            let single = Block { offset, first_line, bytes: line.to_vec(), ..block };
-            (offset, first_line) = (offset + line.len() as u64, first_line + 1);
-            single
-        };
-        Ok(block.bytes.split_inclusive(|byte| *byte == b'\n').map(one).collect())
-    }
-    fn letter(&self, block: &Block, reason: String) -> DeadLetter {
-        let payload = block.bytes.trim_ascii_end().to_vec();
-        let bytes = payload.len() as u64;
-        DeadLetter { partition: block.partition, line: block.first_line, reason, payload, bytes }
-    }
+fn of_partitions(partitions: Vec<Vec<u8>>) -> Lines {
+    Lines::new(partitions, |line| {
+        let (time, name) = line.split_once(' ')?;
+        Some((EventTime(time.parse().ok()?), name.to_owned()))
+    })
 }
 
 /// The number of records of a key so far: the old one retracted, the new one asserted.
@@ -111,45 +69,18 @@ impl KeyedLogic for Total {
     }
 }
 
-struct TextFiles(Arc<dyn Store>);
-
-impl TableWriter for TextFiles {
-    fn write_epoch(&mut self, epoch: Epoch, shard: u32, rows: Vec<RecordBatch>) -> Result<Vec<DataFile>, SinkError> {
-        let mut lines = Vec::new();
-        for batch in &rows {
-            let column = batch.column(0).as_any().downcast_ref::<StringArray>().unwrap();
-            lines.extend((0..column.len()).map(|row| column.value(row).to_owned()));
-        }
-        lines.sort();
-        if lines.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (path, text) = (format!("tables/totals/{epoch:06}-{shard}"), lines.join("\n"));
-        self.0.put(&path, text.as_bytes())?;
-        Ok(vec![DataFile { path, rows: lines.len() as u64, bytes: text.len() as u64 }])
-    }
-}
-
 fn table(store: &Arc<dyn Store>) -> TableSink<(String, i64, i64)> {
-    let store = Arc::clone(store);
-    let encode = |batch: &Batch<(String, i64, i64)>| {
-        let mut lines = Vec::new();
-        batch.for_each(|(key, total, sign)| lines.push(format!("{key} {total} {sign}")));
-        let schema = Schema::new(vec![Field::new("line", DataType::Utf8, false)]);
-        Ok(RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(lines))])?)
-    };
-    let writer = move || Box::new(TextFiles(Arc::clone(&store))) as Box<dyn TableWriter>;
-    TableSink { table: "totals".into(), encode: Arc::new(encode), writer: Arc::new(writer) }
+    text("totals", store, |(key, total, sign): &(String, i64, i64)| format!("{key} {total} {sign}"))()
 }
 
 fn pipeline<S>(lines: &S, store: &Arc<dyn Store>) -> impl Build + use<S>
 where
-    S: Source<Decoder = LineDecoder> + Clone,
+    S: Source<Decoder = LineDecoder<Record>> + Clone,
 {
     let (lines, store) = (lines.clone(), Arc::clone(store));
     move |flow: &Flow<'_>| {
         let stream = flow.source("lines", lines.clone()).event_time(
-            |r: &(EventTime, String)| r.0,
+            |r: &Record| r.0,
             |_| None,
             Watermarks::out_of_order(minutes(2)),
         );
@@ -179,12 +110,12 @@ fn sample() -> Lines {
         let line = |n: i64| format!("{} key-{}-{:060}\n", n * 500 + p * 100_000, (n * n + p) % 97, 0);
         (0..1_600).map(line).collect::<String>().into_bytes()
     };
-    Lines(Arc::new((0..3).map(partition).collect()))
+    of_partitions((0..3).map(partition).collect())
 }
 
 fn oracle(lines: &Lines) -> BTreeMap<String, i64> {
     let mut totals = BTreeMap::new();
-    for partition in lines.0.iter() {
+    for partition in lines.partitions.iter() {
         for line in std::str::from_utf8(partition).unwrap().lines() {
             *totals.entry(line.split_once(' ').unwrap().1.to_owned()).or_default() += 1;
         }
@@ -314,7 +245,7 @@ fn a_run_resumed_after_a_later_one_began_is_fenced_whatever_it_was_doing() {
 
 #[test]
 fn a_drain_that_crashes_at_any_step_is_drained_in_the_end() {
-    let lines = Lines(Arc::new(vec![sample().0[0][..40_000].to_vec()]));
+    let lines = of_partitions(vec![sample().partitions[0][..40_000].to_vec()]);
     let drain = |store: Arc<dyn Store>| {
         let options = RunOptions { drain: true, ..options(2) };
         run(pipeline(&lines, &store), &options, context(&store), &StopHandle::default())
@@ -353,8 +284,8 @@ fn a_stop_ends_after_an_epoch_and_the_next_start_goes_on() {
 #[test]
 fn appended_lines_and_new_partitions_are_read_from_where_it_stopped() {
     let (all, store) = (sample(), memory());
-    let half: Vec<u8> = all.0[0].split_inclusive(|b| *b == b'\n').take(700).flatten().copied().collect();
-    attempt(&Lines(Arc::new(vec![half])), Arc::clone(&store), 2).unwrap();
+    let half: Vec<u8> = all.partitions[0].split_inclusive(|b| *b == b'\n').take(700).flatten().copied().collect();
+    attempt(&of_partitions(vec![half]), Arc::clone(&store), 2).unwrap();
     let report = attempt(&all, Arc::clone(&store), 2).unwrap();
     assert!(report.finished);
     assert_eq!(visible(&store), oracle(&all));
@@ -363,7 +294,7 @@ fn appended_lines_and_new_partitions_are_read_from_where_it_stopped() {
 #[test]
 fn malformed_lines_are_counted() {
     let store = memory();
-    let report = attempt(&Lines(Arc::new(vec![b"1 a\nwhat\n2 a\n".to_vec()])), Arc::clone(&store), 1).unwrap();
+    let report = attempt(&of_partitions(vec![b"1 a\nwhat\n2 a\n".to_vec()]), Arc::clone(&store), 1).unwrap();
     assert_eq!(report.state.counts()["lines/malformed"], 1);
     assert_eq!(report.state.counts()["lines/read"], 3);
     assert_eq!(visible(&store), BTreeMap::from([("a".into(), 2)]));

@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidemill_log::PartitionBinding;
 
+use super::LineDecoder;
 use super::draw::Draw;
 use crate::cut::SLIVER;
 use crate::hash::hash64;
-use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
+use crate::source::{Block, BlockReader, PartitionInfo, Position, Source, SourceError};
 use crate::time::{EventTime, millis};
 
 /// A record as it is kept: its event time, and its JSON.
@@ -116,10 +117,10 @@ impl<R> Clone for ScriptSource<R> {
 }
 
 impl<R: DeserializeOwned + Send + Sync + 'static> Source for ScriptSource<R> {
-    type Decoder = ScriptDecoder<R>;
+    type Decoder = LineDecoder<(EventTime, R)>;
 
-    fn decoder(&self) -> ScriptDecoder<R> {
-        ScriptDecoder(PhantomData)
+    fn decoder(&self) -> Self::Decoder {
+        LineDecoder(parse)
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
@@ -131,37 +132,9 @@ impl<R: DeserializeOwned + Send + Sync + 'static> Source for ScriptSource<R> {
     }
 }
 
-/// Makes records of a script's lines.
-pub struct ScriptDecoder<R>(PhantomData<fn() -> R>);
-
-impl<R> Clone for ScriptDecoder<R> {
-    fn clone(&self) -> Self {
-        ScriptDecoder(PhantomData)
-    }
-}
-
-impl<R: DeserializeOwned + Send + Sync + 'static> Decode for ScriptDecoder<R> {
-    type Record = (EventTime, R);
-
-    fn decode(&mut self, block: Block, out: &mut Decoded<Self::Record>) {
-        let text = String::from_utf8_lossy(&block.bytes);
-        for (line, number) in text.lines().zip(block.first_line..) {
-            let read = line.split_once(' ').ok_or_else(|| "there is no time".to_owned()).and_then(|(time, json)| {
-                let time = time.parse().map_err(|error| format!("{error}"))?;
-                Ok((EventTime(time), serde_json::from_str(json).map_err(|error| error.to_string())?))
-            });
-            match read {
-                Ok(record) => out.records.push(record),
-                Err(reason) => out.malformed.push(DeadLetter {
-                    partition: block.partition,
-                    line: number,
-                    reason,
-                    payload: line.as_bytes().to_vec(),
-                    bytes: line.len() as u64,
-                }),
-            }
-        }
-    }
+fn parse<R: DeserializeOwned>(line: &str) -> Option<(EventTime, R)> {
+    let (time, json) = line.split_once(' ')?;
+    Some((EventTime(time.parse().ok()?), serde_json::from_str(json).ok()?))
 }
 
 /// Reads a script, one step at a time; offsets count steps.

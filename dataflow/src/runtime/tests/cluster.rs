@@ -57,7 +57,7 @@ fn any_number_of_processes_and_threads_gives_the_same_table() {
 #[test]
 fn a_checkpoint_starts_on_any_number_of_processes() {
     let (all, store) = (sample(), memory());
-    let half = Lines(Arc::new(all.0.iter().map(|p| whole_lines(&p[..p.len() / 2])).collect()));
+    let half = of_partitions(all.partitions.iter().map(|p| whole_lines(&p[..p.len() / 2])).collect());
     for (lines, processes, threads) in [(&half, 2, 2), (&all, 3, 1), (&all, 1, 2)] {
         let (report, followers) = cluster(lines, all_see(&store, processes), threads);
         assert!(report.unwrap().finished && followers.iter().all(Result::is_ok), "{followers:?}");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use tidemill_log::{LogState, Store, reader};
 
-use super::{BTreeMap, KeyedLogic, Lines, Total, options, oracle, sample};
+use super::{BTreeMap, KeyedLogic, Lines, Total, of_partitions, options, oracle, sample};
 use super::{BTreeSet, Build, Flow, RunErrorKind, RunOptions, RunReport, StopHandle, run};
 use crate::checkpoint::{Manifest, load_manifest};
 use crate::key::{OwnedKey, key};
@@ -182,7 +182,7 @@ fn half(lines: &Lines) -> Lines {
         let text = std::str::from_utf8(content).unwrap();
         text.split_inclusive('\n').take(text.lines().count() / 2).collect::<String>().into_bytes()
     };
-    Lines(Arc::new(lines.0.iter().map(first).collect()))
+    of_partitions(lines.partitions.iter().map(first).collect())
 }
 
 /// What the second half adds to the first.
@@ -276,9 +276,9 @@ fn dropped_state_is_not_dropped_again_by_a_supervisor_that_repeats_the_command()
     let first = goes_on(plain, &all, &store, &dropping(&["totals"]));
     assert_eq!(first, ["the state of `totals` is dropped, as asked; it starts empty"]);
     let (key, since) = added(&all).pop_first().unwrap();
-    let mut longer: Vec<Vec<u8>> = all.0.to_vec();
+    let mut longer: Vec<Vec<u8>> = all.partitions.to_vec();
     longer[0].extend(format!("900000 {key}\n").into_bytes());
-    let said = goes_on(plain, &Lines(Arc::new(longer)), &store, &dropping(&["totals"]));
+    let said = goes_on(plain, &of_partitions(longer), &store, &dropping(&["totals"]));
     assert!(said.len() == 1 && said[0].contains("the run before dropped it"), "{said:?}");
     let (_, last) = by_epoch(&store, "totals").pop_last().unwrap();
     assert_eq!(last, [format!("{key} {since} -1"), format!("{key} {} 1", since + 1)]);
@@ -351,13 +351,13 @@ fn an_older_state_version_is_migrated_until_a_fold_has_stored_todays() {
     assert_eq!(goes_on(since, &all, &store, &options(3)), migrated);
     assert_eq!(shown(&store, "totals"), oracle(&all));
     // What was folded when a run ended is in the checkpoint after that.
-    let mut longer: Vec<Vec<u8>> = all.0.to_vec();
+    let mut longer: Vec<Vec<u8>> = all.partitions.to_vec();
     for round in 1.. {
         assert!(round < 50, "pieces of the old version are never folded");
         for n in 0..2_000 {
             longer[0].extend(format!("{} key-{}-{:060}\n", 800_000 + n, n % 7, round).into_bytes());
         }
-        let lines = Lines(Arc::new(longer.clone()));
+        let lines = of_partitions(longer.clone());
         let said = goes_on(since, &lines, &store, &options(1 + round % 3));
         assert_eq!(shown(&store, "totals"), oracle(&lines));
         if said.is_empty() {

@@ -19,12 +19,12 @@ struct GrowingReader {
 }
 
 impl Source for Growing {
-    type Decoder = LineDecoder;
-    fn decoder(&self) -> LineDecoder {
-        LineDecoder
+    type Decoder = LineDecoder<Record>;
+    fn decoder(&self) -> LineDecoder<Record> {
+        self.lines.decoder()
     }
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        let sizes = self.lines.0.iter().map(Vec::len).collect();
+        let sizes = self.lines.partitions.iter().map(Vec::len).collect();
         let (inner, stop) = (self.lines.open(recorded)?, self.stop.clone());
         Ok(Box::new(GrowingReader { inner, sizes, dice: self.seed | 1, stop }))
     }
@@ -100,7 +100,8 @@ fn a_live_source_gives_the_table_of_its_content_however_it_was_cut() {
 #[test]
 fn a_live_source_stopped_and_started_again_goes_on_where_it_was() {
     let (all, store) = (sample(), memory());
-    let half = Lines(Arc::new(all.0.iter().map(|p| p[..40 * (p.len() / 2 / 40)].to_vec()).map(whole_lines).collect()));
+    let half =
+        of_partitions(all.partitions.iter().map(|p| p[..40 * (p.len() / 2 / 40)].to_vec()).map(whole_lines).collect());
     attempt_live(&half, Arc::clone(&store), 2, 5).unwrap();
     assert_eq!(visible(&store), oracle(&half));
     attempt_live(&all, Arc::clone(&store), 3, 6).unwrap();

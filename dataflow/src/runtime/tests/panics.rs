@@ -3,9 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arrow::array::{Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use tidemill_log::DataFile;
+
 use super::*;
+use crate::batch::Batch;
 use crate::driver::Combiner;
 use crate::quarantine::Quarantined;
+use crate::sink::{SinkError, TableWriter};
 use crate::stream::Rejected;
 
 /// Where records panic.
@@ -16,8 +22,6 @@ enum At {
     Map,
     Encode,
 }
-
-type Record = (EventTime, String);
 
 /// Counts keys, keeps the records as they are, and the dead letters; panics at some keys.
 fn poisoned(lines: &Lines, store: &Arc<dyn Store>, poison: &[(At, String)]) -> impl Build + use<> {
@@ -135,7 +139,7 @@ fn distinct() -> Lines {
         let line = |n: i64| format!("{} p{p}-{n}-{:060}\n", n * 500 + p * 100_000, 0);
         (0..1_600).map(line).collect::<String>().into_bytes()
     };
-    Lines(Arc::new((0..3).map(partition).collect()))
+    of_partitions((0..3).map(partition).collect())
 }
 
 fn key_of(partition: i64, line: i64) -> String {

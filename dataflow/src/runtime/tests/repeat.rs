@@ -54,10 +54,10 @@ fn other_content_and_a_place_of_another_run_are_refused() {
     assert!(refused.contains("this place holds another run"), "{refused}");
     assert_eq!(reader::read(Arc::clone(&other), FOLDER).unwrap(), before, "it is left alone");
 
-    let mut changed: Vec<Vec<u8>> = (*lines.0).clone();
+    let mut changed: Vec<Vec<u8>> = (*lines.partitions).clone();
     let half = changed[1].len() / 2;
     let digit = half + changed[1][half..].iter().position(|byte| *byte == b'-').unwrap() + 1;
     changed[1][digit] = if changed[1][digit] == b'1' { b'2' } else { b'1' };
-    let noticed = attempt_repeat(&Lines(Arc::new(changed)), &memory(), &live, 1).unwrap_err();
+    let noticed = attempt_repeat(&of_partitions(changed), &memory(), &live, 1).unwrap_err();
     assert!(matches!(noticed, RunError::Source(SourceError::Changed { .. })), "{noticed}");
 }

@@ -24,7 +24,7 @@ fn sides(store: &Arc<dyn Store>, workers: u32) -> Vec<Vec<i64>> {
     };
     let build = move |flow: &Flow<'_>| {
         let rule = Watermarks::out_of_order(minutes(2));
-        let source = Lines(Arc::new(Vec::clone(&partitions)));
+        let source = of_partitions(Vec::clone(&partitions));
         let all = flow.source("lines", source).event_time(|line: &Line| line.0, |_| None, rule);
         let (even, odd) = all.clone().split(|line| number(line) % 2 == 0);
         let [first, second, others] = all.clone().branch(|line| usize::try_from(number(line) % 5).unwrap());

@@ -80,7 +80,7 @@ fn the_status_of_a_finished_run_says_what_its_report_says() {
         assert_eq!((snapshot.committed.epochs, snapshot.checkpoint.taken), (report.epochs, report.checkpoints));
         assert_eq!(snapshot.checkpoint.epoch, report.state.checkpoints().last().map(|c| c.epoch));
         assert_eq!((snapshot.state, snapshot.in_flight_bytes, snapshot.waiting), (State::Stopping, 0, None));
-        let size: usize = lines.0.iter().map(Vec::len).sum();
+        let size: usize = lines.partitions.iter().map(Vec::len).sum();
         assert_eq!(snapshot.committed.bytes, size as u64);
         assert_eq!(status.latencies().count, report.epochs);
 
@@ -147,9 +147,9 @@ fn an_operator_that_does_not_come_back_is_named_with_its_worker() {
 
 #[test]
 fn a_silent_partition_is_named_as_the_one_that_holds_the_watermark() {
-    let (mut partitions, store) = (sample().0.to_vec(), memory());
+    let (mut partitions, store) = (sample().partitions.to_vec(), memory());
     partitions[1].clear();
-    let lines = Lines(Arc::new(partitions));
+    let lines = of_partitions(partitions);
     let source = Growing { lines: lines.clone(), seed: 7, stop: StopHandle::default() };
     let watched = Watched::start(pipeline(&source, &store), &store, 2);
     let told = watched.until(&[(Cause::Partition, "p1")]);
