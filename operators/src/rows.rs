@@ -12,7 +12,7 @@ mod views;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, Decimal128Array, Int8Array, Int64Array, ListArray, RecordBatch, StringArray,
+    ArrayRef, BinaryArray, Decimal128Array, Float64Array, Int8Array, Int64Array, ListArray, RecordBatch, StringArray,
     TimestampMillisecondArray, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
@@ -81,33 +81,55 @@ pub trait Columns: Sized {
         Self: 'a;
 }
 
-/// `Int64`.
-impl Columns for i64 {
-    const WIDTH: usize = 1;
+/// One column, made of all values at once.
+macro_rules! column {
+    ($(#[$doc:meta])* $value:ty, $values:ident => $array:expr) => {
+        $(#[$doc])*
+        impl Columns for $value {
+            const WIDTH: usize = 1;
 
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(Arc::new(Int64Array::from_iter_values(values.copied())));
-        Ok(())
-    }
+            fn append<'a>(
+                $values: impl Iterator<Item = &'a Self> + Clone,
+                _fields: &[FieldRef],
+                columns: &mut Vec<ArrayRef>,
+            ) -> Result<(), RowsError> {
+                columns.push(Arc::new($array));
+                Ok(())
+            }
+        }
+    };
 }
 
-/// `Int64`, null where there is no value.
-impl Columns for Option<i64> {
-    const WIDTH: usize = 1;
-
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(Arc::new(values.copied().collect::<Int64Array>()));
-        Ok(())
-    }
-}
+column!(
+    /// `Utf8`.
+    String,
+    values => StringArray::from_iter_values(values)
+);
+column!(
+    /// A millisecond timestamp of UTC.
+    EventTime,
+    values => times(values.copied())
+);
+column!(
+    /// `Int64`.
+    i64,
+    values => Int64Array::from_iter_values(values.copied())
+);
+column!(
+    /// `Int64`, null where there is no value.
+    Option<i64>,
+    values => values.copied().collect::<Int64Array>()
+);
+column!(
+    /// `Float64`.
+    f64,
+    values => Float64Array::from_iter_values(values.copied())
+);
+column!(
+    /// `Float64`, null where there is no value.
+    Option<f64>,
+    values => values.copied().collect::<Float64Array>()
+);
 
 /// `Decimal128` of the precision and scale that the field declares.
 impl Columns for i128 {

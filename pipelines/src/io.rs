@@ -2,7 +2,6 @@
 //!
 //! A pipeline names its source and its tables; where they are (files, Kafka, a lake, ClickHouse) is decided here.
 
-mod changes;
 mod dead_letters;
 mod lake;
 mod source;
@@ -11,6 +10,7 @@ mod tee;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use serde::de::DeserializeOwned;
 use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target, suffixed};
 use tidemill_connectors::events::Event;
@@ -21,7 +21,8 @@ use tidemill_dataflow::sink::{CommitObserver, Maintenance, SinkError, TableSink,
 use tidemill_dataflow::stream::{Rejected, TimedStream};
 use tidemill_kafka::{GroupOffsets, KafkaConfig, KafkaTable};
 use tidemill_log::Store;
-use tidemill_operators::rows::{Columns, SessionRows, TupleRows, WindowRows};
+use tidemill_operators::incremental::Change;
+use tidemill_operators::rows::{ChangeRows, Columns, RowsError, SessionRows, TupleRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
 use tidemill_operators::window::tumbling::WindowRow;
 use tidemill_tables::TableSpec;
@@ -143,13 +144,7 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn windows<P: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<WindowRow<P>> {
-        let spec = self.spec(name);
-        let schema = spec.stored_schema();
-        let encode = move |batch: &Batch<WindowRow<P>>| match batch.as_slice() {
-            Some(rows) => Ok(WindowRows::encode(rows, Arc::clone(&schema))?),
-            None => Ok(WindowRows::encode(&copied(batch), Arc::clone(&schema))?),
-        };
-        self.table(spec, RowOrder::ByKeys, encode)
+        self.encoded(name, WindowRows::encode)
     }
 
     /// A table whose rows are tuples, as `map` makes them; each is written as it comes.
@@ -158,13 +153,16 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn rows<R: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<R> {
-        let spec = self.spec(name);
-        let schema = spec.stored_schema();
-        let encode = move |batch: &Batch<R>| match batch.as_slice() {
-            Some(rows) => Ok(TupleRows::encode(rows, Arc::clone(&schema))?),
-            None => Ok(TupleRows::encode(&copied(batch), Arc::clone(&schema))?),
-        };
-        self.table(spec, RowOrder::ByKeys, encode)
+        self.encoded(name, TupleRows::encode)
+    }
+
+    /// A table of signed rows: what a view changes, as it changes; the last column is the sign.
+    ///
+    /// # Panics
+    /// If there is no such table: names are literals of the pipeline.
+    #[must_use]
+    pub fn changes<R: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<Change<R>> {
+        self.encoded(name, ChangeRows::encode)
     }
 
     /// A table of sessions.
@@ -173,13 +171,7 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn sessions(&self, name: &str) -> TableSink<SessionChange> {
-        let spec = self.spec(name);
-        let schema = spec.stored_schema();
-        let encode = move |batch: &Batch<SessionChange>| match batch.as_slice() {
-            Some(rows) => Ok(SessionRows::encode(rows, Arc::clone(&schema))?),
-            None => Ok(SessionRows::encode(&copied(batch), Arc::clone(&schema))?),
-        };
-        self.table(spec, RowOrder::ByKeys, encode)
+        self.encoded(name, SessionRows::encode)
     }
 
     /// A table of whole events, in input order.
@@ -240,6 +232,21 @@ impl AnalyticsIo {
         let found = self.pipeline.specs().iter().find(|spec| spec.name == name);
         let pipeline = self.pipeline.name();
         found.cloned().unwrap_or_else(|| panic!("pipeline {pipeline} writes table {name}, which it does not declare"))
+    }
+
+    /// A table whose rows are encoded as slices; a batch that counts only some of its rows is copied.
+    fn encoded<D: Clone + 'static>(
+        &self,
+        name: &str,
+        encode: fn(&[D], SchemaRef) -> Result<RecordBatch, RowsError>,
+    ) -> TableSink<D> {
+        let spec = self.spec(name);
+        let schema = spec.stored_schema();
+        let encode = move |batch: &Batch<D>| match batch.as_slice() {
+            Some(rows) => Ok(encode(rows, Arc::clone(&schema))?),
+            None => Ok(encode(&copied(batch), Arc::clone(&schema))?),
+        };
+        self.table(spec, RowOrder::ByKeys, encode)
     }
 
     fn table<D: 'static>(

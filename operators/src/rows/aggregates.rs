@@ -1,40 +1,12 @@
-//! The columns of floats and of aggregates that are read only when they are whole: tables keep what they fold exactly.
+//! The columns of aggregates that are read only when they are whole: tables keep what they fold exactly.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, UInt32Array};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, UInt32Array};
 use arrow::datatypes::FieldRef;
 
 use super::{Columns, RowsError, lists};
 use crate::aggregate::{ExactSum, HyperLogLog, QuantileSketch, SumAndCount};
-
-/// `Float64`.
-impl Columns for f64 {
-    const WIDTH: usize = 1;
-
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(Arc::new(Float64Array::from_iter_values(values.copied())));
-        Ok(())
-    }
-}
-
-/// `Float64`, null where there is no value.
-impl Columns for Option<f64> {
-    const WIDTH: usize = 1;
-
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(Arc::new(values.copied().collect::<Float64Array>()));
-        Ok(())
-    }
-}
 
 /// Two columns, each of which a table sums: the sum as `Decimal128`, and the count as `Int64`.
 impl Columns for SumAndCount {

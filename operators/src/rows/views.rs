@@ -3,40 +3,11 @@
 use std::iter::repeat_n;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int8Array, RecordBatch, StringArray};
-use arrow::datatypes::{FieldRef, SchemaRef};
-use tidemill_dataflow::time::EventTime;
+use arrow::array::{Int8Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
 
-use super::{Columns, RowsError, times};
+use super::{Columns, RowsError};
 use crate::incremental::Change;
-
-/// `Utf8`.
-impl Columns for String {
-    const WIDTH: usize = 1;
-
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(Arc::new(StringArray::from_iter_values(values)));
-        Ok(())
-    }
-}
-
-/// A millisecond timestamp of UTC.
-impl Columns for EventTime {
-    const WIDTH: usize = 1;
-
-    fn append<'a>(
-        values: impl Iterator<Item = &'a Self> + Clone,
-        _fields: &[FieldRef],
-        columns: &mut Vec<ArrayRef>,
-    ) -> Result<(), RowsError> {
-        columns.push(times(values.copied()));
-        Ok(())
-    }
-}
 
 /// Encodes the changes of a view.
 #[derive(Clone, Copy, Debug)]

@@ -219,7 +219,7 @@ fn caught_up(data: &Path, accepted: u64) -> Result<(), Failure> {
     let clock = Stopwatch::start();
     loop {
         let read = match reader::read(Arc::clone(&place.store), FOLDER) {
-            Ok(state) => state.counts().get("events/read").copied().unwrap_or(0),
+            Ok(state) => super::books::Books::of(&state).read,
             Err(LogError::NotInitialized { .. }) => 0,
             Err(error) => return Err(failed(&error)),
         };
