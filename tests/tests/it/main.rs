@@ -107,6 +107,12 @@ fn assert_engine_agrees(inputs: &[PathBuf], data: &Path, options: &[&str]) {
     let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare.py")).args(inputs).arg("--data").arg(data);
     command.arg("--tidemill").arg(tidemill().binary()).args(options);
+    assert_agrees(&mut command);
+}
+
+/// Runs a comparison of the oracle to its end; what it says is the report if it finds a difference.
+#[track_caller]
+fn assert_agrees(command: &mut Command) {
     let done = command.output().expect("the interpreter starts");
     let said = [done.stdout, done.stderr].concat();
     assert!(done.status.success(), "{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&said));

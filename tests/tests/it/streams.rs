@@ -15,7 +15,7 @@ use tidemill_tests::services::{Producer, Services, committed_offsets};
 use tidemill_tests::stream::Stream;
 use tidemill_tests::topics::{self, Topics};
 
-use crate::{assert_books_balance, counter, oracle_python, root, setting, stop, tidemill};
+use crate::{assert_agrees, assert_books_balance, counter, oracle_python, root, setting, stop, tidemill};
 
 /// Starts a run to where the topics end, and gives its `--json` object.
 #[track_caller]
@@ -50,9 +50,7 @@ fn assert_engine_agrees(stream: &Stream, topics: &Topics<'_>, line: &Value, fold
         command.arg("--rows").arg(place);
     });
     command.arg("--some").arg(some).arg("--books").arg(line.to_string());
-    let done = command.output().expect("the interpreter starts");
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success(), "{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&said));
+    assert_agrees(&mut command);
 }
 
 #[track_caller]

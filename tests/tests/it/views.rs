@@ -11,7 +11,7 @@ use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
 use tidemill_tests::harness::Run;
 
-use crate::{assert_books_balance, counter, oracle_python, root, setting, tidemill};
+use crate::{assert_agrees, assert_books_balance, counter, oracle_python, root, setting, tidemill};
 
 /// Runs both views to the end of the input by `run`; gives their folders.
 fn both(inputs: &[PathBuf], folder: &Path, mut run: impl FnMut(Run)) -> [PathBuf; 2] {
@@ -27,9 +27,7 @@ fn assert_engine_agrees(inputs: &[PathBuf], [top_pages, funnel]: &[PathBuf; 2], 
     let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare_views.py")).args(inputs).args(["--format", format]);
     command.arg("--top-pages").arg(top_pages).arg("--funnel").arg(funnel);
-    let done = command.arg("--tidemill").arg(tidemill().binary()).output().expect("the interpreter starts");
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success(), "{command:?}: {}\n{}", done.status, String::from_utf8_lossy(&said));
+    assert_agrees(command.arg("--tidemill").arg(tidemill().binary()));
 }
 
 #[test]
