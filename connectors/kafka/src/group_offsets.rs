@@ -2,7 +2,7 @@
 //!
 //! Promise: nothing is ever read back from there. A group whose offsets were changed, or that is gone, changes no result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -18,8 +18,8 @@ use crate::config::KafkaConfig;
 
 /// Offsets are sent no more often than this.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long the last offsets may take when a run ends.
-const LAST: Duration = Duration::from_secs(2);
+/// How long the last offsets may take when a run ends: a group's first commit has to find its coordinator.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Follows commits and tells the consumer group how far they are.
 pub struct GroupOffsets {
@@ -54,7 +54,7 @@ impl GroupOffsets {
             }
         }
         if offsets.count() > 0 {
-            self.consumer.context().pending.store(true, Ordering::Relaxed);
+            self.consumer.context().unanswered.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
                 self.consumer.context().answered(Err(error));
             }
@@ -90,7 +90,7 @@ impl Drop for GroupOffsets {
         }
         let Some(sent) = self.sent else { return };
         let deadline = sent.elapsed() + LAST;
-        while self.consumer.context().pending.load(Ordering::Relaxed) && sent.elapsed() < deadline {
+        while self.consumer.context().unanswered.load(Ordering::Relaxed) > 0 && sent.elapsed() < deadline {
             self.consumer.poll(Duration::from_millis(20));
         }
     }
@@ -100,15 +100,15 @@ impl Drop for GroupOffsets {
 #[derive(Debug, Default)]
 struct Answers {
     group: String,
-    /// Offsets are on their way.
-    pending: AtomicBool,
+    /// Commits on their way: the answer to one says nothing of those sent after it.
+    unanswered: AtomicUsize,
     /// The last answer was a failure; said once.
     failing: AtomicBool,
 }
 
 impl Answers {
     fn answered(&self, result: KafkaResult<()>) {
-        self.pending.store(false, Ordering::Relaxed);
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
         match result {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
