@@ -113,7 +113,7 @@ bench-live: ## Measure collector to query API: the rate beside that of files, an
 	$(TARGET)/release/bench-live $(BENCH)
 
 bench-rules: ## Measure the hot rules and every operator, one by one.
-	cargo bench --locked --workspace --bench rules --bench operators
+	cargo bench --locked --workspace --bench rules --bench operators --bench flows
 
 chaos-files: venv ## Kill the job KILLS times by the schedule of SEED and compare its tables with the oracle.
 	SEED=$(SEED) KILLS=$(KILLS) cargo test --workspace --locked --test it chaos:: -- --nocapture
