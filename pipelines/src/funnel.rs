@@ -2,9 +2,9 @@
 
 use tidemill_connectors::events::Event;
 
+use crate::events::unique_events;
 use crate::io::AnalyticsIo;
 use crate::prelude::*;
-use crate::web_analytics::identity;
 
 /// A step counts if it does not come before the one that precedes it here.
 const STEPS: [&str; 3] = ["page_view", "click", "purchase"];
@@ -16,11 +16,8 @@ fn step(event: &Event) -> Option<usize> {
 /// Declares the pipeline; a row is `tenant, hour, step, users`. It is final when the watermark is three hours past its
 /// hour's start: steps follow for two, and no event comes more than one behind the watermark.
 pub fn funnel(flow: &Flow<'_>, io: &AnalyticsIo) {
-    let events = flow
-        .source("events", io.events())
-        .malformed_to("dead_letters", io.dead_letters())
-        .event_time(Event::timestamp, Event::server_time, Watermarks::out_of_order(minutes(2)))
-        .dedup("unique_events", identity, Horizon::event_time(hours(1)));
+    let events = unique_events(flow, io);
+    events.unverified.sink("unverified_events", io.archive("funnel_unverified_events"));
     let taken = |e: &Event| {
         let user = (e.tenant().text.to_owned(), e.user().text.to_owned());
         Change::insert((user, (e.timestamp(), step(e).unwrap_or(0))))

@@ -20,6 +20,7 @@
 
 pub mod archive;
 pub mod cli;
+pub mod events;
 pub mod funnel;
 pub mod io;
 pub mod ops;

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::runtime::Build;
+use tidemill_dataflow::plan::Plan;
+use tidemill_dataflow::runtime::{self, Build, RunError, RunOptions};
 use tidemill_tables::{TableSpec, views, web_analytics as tables};
 
 use crate::funnel::funnel;
@@ -70,6 +71,14 @@ impl Pipeline {
         let declare = Arc::clone(&self.declare);
         move |flow: &Flow<'_>| declare(flow, &io)
     }
+
+    /// Its operators, as checkpoints are compared by.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn plan(&self) -> Result<Plan, RunError> {
+        runtime::plan(&self.on(AnalyticsIo::nowhere(self.clone())), &RunOptions::default())
+    }
 }
 
 impl fmt::Debug for Pipeline {
@@ -82,10 +91,15 @@ impl fmt::Debug for Pipeline {
 #[must_use]
 pub fn built_in() -> Vec<Pipeline> {
     let acted_upon = ["sessions", "errors_by_version_by_minute", "revenue_by_minute"];
+    // Each pipeline writes tables of its own, so that one database can hold those of all.
+    let view = |view: TableSpec| {
+        let unverified = tables::unverified_events_of(&view.name);
+        [view, unverified]
+    };
     vec![
         Pipeline::new("web_analytics", web_analytics).tables(tables::all()).published(acted_upon),
-        Pipeline::new("top_pages", top_pages).tables([views::top_pages()]).published(["top_pages"]),
-        Pipeline::new("funnel", funnel).tables([views::funnel()]).published(["funnel"]),
+        Pipeline::new("top_pages", top_pages).tables(view(views::top_pages())).published(["top_pages"]),
+        Pipeline::new("funnel", funnel).tables(view(views::funnel())).published(["funnel"]),
     ]
 }
 
@@ -155,5 +169,20 @@ mod tests {
         assert_eq!(catalog(&["a", "b"]).find(Some("b")).unwrap().name(), "b");
         assert_eq!(catalog(&["a", "b"]).find(None).unwrap_err(), "say which pipeline: `a`, `b`");
         assert_eq!(catalog(&["a"]).find(Some("c")).unwrap_err(), "there is no pipeline `c`; there is `a`");
+    }
+
+    #[test]
+    fn plans_are_the_ones_that_checkpoints_were_written_by() {
+        let golden = [
+            ("web_analytics", include_str!("web_analytics.plan")),
+            ("top_pages", include_str!("top_pages.plan")),
+            ("funnel", include_str!("funnel.plan")),
+        ];
+        let plans: Vec<_> = built_in().iter().map(|of| (of.name(), of.plan().unwrap().to_string())).collect();
+        assert_eq!(plans.len(), golden.len());
+        for ((name, plan), (golden_name, golden)) in plans.iter().zip(golden) {
+            assert_eq!(*name, golden_name);
+            assert_eq!(plan, golden, "a change of {name} changes what restores: say so in the CHANGELOG");
+        }
     }
 }

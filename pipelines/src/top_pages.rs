@@ -1,18 +1,15 @@
 //! `top_pages`: the ten most viewed pages of each tenant in the 60 minutes that end with the watermark's, always current.
 
-use tidemill_connectors::events::{Event, EventKind};
+use tidemill_connectors::events::EventKind;
 
+use crate::events::unique_events;
 use crate::io::AnalyticsIo;
 use crate::prelude::*;
-use crate::web_analytics::identity;
 
 /// Declares the pipeline; a row is `tenant, page, rank, views, last_view`, the last being its latest minute with a view.
 pub fn top_pages(flow: &Flow<'_>, io: &AnalyticsIo) {
-    let events = flow
-        .source("events", io.events())
-        .malformed_to("dead_letters", io.dead_letters())
-        .event_time(Event::timestamp, Event::server_time, Watermarks::out_of_order(minutes(2)))
-        .dedup("unique_events", identity, Horizon::event_time(hours(1)));
+    let events = unique_events(flow, io);
+    events.unverified.sink("unverified_events", io.archive("top_pages_unverified_events"));
     let views_per_minute = events
         .unique
         .filter(|e| e.kind() == EventKind::PageView)

@@ -2,17 +2,13 @@
 
 use tidemill_connectors::events::{Event, EventKind};
 
+use crate::events::unique_events;
 use crate::io::AnalyticsIo;
 use crate::prelude::*;
 
 /// Declares the pipeline; called once per worker, and once dry.
 pub fn web_analytics(flow: &Flow<'_>, io: &AnalyticsIo) {
-    let events = flow
-        .source("events", io.events())
-        .malformed_to("dead_letters", io.dead_letters())
-        .event_time(Event::timestamp, Event::server_time, Watermarks::out_of_order(minutes(2)))
-        .shown(Event::sample);
-    let events = io.acted_out(events).dedup("unique_events", identity, Horizon::event_time(hours(1)));
+    let events = unique_events(flow, io);
 
     events
         .unique
@@ -51,24 +47,4 @@ pub fn web_analytics(flow: &Flow<'_>, io: &AnalyticsIo) {
 
     events.unique.sink("raw_events", io.archive("raw_events"));
     events.unverified.sink("unverified_events", io.archive("unverified_events"));
-}
-
-/// Events of one tenant with the same `event_id` are one event; a retry may differ in what the collector added to it.
-pub(crate) fn identity(event: &Event) -> Identity {
-    Identity { id: event.id(), fingerprint: event.fingerprint() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidemill_dataflow::runtime::{self, RunOptions};
-
-    #[test]
-    fn the_plan_is_the_one_that_checkpoints_were_written_by() {
-        let pipeline = crate::built_in().remove(0);
-        let io = AnalyticsIo::nowhere(pipeline.clone());
-        let plan = runtime::plan(&pipeline.on(io), &RunOptions::default()).unwrap();
-        let golden = include_str!("web_analytics.plan");
-        assert_eq!(plan.to_string(), golden, "a change here changes what restores: say so in the CHANGELOG");
-    }
 }

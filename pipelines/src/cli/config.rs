@@ -18,10 +18,8 @@ use std::sync::OnceLock;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use tidemill_dataflow::runtime::{self, RunOptions};
 
 use super::{Failure, secrets};
-use crate::io::AnalyticsIo;
 use crate::pipeline::Catalog;
 use file::File;
 
@@ -165,7 +163,7 @@ fn arguments(name: &str, flag: bool, values: &[String]) -> Vec<OsString> {
 fn operators(catalog: &Catalog) -> Result<BTreeMap<&'static str, String>, Failure> {
     let mut all = BTreeMap::new();
     for pipeline in catalog.pipelines() {
-        let plan = runtime::plan(&pipeline.on(AnalyticsIo::nowhere(pipeline.clone())), &RunOptions::default())?;
+        let plan = pipeline.plan()?;
         all.extend(plan.operators().iter().filter_map(|o| Some((o.id?, o.family().to_owned()))));
     }
     Ok(all)

@@ -3,10 +3,8 @@
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use tidemill_dataflow::runtime::{self, RunOptions};
 
 use super::Failure;
-use crate::io::AnalyticsIo;
 use crate::pipeline::Catalog;
 
 /// How the plan is printed.
@@ -32,8 +30,7 @@ pub(crate) struct ExplainArguments {
 
 pub(crate) fn explain(arguments: &ExplainArguments, catalog: &Catalog) -> Result<(), Failure> {
     let pipeline = catalog.find(arguments.pipeline.as_deref()).map_err(Failure::usage)?;
-    let io = AnalyticsIo::nowhere(pipeline.clone());
-    let plan = runtime::plan(&pipeline.on(io), &RunOptions::default())?;
+    let plan = pipeline.plan()?;
     let printed = match arguments.format {
         PlanFormat::Text => plan.to_string(),
         PlanFormat::Mermaid => plan.mermaid(),

@@ -29,6 +29,7 @@ use tidemill_dataflow::time::EventTime;
 use tidemill_kafka::{KafkaSource, Start};
 use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptions, LogState, Seal, Store, reader};
 use tidemill_tables::TableSpec;
+use tidemill_tables::web_analytics::is_of_unverified;
 
 use super::run::{clickhouse_target, drive, failure, open_store, topics, with_registry};
 use super::{Failure, with_causes};
@@ -152,7 +153,7 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
     if arguments.since.is_some() || arguments.until.is_some() {
         return say("not compared: the rebuilt tables hold a part of the time only");
     }
-    let compared = specs.iter().filter(|spec| !wanted.archive() || spec.name != "unverified_events");
+    let compared = specs.iter().filter(|spec| !wanted.archive() || !is_of_unverified(&spec.name));
     let equal = compare(&target, compared, suffix);
     // Rows of an epoch are there before it is committed, but never before it is bound.
     let bound = read(&live_store, wanted.state)?.and_then(|state| state.bound());

@@ -6,6 +6,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::spec::{ColumnSpec, Fold, TableSpec, time_type};
 
+const UNVERIFIED: &str = "unverified_events";
+
 /// Every table that is stored. [`progress_schema`] is beside them: it is read from the log.
 #[must_use]
 pub fn all() -> Vec<TableSpec> {
@@ -77,7 +79,19 @@ pub fn raw_events() -> TableSpec {
 /// Events too old to be judged duplicate or not.
 #[must_use]
 pub fn unverified_events() -> TableSpec {
-    events("unverified_events")
+    events(UNVERIFIED)
+}
+
+/// The same of another pipeline over these events: `<pipeline>_unverified_events`.
+#[must_use]
+pub fn unverified_events_of(pipeline: &str) -> TableSpec {
+    events(&format!("{pipeline}_{UNVERIFIED}"))
+}
+
+/// Whether a table is one of events that could not be judged: an archive of accepted ones does not have what is in it.
+#[must_use]
+pub fn is_of_unverified(table: &str) -> bool {
+    table.ends_with(UNVERIFIED)
 }
 
 /// The columns of `progress`: one row for each input file, at the commit that the query reads.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
@@ -28,6 +29,26 @@ fn assert_engine_agrees(inputs: &[PathBuf], [top_pages, funnel]: &[PathBuf; 2], 
     command.arg(root().join("tests/oracle/compare_views.py")).args(inputs).args(["--format", format]);
     command.arg("--top-pages").arg(top_pages).arg("--funnel").arg(funnel);
     assert_agrees(command.arg("--tidemill").arg(tidemill().binary()));
+}
+
+#[test]
+fn events_that_views_cannot_verify_are_in_a_table_of_each() {
+    let folder = TempDir::new().expect("a folder");
+    let bytes = corpus::events(20_000, 91, Rates { very_late: 2_000, ..Rates::default() });
+    let inputs = [corpus::file(folder.path(), "events.ndjson", &bytes)];
+    let mut unverified = Vec::new();
+    let views = both(&inputs, folder.path(), |run| {
+        let line = run.eager().workers(2).finish();
+        assert_books_balance(&line);
+        unverified.push(counter(&line, "unverified"));
+    });
+    assert!(unverified.iter().all(|n| *n > 0), "{unverified:?}");
+    for (view, number) in views.iter().zip(unverified) {
+        let table = view.file_name().expect("it is a folder").to_str().expect("it is named after the view");
+        let sql = format!("SELECT count(*) AS n FROM {table}_unverified_events");
+        let row: Value = serde_json::from_slice(&tidemill().query(view, &sql)).expect("a line of JSON");
+        assert_eq!(row["n"], number, "{table}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tidemill_clickhouse::Target;
 use tidemill_connectors::events::{Format, HashKey};
 use tidemill_connectors::files::FilesConfig;
 use tidemill_dataflow::faults::Faults;
-use tidemill_dataflow::runtime::{self, RunOptions};
+use tidemill_dataflow::runtime::RunOptions;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
@@ -113,7 +113,7 @@ fn check_source_settings(pipeline: &Pipeline, from: Option<&str>, settings: &[So
     if !from.is_some_and(|from| from.starts_with("kafka://")) {
         return Err(Failure::usage(format!("{first}: settings of fetches are for --from kafka://; leave them out")));
     }
-    let plan = runtime::plan(&pipeline.on(AnalyticsIo::nowhere(pipeline.clone())), &RunOptions::default())?;
+    let plan = pipeline.plan()?;
     let is_source = |id: &str| plan.operator(id).is_some_and(|operator| operator.family() == "source");
     match settings.iter().find(|setting| !is_source(&setting.id)) {
         Some(wrong) => Err(Failure::usage(format!("{wrong}: `{}` is no source of {}", wrong.id, pipeline.name()))),
