@@ -71,16 +71,25 @@ fn state(pid: u32) -> Option<(char, u32)> {
     (!matches!(state, 'Z' | 'X')).then_some((state, words.next()?.parse().ok()?))
 }
 
-/// How many events the run in a folder has committed, with those that were malformed; none before its first start.
+/// How many records the run in a folder has committed, with those that were malformed; none before its first start.
 ///
 /// # Panics
 /// When its log cannot be read.
 #[must_use]
 pub fn committed(data: &Path) -> u64 {
-    let Ok(place) = Location::from(data).open_for_reading() else { return 0 };
+    counts(data).iter().filter(|(name, _)| name.ends_with("/read")).map(|(_, n)| n).sum()
+}
+
+/// What the run in a folder has counted, as `operator/counter`, by its last commit; nothing before its first start.
+///
+/// # Panics
+/// When its log cannot be read.
+#[must_use]
+pub fn counts(data: &Path) -> BTreeMap<String, u64> {
+    let Ok(place) = Location::from(data).open_for_reading() else { return BTreeMap::new() };
     match reader::read(Arc::clone(&place.store), FOLDER) {
-        Ok(state) => state.counts().get("events/read").copied().unwrap_or(0),
-        Err(LogError::NotInitialized { .. }) => 0,
+        Ok(state) => state.counts().clone(),
+        Err(LogError::NotInitialized { .. }) => BTreeMap::new(),
         Err(error) => panic!("{}: {error}", data.display()),
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! After Tucker, Tufte, Papadimos, Maier: NEXMark, a benchmark for queries over data streams (2002), in the form that
 //! today's engines run: bids, auctions and persons in one stream, windows of event time. Money is whole cents, and the
-//! conversion of query 1 is exact in thousandths of a cent.
+//! conversion of query 1 is exact in thousandths of a cent. [`LATE`] is no query of the benchmark: it judges late records.
 
 mod generate;
+mod late;
 
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,8 @@ use tidemill::io::AnalyticsIo;
 use tidemill::prelude::*;
 use tidemill_tables::{ColumnSpec, Fold, TableSpec, time_type};
 
-pub use generate::generate;
+pub use generate::{IN_TIME, generate};
+pub use late::{JUDGES, LATE};
 
 /// Something that happens at the auction house.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,6 +116,7 @@ pub fn pipelines() -> Vec<Pipeline> {
         Pipeline::new("q5", q5).tables([TableSpec::new("hot_items", Fold::Signed, "window_start", hot)]),
         Pipeline::new("q8", q8).tables([TableSpec::new("new_sellers", Fold::Deltas, "window_start", new)]),
         Pipeline::new("q11", q11).tables([TableSpec::new("bidder_sessions", Fold::Signed, "first_bid", sessions)]),
+        late::pipeline(),
     ]
 }
 
@@ -126,7 +129,15 @@ fn happenings<'s>(flow: &Flow<'s>, io: &AnalyticsIo) -> TimedStream<'s, Happenin
 }
 
 fn bids<'s>(flow: &Flow<'s>, io: &AnalyticsIo) -> TimedStream<'s, Bid> {
-    happenings(flow, io).untimed().filter_map(Happening::bid).with_event_time(|bid| EventTime(bid.time))
+    only_bids(happenings(flow, io).untimed())
+}
+
+fn only_bids(happenings: Stream<'_, Happening>) -> TimedStream<'_, Bid> {
+    happenings.filter_map(Happening::bid).with_event_time(|bid| EventTime(bid.time))
+}
+
+fn only_auctions(happenings: Stream<'_, Happening>) -> TimedStream<'_, Auction> {
+    happenings.filter_map(Happening::auction).with_event_time(|auction| EventTime(auction.time))
 }
 
 /// A bid as a row, with its price as `price` says.
@@ -177,7 +188,7 @@ fn q5(flow: &Flow<'_>, io: &AnalyticsIo) {
 fn q8(flow: &Flow<'_>, io: &AnalyticsIo) {
     let happenings = happenings(flow, io).untimed();
     let persons = happenings.clone().filter_map(Happening::person).with_event_time(|person| EventTime(person.time));
-    let auctions = happenings.filter_map(Happening::auction).with_event_time(|auction| EventTime(auction.time));
+    let auctions = only_auctions(happenings);
     persons
         .key_by(|person| key(HOUSE, person.id))
         .join_window("new_sellers", auctions.key_by(|auction| key(HOUSE, auction.seller)), Tumbling::of(seconds(10)))

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use tidemill_tests::nexmark::{generate, pipelines};
+use tidemill_tests::nexmark::{IN_TIME, generate, pipelines};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for happening in generate(number, seed) {
+    for happening in generate(number, seed, IN_TIME) {
         let written = serde_json::to_writer(&mut out, &happening).map_err(std::io::Error::from);
         if written.and_then(|()| out.write_all(b"\n")).is_err() {
             return ExitCode::FAILURE;

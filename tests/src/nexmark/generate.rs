@@ -8,18 +8,19 @@ use super::{Auction, Bid, Happening, Person};
 /// Milliseconds since 1970 of the first happening.
 const BEGIN: i64 = 1_767_225_600_000;
 
-/// How far a happening may be behind the one before it, in milliseconds: less than the pipelines wait for.
-const DISORDER: i64 = 1_500;
+/// How far a happening may be behind the one before it, in milliseconds, so that none is late: less than the queries wait.
+pub const IN_TIME: i64 = 1_500;
 
-/// `number` happenings, ten milliseconds apart on average and a little out of order, the same for the same seed.
+/// `number` happenings, ten milliseconds apart on average, and out of order by less than `disorder` milliseconds; the same
+/// for the same seed.
 #[must_use]
-pub fn generate(number: usize, seed: u64) -> Vec<Happening> {
+pub fn generate(number: usize, seed: u64, disorder: i64) -> Vec<Happening> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let (mut persons, mut auctions) = (0, 0);
     (0_i64..)
         .take(number)
         .map(|at| {
-            let time = BEGIN + 10 * at - random.random_range(0..DISORDER);
+            let time = BEGIN + 10 * at - random.random_range(0..disorder);
             match at % 50 {
                 0 => {
                     persons += 1;

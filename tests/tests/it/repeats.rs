@@ -6,8 +6,9 @@ use std::path::Path;
 
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
-use tidemill_tests::harness::{Outcome, files_under};
-use tidemill_tests::live::{places, signal};
+use tidemill_tests::harness::{Outcome, Tidemill, files_under};
+use tidemill_tests::live::{counts, places, signal};
+use tidemill_tests::nexmark::{Happening, JUDGES, LATE, generate};
 use tidemill_tests::oracle::Oracle;
 
 use crate::story::{Story, assert_same, diff};
@@ -60,6 +61,67 @@ fn a_live_run_that_was_killed_is_repeated_row_for_row_with_what_was_late_and_unv
     let (elsewhere, from) = (story.place("elsewhere"), format!("{}?topics=events.*", story.log.address()));
     replayed(&elsewhere, &["--bindings", live, "--from", &from, "--workers", "1"]);
     assert_same(&story.out, &elsewhere, "from an address");
+}
+
+#[test]
+fn what_was_late_for_windows_and_joins_is_repeated_row_for_row_also_what_was_left_out() {
+    let nexmark = Tidemill::new(env!("CARGO_BIN_EXE_nexmark-under-test"));
+    let story = Story::of(nexmark.clone(), LATE);
+    // Windows wait for two seconds at least, and at most for seventeen.
+    let happenings = generate(20_000, 75, 30_000);
+    let lines: Vec<_> = happenings.iter().map(|happening| serde_json::to_vec(happening).unwrap()).collect();
+    let bytes = corpus::joined(lines.iter().map(Vec::as_slice));
+    let line = story.live(&bytes, &["--workers", "2"], |piece, running| {
+        if piece == 6 {
+            signal(places(running.pid())[0].1, "KILL");
+        }
+    });
+    assert_books_balance(&line);
+    let number = |data: &Path, sql: &str| {
+        let answer = nexmark.query(data, &format!("SELECT coalesce(({sql}), 0) AS n"));
+        let row: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        row["n"].as_u64().unwrap_or_else(|| panic!("{sql}: {row}"))
+    };
+    let late_by =
+        |data: &Path| JUDGES.map(|(judge, _)| counts(data).get(&format!("{judge}/late")).copied().unwrap_or(0));
+    let found = late_by(&story.out);
+    for ((judge, aside), late) in JUDGES.into_iter().zip(found) {
+        assert!(late > 0, "{judge}: nothing was late: {found:?}");
+        if let Some(table) = aside {
+            assert_eq!(number(&story.out, &format!("SELECT count(*) FROM {table}")), late, "{judge}");
+        }
+    }
+
+    let (live, from) = (story.out.to_str().unwrap(), story.log.address());
+    let replay = |name: &str, options: &[&str]| {
+        let out = story.place(name);
+        let done = nexmark.command(&[&["replay", LATE, "--out", out.to_str().unwrap()], options].concat());
+        assert_eq!(done.code, Some(0), "{name}: {}", done.stderr);
+        out
+    };
+    let compared = |other: &Path| nexmark.command(&["diff", live, other.to_str().unwrap()]);
+    for workers in ["1", "3"] {
+        let repeated = replay(workers, &["--bindings", live, "--workers", workers]);
+        let done = compared(&repeated);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(done.code, Some(0), "{workers} workers: {said}{}", done.stderr);
+        for table in ["counts", "recent", "totals", "versions", "pairs", "answers"] {
+            let equal = said.lines().find(|told| told.starts_with(&format!("{table}: equal, ")));
+            assert!(equal.is_some_and(|told| !told.contains(" 0 rows")), "{workers} workers: {table}: {said}");
+        }
+        assert_eq!(late_by(&repeated), found, "{workers} workers");
+    }
+
+    // In fresh cuts, longer ones, other records are late; but each is counted or set aside, once.
+    let fresh = replay("fresh", &["--from", &from, "--state", live]);
+    let done = compared(&fresh);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("counts, ") && done.stderr.contains("late_for_counts"), "{}", done.stderr);
+    for data in [&story.out, &fresh] {
+        let kept = number(data, "SELECT sum(bids) FROM counts");
+        let bids = happenings.iter().filter(|happening| matches!(happening, Happening::Bid(_))).count() as u64;
+        assert_eq!(kept + late_by(data)[0], bids, "{}", data.display());
+    }
 }
 
 #[test]

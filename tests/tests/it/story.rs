@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tidemill_embedded_log::produce::produce_lines;
 use tidemill_embedded_log::{LogError, LogOptions, Record, Retention, TopicWriter};
 use tidemill_tests::corpus;
-use tidemill_tests::harness::{Outcome, Running};
+use tidemill_tests::harness::{Outcome, Running, Tidemill};
 use tidemill_tests::live::{EventLog, committed};
 use tidemill_tests::services::wait_until;
 
@@ -19,6 +19,8 @@ const PARTITIONS: u32 = 3;
 /// A log, and the places beside it.
 pub(crate) struct Story {
     folder: TempDir,
+    binary: Tidemill,
+    pipeline: &'static str,
     pub(crate) log: EventLog,
     /// Where the live run writes.
     pub(crate) out: PathBuf,
@@ -26,22 +28,28 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) fn new() -> Story {
+        Story::of(tidemill(), "web_analytics")
+    }
+
+    /// The story of another binary's pipeline.
+    pub(crate) fn of(binary: Tidemill, pipeline: &'static str) -> Story {
         let folder = TempDir::new().unwrap();
         let (log, out) = (EventLog::new(folder.path().join("log")), folder.path().join("live"));
-        Story { folder, log, out }
+        Story { folder, binary, pipeline, log, out }
     }
 
     pub(crate) fn place(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Appends lines, those of a user in one partition, as the collector does.
+    /// Appends lines, those of a user in one partition, as the collector does; those that are of nobody in turn.
     pub(crate) fn store(&self, lines: &[&[u8]]) {
         let root = self.place("log");
-        let partition_of = |_: u64, line: &[u8]| {
+        let partition_of = |at: u64, line: &[u8]| {
             let event: Option<Value> = serde_json::from_slice(line).ok();
-            let user = event.as_ref().and_then(|event| event["user_id"].as_str()).unwrap_or_default();
-            user.bytes().map(u32::from).sum::<u32>() % PARTITIONS
+            let user = event.as_ref().and_then(|event| event["user_id"].as_str());
+            let number = user.map_or(at, |user| user.bytes().map(u64::from).sum());
+            u32::try_from(number % u64::from(PARTITIONS)).unwrap()
         };
         wait_until("the log is free to be written", || {
             let lines = lines.iter().copied();
@@ -69,9 +77,9 @@ impl Story {
     /// Starts the live run: small epochs, frequent checkpoints.
     pub(crate) fn start(&self, options: &[&str]) -> Running {
         let from = self.log.address();
-        let places = ["run", "web_analytics", "--from", &from, "--out", self.out.to_str().unwrap(), "--json"];
+        let places = ["run", self.pipeline, "--from", &from, "--out", self.out.to_str().unwrap(), "--json"];
         let pace = ["--epoch-every", "30ms", "--checkpoint-every", "200ms", "--supervise"];
-        tidemill().start(&[&places[..], &pace, options].concat())
+        self.binary.start(&[&places[..], &pace, options].concat())
     }
 
     /// Waits until the live run has committed everything that is stored.
