@@ -13,16 +13,17 @@ use std::thread::{self, JoinHandle};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{StatusCode, uri::Authority};
-use axum::middleware::{Next, from_fn, map_response};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidemill_dataflow::status::{Moment, Snapshot, Status};
+use tidemill_query::host::HostGuard;
 use tokio::sync::oneshot;
 
 const PAGE: &str = include_str!("ops/page/index.html");
@@ -98,8 +99,7 @@ fn router(status: Arc<Status>, ip: IpAddr) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/status", get(api_status))
         .with_state(status);
-    let guarded = move |request: Request, next: Next| guard(ip, request, next);
-    routes.layer(from_fn(guarded)).layer(map_response(with_headers))
+    HostGuard::new(ip, &[]).before(routes).layer(map_response(with_headers))
 }
 
 /// What `/metrics` says, without a server.
@@ -132,26 +132,6 @@ async fn api_status(State(status): State<Arc<Status>>) -> Response {
 /// The snapshot as `/api/status` prints it.
 fn json(snapshot: &Snapshot) -> Vec<u8> {
     serde_json::to_vec(snapshot).expect("a snapshot is plain data with texts as keys")
-}
-
-/// Whether a request's host may be asked for at this address.
-fn expected(ip: IpAddr, host: Option<&str>) -> bool {
-    // Whoever binds another address has put a name before it.
-    if !ip.is_loopback() {
-        return true;
-    }
-    let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) else { return false };
-    let name = authority.host();
-    name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
-}
-
-async fn guard(ip: IpAddr, request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    if expected(ip, host) {
-        return next.run(request).await;
-    }
-    let sentence = "this address answers to localhost and to IP addresses only\n";
-    (StatusCode::MISDIRECTED_REQUEST, sentence).into_response()
 }
 
 async fn with_headers(mut response: Response) -> Response {

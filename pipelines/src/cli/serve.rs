@@ -21,6 +21,10 @@ pub(crate) struct ServeArguments {
     /// Where to answer; port 0 takes a free one, which is printed.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
+    /// A name to answer to beside IP addresses and localhost: what a proxy before it passes on as Host. May be given several
+    /// times. Without one, a loopback address answers to no other name, and another address to every name.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
     /// The operations address of the running pipeline (its --ops), for its health on the dashboard.
     #[arg(long, value_name = "http://HOST:PORT")]
     status: Option<String>,
@@ -61,6 +65,7 @@ pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), 
         timeout: arguments.timeout,
         most_rows: arguments.rows,
         most_in_flight: arguments.requests,
+        hosts: arguments.host,
         tables: catalog.tables(),
         ..ServerOptions::new(arguments.data)
     };

@@ -273,21 +273,10 @@ fn the_page_asks_nobody_but_its_own_process() {
 
 #[test]
 fn a_loopback_address_answers_to_no_other_name() {
-    let loopback: IpAddr = "127.0.0.1".parse().unwrap();
-    for (host, answered) in [
-        (Some("127.0.0.1:9464"), true),
-        (Some("localhost:9464"), true),
-        (Some("[::1]:9464"), true),
-        (Some("evil.example:9464"), false),
-        (Some("127.0.0.1.evil.example"), false),
-        (Some("a b"), false),
-        (None, false),
-    ] {
-        assert_eq!(expected(loopback, host), answered, "{host:?}");
-    }
-    assert!(expected("10.0.0.7".parse().unwrap(), Some("tidemill-0.tidemill")));
     let (_ops, address) = serve();
-    assert_eq!(get_from(address, "/api/status", "evil.example").0, 421);
+    for (host, status) in [("evil.example", 421), ("localhost:9464", 200), ("127.0.0.1", 200)] {
+        assert_eq!(get_from(address, "/api/status", host).0, status, "{host}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::snapshot::Change;
 
@@ -32,12 +32,21 @@ impl Changes {
         Self { most, state: Mutex::default() }
     }
 
-    /// Tells everybody of a commit; whoever has not taken in the last few is let go.
-    pub(super) fn publish(&self, change: Change) {
+    /// Tells everybody of a commit; whoever has not taken in the last few is let go. Says how many were.
+    pub(super) fn publish(&self, change: Change) -> u64 {
         let mut state = self.state();
-        let change = Arc::new(change);
-        state.readers.retain(|reader| reader.try_send(Arc::clone(&change)).is_ok());
+        let (change, mut let_go) = (Arc::new(change), 0);
+        state.readers.retain(|reader| match reader.try_send(Arc::clone(&change)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                let_go += 1;
+                false
+            }
+            // It left by itself.
+            Err(TrySendError::Closed(_)) => false,
+        });
         state.newest = Some(change);
+        let_go
     }
 
     /// A new reader, who is told the newest commit at once unless it is the one it has `seen`. None where there is no
@@ -118,14 +127,17 @@ mod tests {
         let changes = Changes::new(1);
         let mut slow = changes.follow(None).unwrap();
         assert!(changes.follow(None).is_none());
+        let mut let_go = 0;
         for epoch in 0..=WAITING as u64 {
-            changes.publish(change(epoch));
+            let_go += changes.publish(change(epoch));
         }
+        assert_eq!(let_go, 1, "it is counted");
         assert_eq!(changes.readers(), 0);
         let kept = taken(&mut slow);
         assert_eq!(kept.len(), WAITING);
         assert!(matches!(slow.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
         drop(changes.follow(None).unwrap());
+        assert_eq!(changes.publish(change(99)), 0, "one that left was not let go");
         assert!(changes.follow(None).is_some(), "a reader that left makes room");
         changes.close();
         assert!(changes.follow(None).is_none());

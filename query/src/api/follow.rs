@@ -211,7 +211,7 @@ impl Follower {
         let committed = snapshot.visible.epoch.is_some();
         self.shared.newest.send_replace(Some(snapshot));
         if news && committed {
-            self.shared.changes.publish(change);
+            self.shared.telemetry.let_go.inc_by(self.shared.changes.publish(change));
         }
         Ok(true)
     }

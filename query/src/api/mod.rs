@@ -11,6 +11,7 @@
 //!   the pipeline makes. A server that follows never goes back to an older commit by itself.
 //! * Unique users of any range are the union of the hash lists of its minutes, never a sum. Money is whole cents in 64
 //!   bits; a sum that does not fit is refused.
+//! * A server on a loopback address answers to no name that it was not told of ([`HostGuard`]).
 //! * Nothing that a request carries becomes part of a statement, but for `/sql`, which only reads.
 //! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
 //!
@@ -31,12 +32,14 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::Router;
 use tidemill_log::Location;
 use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::error::QueryError;
+use crate::host::HostGuard;
 use changes::Changes;
 use follow::{Followed, Follower};
 use health::PipelineHealth;
@@ -80,6 +83,8 @@ pub struct ServerOptions {
     pub most_rows: usize,
     /// Readers that may follow the changes.
     pub most_readers: usize,
+    /// Names that it answers to beside IP addresses and `localhost`; see [`HostGuard`].
+    pub hosts: Vec<String>,
 }
 
 impl ServerOptions {
@@ -95,6 +100,7 @@ impl ServerOptions {
             timeout: Duration::from_secs(30),
             most_rows: 10_000,
             most_readers: 256,
+            hosts: Vec::new(),
         }
     }
 }
@@ -165,7 +171,8 @@ impl Server {
         });
         let weak = Arc::downgrade(&shared);
         let (stop_http, stop) = oneshot::channel::<()>();
-        let serve = move || runtime.block_on(serve(listener, shared, stop));
+        let guarded = HostGuard::new(address.ip(), &options.hosts).before(routes::routes(shared));
+        let serve = move || runtime.block_on(serve(listener, guarded, stop));
         let http = thread("http", serve)?;
         let server = Self {
             address,
@@ -237,14 +244,14 @@ fn thread<T: Send + 'static>(
 }
 
 /// Answers until the sender of `stop` is dropped, and then what is in flight, for some seconds.
-async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
+async fn serve(listener: TcpListener, routes: Router, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (draining, drained) = oneshot::channel();
     let asked = async move {
         let _ = stop.await;
         let _ = draining.send(());
     };
-    let serving = axum::serve(listener, routes::routes(shared)).with_graceful_shutdown(asked);
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(asked);
     let enough = async move {
         match drained.await {
             Ok(()) => tokio::time::sleep(DRAIN_WITHIN).await,

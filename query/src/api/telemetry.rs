@@ -33,6 +33,8 @@ pub(super) struct Telemetry {
     durations: Family<Endpoint, Histogram>,
     /// Looks at the log that failed.
     pub(super) log_failures: Counter,
+    /// Readers of the changes that were too slow.
+    pub(super) let_go: Counter,
     in_flight: Gauge,
     readers: Gauge,
     epoch: Gauge,
@@ -51,6 +53,7 @@ impl Telemetry {
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
             log_failures: Counter::default(),
+            let_go: Counter::default(),
             in_flight: Gauge::default(),
             readers: Gauge::default(),
             epoch: Gauge::default(),
@@ -65,6 +68,8 @@ impl Telemetry {
         registry.register("log_failures", "Looks at the log that failed", all.log_failures.clone());
         registry.register("in_flight", "Requests being answered", all.in_flight.clone());
         registry.register("change_readers", "Readers that follow the changes", all.readers.clone());
+        let let_go = "Readers that were let go because they did not keep up";
+        registry.register("change_readers_let_go", let_go, all.let_go.clone());
         registry.register("committed_epoch", "The commit that answers are of", all.epoch.clone());
         let through = "The watermark at that commit";
         registry.register_with_unit("complete_through_timestamp", through, Unit::Seconds, all.complete_through.clone());

@@ -364,6 +364,19 @@ fn what_cannot_be_answered_is_refused_with_a_status_and_a_sentence() {
 }
 
 #[test]
+fn a_page_of_another_site_reads_nothing() {
+    let place = TestPlace::new();
+    let server = start(ServerOptions { hosts: vec!["stats.example".to_owned()], ..options(&place) });
+    for (host, status) in [("evil.example", 421), ("stats.example", 200), ("localhost:1", 200)] {
+        for path in ["/", "/api/v1/totals", "/metrics"] {
+            let agent: Agent = Agent::config_builder().http_status_as_error(false).build().into();
+            let answer = agent.get(format!("http://{}{path}", server.address())).header("host", host).call().unwrap();
+            assert_eq!(answer.status(), status, "{path} of {host}");
+        }
+    }
+}
+
+#[test]
 fn csv_is_given_to_whoever_asks_for_it() {
     let mut place = TestPlace::new();
     let cell = Cell { tenant: "default", minute: TEN, key: "/a,b", count: 2, users: vec![1] };
@@ -404,7 +417,13 @@ fn a_damaged_log_is_told_and_the_last_commit_stays() {
     let (_, metrics) = get(&late, "/metrics");
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("tidemill_query_requests_total{endpoint=\"totals\",status=\"503\"} 1"), "{metrics}");
-    for name in ["duration_seconds_bucket", "log_failures_total", "in_flight", "updated_timestamp_seconds"] {
+    for name in [
+        "duration_seconds_bucket",
+        "log_failures_total",
+        "in_flight",
+        "updated_timestamp_seconds",
+        "change_readers_let_go_total",
+    ] {
         assert!(metrics.contains(&format!("tidemill_query_{name}")), "{name}: {metrics}");
     }
 }
