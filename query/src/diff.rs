@@ -4,7 +4,7 @@
 //! netted), as multisets. How rows lie in files, in which epochs they came and in which order, does not matter.
 //!
 //! Both sides are sorted and read side by side: sorting takes at most the memory that is given, and then temporary files of
-//! about the size of the tables; folding takes that of one key's rows or a few thousand others.
+//! about the size of the tables; folding takes that of 65,536 rows, or of one key's where those are more.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
