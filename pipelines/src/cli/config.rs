@@ -1,4 +1,4 @@
-//! One configuration file for `run`, `collect` and `serve`, and the settings that follow from it.
+//! One configuration file for `run`, `collect`, `serve`, `replay` and `demo`, and the settings that follow from it.
 //!
 //! Every option of the command line that tunes can stand in the file, under the same name and in the same units: what the
 //! file says becomes an argument, so there is one definition of each option. The command line beats the environment
@@ -24,7 +24,7 @@ use crate::pipeline::Catalog;
 use file::File;
 
 /// The commands that have a section.
-const COMMANDS: [&str; 3] = ["run", "collect", "serve"];
+const COMMANDS: [&str; 5] = ["run", "collect", "serve", "replay", "demo"];
 /// Options about the file itself.
 const ABOUT_THE_FILE: [&str; 2] = ["config", "print_config"];
 /// Options that sections of operators fill: values of the command line come beside them.

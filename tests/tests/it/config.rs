@@ -105,7 +105,7 @@ fn all_mistakes_of_a_file_are_said_at_once_and_nothing_is_begun() {
 #[test]
 fn the_example_of_the_documentation_is_taken_by_every_command_that_it_has_a_section_for() {
     let example = root().join("docs/tidemill.toml").to_string_lossy().into_owned();
-    for command in ["run", "collect", "serve"] {
+    for command in ["run", "collect", "serve", "replay", "demo"] {
         let outcome = tidemill().command(&[command, "--config", &example, "--print-config"]);
         assert_eq!(outcome.code, Some(0), "{command}: {}", outcome.stderr);
         let settings = String::from_utf8_lossy(&outcome.stdout).into_owned();

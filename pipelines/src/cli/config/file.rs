@@ -15,7 +15,7 @@ use crate::cli::secrets::SECRETS;
 use crate::cli::{Failure, run};
 
 /// What is decided at each start, and what to do instead of writing it into a file.
-const DECIDED_AT_START: [(&str, &str, &str); 11] = [
+const DECIDED_AT_START: [(&str, &str, &str); 16] = [
     ("run", "until_end", "is decided at each start: give --until-end"),
     ("run", "drain", "ends the input for good and is decided at a start: give --drain"),
     ("run", "exactly_once", "is decided at each start: give --exactly-once"),
@@ -27,6 +27,11 @@ const DECIDED_AT_START: [(&str, &str, &str); 11] = [
     ("run", "disable_sink", "is said of the operator: write disabled = true in [operators.ID]"),
     ("run", "source_setting", "is said of the operator: write NAME = VALUE in [operators.ID]"),
     ("collect", "json", "is decided at each start: give --json"),
+    ("replay", "swap", "puts tables in the place of others and is decided at a start: give --swap"),
+    ("replay", "since", "is decided at each start: give --since"),
+    ("replay", "until", "is decided at each start: give --until"),
+    ("replay", "disable_sink", "is as in the run that is repeated: give --disable-sink"),
+    ("demo", "dir", "is a new folder each time: give --dir"),
 ];
 
 /// Keys that people may look for here and that are the pipeline's.
@@ -171,7 +176,7 @@ impl Reader<'_> {
     fn outside(&mut self, at: usize, name: &str) {
         let what = match names_secret(name) {
             true => "is a secret, which has no place here; name a file with it in [secrets]",
-            false => "stands in no section; write it below [run], [collect] or [serve]",
+            false => "stands in no section; write it below that of its command, as [run] or [collect]",
         };
         self.mistake(at, &format!("`{name}`"), what);
     }

@@ -177,3 +177,20 @@ fn the_example_of_the_documentation_is_a_configuration() {
     let file = parse("docs/tidemill.toml", text, &commands(), &known()).unwrap_or_else(|all| panic!("{all:#?}"));
     assert!(file.of("run", "epoch_every").is_some() && file.of("collect", "listen").is_some());
 }
+
+#[test]
+fn every_command_with_a_section_takes_its_options_from_it_and_says_what_has_no_place() {
+    let commands = commands();
+    let text = "[replay]\nworkers = 4\nout = \"/again\"\n[demo]\nrate = 50\nfor = \"2s\"\n";
+    let file = parse("t.toml", text, &commands, &known()).unwrap();
+    let of = |command: &str, key: &str| file.of(command, key).map(|(line, values)| (line, values.to_vec()));
+    assert_eq!(of("replay", "workers"), Some((2, vec!["4".to_owned()])));
+    assert_eq!(of("demo", "for"), Some((6, vec!["2s".to_owned()])));
+    let said = mistakes("[replay]\nswap = true\nworker = 4\n[demo]\ndir = \"/d\"\n");
+    let expected = [
+        "t.toml:2: [replay] swap: this puts tables in the place of others and is decided at a start: give --swap",
+        "t.toml:3: [replay] worker: there is no such setting; is workers meant?",
+        "t.toml:5: [demo] dir: this is a new folder each time: give --dir",
+    ];
+    assert_eq!(said, expected);
+}

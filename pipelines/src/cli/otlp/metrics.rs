@@ -2,7 +2,9 @@
 //! read, and each of its families becomes an instrument.
 //!
 //! `tidemill_epoch_latency_seconds` is `tidemill.epoch_latency` in `s`, `tidemill_events_total` the sum `tidemill.events`.
-//! Of a histogram the number and the sum of what was measured are sent, as `.count` and `.sum`.
+//! Of a histogram the number and the sum of what was measured are sent, as `.count` and `.sum`, and as `.bucket` how many were
+//! at most `le`, the attribute: counts from the beginning, as Prometheus has them. Instruments of OpenTelemetry take single
+//! measurements, and none that were counted elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,7 +135,7 @@ fn parse(text: &str) -> Vec<Metric> {
             continue;
         }
         let Some((sample, labels, value)) = sample(line) else { continue };
-        let found = ["", "_total", "_count", "_sum"].into_iter().find_map(|suffix| {
+        let found = ["", "_total", "_count", "_sum", "_bucket"].into_iter().find_map(|suffix| {
             let name = sample.strip_suffix(suffix)?;
             Some((name, suffix, families.get(name)?))
         });
@@ -143,9 +145,10 @@ fn parse(text: &str) -> Vec<Metric> {
             ("counter", "_total") => (Kind::Sum, ""),
             ("histogram", "_count") => (Kind::Sum, ".count"),
             ("histogram", "_sum") => (Kind::Sum, ".sum"),
+            ("histogram", "_bucket") => (Kind::Sum, ".bucket"),
             _ => continue,
         };
-        let unit = if part == ".count" { "" } else { unit(&family.unit) };
+        let unit = if [".count", ".bucket"].contains(&part) { "" } else { unit(&family.unit) };
         let name = format!("{}{part}", named(name, &family.unit));
         let new = || Metric { name: name.clone(), kind, unit, help: family.help.clone(), rows: Vec::new() };
         metrics.entry(name.clone()).or_insert_with(new).rows.push((labels, value));
@@ -223,6 +226,7 @@ mod tests {
         tidemill_state_bytes{operator=\"a \\\"b\\\" \\\\ c\"} 12.5\n\
         # TYPE tidemill_collector_request_seconds histogram\n# UNIT tidemill_collector_request_seconds seconds\n\
         tidemill_collector_request_seconds_sum 0.5\ntidemill_collector_request_seconds_count 3\n\
+        tidemill_collector_request_seconds_bucket{le=\"0.25\"} 2\n\
         tidemill_collector_request_seconds_bucket{le=\"+Inf\"} 3\n# EOF\n";
 
     #[test]
@@ -232,13 +236,16 @@ mod tests {
         assert_eq!(
             shown,
             [
+                ("tidemill.collector.request.bucket", Kind::Sum, "", Number::Whole(2)),
                 ("tidemill.collector.request.count", Kind::Sum, "", Number::Whole(3)),
                 ("tidemill.collector.request.sum", Kind::Sum, "s", Number::Real(0.5)),
                 ("tidemill.events", Kind::Sum, "", Number::Whole(7)),
                 ("tidemill.state", Kind::Gauge, "By", Number::Real(12.5)),
             ]
         );
-        assert_eq!(metrics[3].rows[0].0, [KeyValue::new("operator", "a \"b\" \\ c")]);
-        assert_eq!(metrics[3].help, "Memory.");
+        assert_eq!(metrics[4].rows[0].0, [KeyValue::new("operator", "a \"b\" \\ c")]);
+        assert_eq!(metrics[4].help, "Memory.");
+        let bounds = ["0.25", "+Inf"].map(|bound| vec![KeyValue::new("le", bound)]);
+        assert_eq!(metrics[0].rows, bounds.into_iter().zip([2, 3].map(Number::Whole)).collect::<Vec<_>>());
     }
 }
