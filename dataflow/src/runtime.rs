@@ -1,7 +1,8 @@
 //! Running a pipeline: dry build, seal, restore, workers, log, and an orderly end.
 //!
-//! A start is: build dry (report everything that is wrong), take a run number, choose the newest intact checkpoint, seal,
-//! replay the bound epochs after it, go on live (INV-5). After a failure a sink's thread may still hang in its last write.
+//! A start is: build dry (report everything that is wrong), compare with the newest checkpoint (a start that is refused leaves
+//! a living run alone), take a run number, choose the newest intact checkpoint, seal, replay the bound epochs after it, go on
+//! live (INV-5). After a failure a sink's thread may still hang in its last write.
 
 mod begin;
 mod error;
@@ -21,7 +22,7 @@ use timely::communication::Allocator;
 use timely::worker::Worker;
 
 use crate::checkpoint::manifest::Planned;
-use crate::checkpoint::restore::{Restored, load_manifest};
+use crate::checkpoint::restore::{LoadError, Restored, load_manifest};
 use crate::checkpoint::writer;
 use crate::cluster::Place;
 use crate::coordinator::{Book, Coordinator, reachable};
@@ -41,7 +42,8 @@ pub use error::{RunError, RunErrorKind};
 pub use follow::follow;
 pub use repeat::repeat;
 
-use begin::{Begun, check_options, check_settings, log_options, start};
+pub(crate) use begin::log_options;
+use begin::{Begun, check_options, check_settings, start};
 use follow::lead;
 use threads::{Ticker, join, spawn};
 use workers::run_workers;
@@ -438,9 +440,11 @@ fn open_reader(
 fn book(context: &RunContext, state: &LogState, restored: &Restored) -> Result<Book, RunError> {
     let mut needed = Vec::new();
     for entry in state.checkpoints() {
-        // A damaged one was reported already; what it alone needed may go.
-        if let Ok(manifest) = load_manifest(&*context.store, entry) {
-            needed.push(reachable(&manifest, entry.manifest.clone()));
+        match load_manifest(&*context.store, entry) {
+            Ok(manifest) => needed.push(reachable(&manifest, entry.manifest.clone())),
+            // It was reported already; what it alone needed may go.
+            Err(LoadError::Damaged(_)) => {}
+            Err(failed @ LoadError::Store(_)) => return Err(failed.into()),
         }
     }
     let mut book = Book::new(state, restored.manifest.as_ref(), needed);

@@ -95,16 +95,25 @@ impl Retrying {
         }
     }
 
-    fn repeat<T>(&self, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut failures = 0;
-        loop {
-            match call() {
-                Err(error) if error.kind() != StoreErrorKind::Fatal && failures + 1 < self.attempts => {
-                    failures += 1;
-                    (self.pause)(failures);
-                }
-                outcome => return outcome,
+    fn repeat<T>(&self, call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        repeat(self.attempts, &self.pause, call)
+    }
+}
+
+/// Makes a call again while it fails for a moment, so many times in all.
+pub(crate) fn repeat<T>(
+    attempts: u32,
+    pause: &Pause,
+    mut call: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut failures = 0;
+    loop {
+        match call() {
+            Err(error) if error.kind() != StoreErrorKind::Fatal && failures + 1 < attempts => {
+                failures += 1;
+                pause(failures);
             }
+            outcome => return outcome,
         }
     }
 }

@@ -28,9 +28,9 @@ use crate::history::Archive;
 use crate::load;
 use crate::paths::Paths;
 pub use crate::retry::Pause;
-use crate::retry::{Ownership, Retrying};
+use crate::retry::{Ownership, Retrying, repeat};
 use crate::state::LogState;
-use crate::store::{Created, Store};
+use crate::store::{Created, Store, StoreError};
 
 /// How a log is kept.
 #[derive(Clone)]
@@ -54,6 +54,16 @@ impl Default for LogOptions {
     fn default() -> Self {
         let (snapshot_every, keep_bindings, pause) = (64, KEPT_BINDINGS, Arc::new(|_| {}));
         Self { prefix: FOLDER.to_owned(), snapshot_every, keep_bindings, attempts: 5, pause }
+    }
+}
+
+impl LogOptions {
+    /// Makes a call on the store that may be repeated without harm, and repeats it like those of the log itself.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub fn retrying<T>(&self, call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        repeat(self.attempts, &self.pause, call)
     }
 }
 

@@ -18,4 +18,4 @@ pub use compare::{Change, Changes, compare};
 pub use manifest::{Manifest, OperatorState, Planned};
 pub use piece::{CorruptPiece, Piece};
 pub use pieces::PieceRef;
-pub use restore::{RestoreError, load_manifest};
+pub use restore::{LoadError, RestoreError, load_manifest};

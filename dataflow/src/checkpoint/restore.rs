@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use thiserror::Error;
-use tidemill_log::{CheckpointEntry, LogState, Store};
+use tidemill_log::{CheckpointEntry, LogError, LogState, Store, StoreError};
 
 use super::compare::Changes;
 use super::manifest::{Manifest, checksum};
@@ -12,7 +13,7 @@ use super::piece::Piece;
 use super::pieces::PieceRef;
 use super::writer::read_piece;
 use crate::bind::BindState;
-use crate::runtime::RunError;
+use crate::runtime::{RunError, log_options};
 use crate::time::Epoch;
 
 /// Why no state can be started from.
@@ -25,6 +26,32 @@ pub enum RestoreError {
     /// The plan and the checkpoint do not fit.
     #[error("{0}")]
     Incompatible(String),
+}
+
+/// Why a checkpoint, or a part of it, was not read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The store failed, also when it was asked again: what it holds may be intact.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored is not what was written; the sentence names the object.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<LoadError> for RunError {
+    fn from(error: LoadError) -> RunError {
+        match error {
+            LoadError::Store(error) => RunError::Log(LogError::Store(error)),
+            LoadError::Damaged(problem) => RunError::State(problem),
+        }
+    }
+}
+
+/// Reads an object; a store that fails for a moment is asked again.
+pub(super) fn read(store: &dyn Store, path: &str) -> Result<Option<Bytes>, StoreError> {
+    log_options().retrying(|| store.get(path))
 }
 
 /// What a start continues from.
@@ -70,28 +97,29 @@ impl Restored {
 /// Reads and verifies the manifest of a checkpoint.
 ///
 /// # Errors
-/// A sentence that names the object and what is wrong with it.
-pub fn load_manifest(store: &dyn Store, entry: &CheckpointEntry) -> Result<Manifest, String> {
+/// [`LoadError`]: the store failed, or what it holds is not what was written.
+pub fn load_manifest(store: &dyn Store, entry: &CheckpointEntry) -> Result<Manifest, LoadError> {
     let path = &entry.manifest;
-    let bytes = store.get(path).map_err(|e| format!("{path}: {e}"))?.ok_or_else(|| format!("{path} is gone"))?;
+    let bytes = read(store, path)?.ok_or_else(|| LoadError::Damaged(format!("{path} is gone")))?;
     if checksum(&bytes) != entry.checksum {
-        return Err(format!("{path}: its checksum does not match"));
+        return Err(LoadError::Damaged(format!("{path}: its checksum does not match")));
     }
-    serde_json::from_slice(&bytes).map_err(|e| format!("{path}: {e}"))
+    serde_json::from_slice(&bytes).map_err(|e| LoadError::Damaged(format!("{path}: {e}")))
 }
 
 /// Reads a checkpoint with all its pieces.
 ///
 /// # Errors
-/// A sentence that names the object and what is wrong with it.
-pub(crate) fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restored, String> {
+/// Those of [`load_manifest`].
+pub(crate) fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restored, LoadError> {
     let manifest = load_manifest(store, entry)?;
-    let source = serde_json::from_str(&manifest.source).map_err(|e| format!("{}: {e}", entry.manifest))?;
+    let unread = |error| LoadError::Damaged(format!("{}: {error}", entry.manifest));
+    let source = serde_json::from_str(&manifest.source).map_err(unread)?;
     let mut pieces = BTreeMap::new();
     for operator in &manifest.operators {
         let versioned = |piece: &PieceRef| Ok((piece.version.unwrap_or(operator.version), read_piece(store, piece)?));
-        let read = operator.pieces.iter().map(versioned).collect::<Result<Vec<_>, RunError>>();
-        pieces.insert(operator.id.clone(), read.map_err(|e| e.to_string())?);
+        let read = operator.pieces.iter().map(versioned).collect::<Result<Vec<_>, LoadError>>();
+        pieces.insert(operator.id.clone(), read?);
     }
     Ok(Restored { epoch: manifest.epoch, source, manifest: Some(manifest), pieces: Mutex::new(pieces) })
 }
@@ -99,12 +127,9 @@ pub(crate) fn load(store: &dyn Store, entry: &CheckpointEntry) -> Result<Restore
 /// The newest intact checkpoint that the log names; sentences about those that are not go to `warnings`.
 ///
 /// # Errors
-/// [`RestoreError::NothingIntact`] if none is intact and the recorded epochs do not reach back to the first.
-pub(crate) fn choose(
-    store: &dyn Store,
-    state: &LogState,
-    warnings: &mut Vec<String>,
-) -> Result<Restored, RestoreError> {
+/// [`RestoreError::NothingIntact`] if none is intact and the recorded epochs do not reach back to the first; the store
+/// failed, which says nothing of what it holds: no older checkpoint is taken for that.
+pub(crate) fn choose(store: &dyn Store, state: &LogState, warnings: &mut Vec<String>) -> Result<Restored, RunError> {
     let mut problems = Vec::new();
     for entry in state.checkpoints().iter().rev() {
         match load(store, entry) {
@@ -114,12 +139,30 @@ pub(crate) fn choose(
                 }
                 return Ok(restored);
             }
-            Err(problem) => problems.push(format!("checkpoint {} cannot be used: {problem}", entry.epoch)),
+            Err(LoadError::Damaged(problem)) => {
+                problems.push(format!("checkpoint {} cannot be used: {problem}", entry.epoch));
+            }
+            Err(failed @ LoadError::Store(_)) => return Err(failed.into()),
         }
     }
     if !state.replayable_from_start() {
-        return Err(RestoreError::NothingIntact(problems.join("; ")));
+        return Err(RestoreError::NothingIntact(problems.join("; ")).into());
     }
     warnings.extend(problems.into_iter().map(|problem| format!("{problem}; replaying from the first epoch instead")));
     Ok(Restored::default())
+}
+
+/// The manifest of the newest checkpoint that has one, without its pieces.
+///
+/// # Errors
+/// The store failed.
+pub(crate) fn newest_manifest(store: &dyn Store, state: &LogState) -> Result<Option<Manifest>, LoadError> {
+    for entry in state.checkpoints().iter().rev() {
+        match load_manifest(store, entry) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(LoadError::Damaged(_)) => {}
+            Err(failed @ LoadError::Store(_)) => return Err(failed),
+        }
+    }
+    Ok(None)
 }

@@ -11,6 +11,7 @@ use timely::scheduling::SyncActivator;
 
 use super::piece::{self, Piece};
 use super::pieces::{FoldPlan, PieceRef};
+use super::restore::{LoadError, read};
 use crate::key_group::{KEY_GROUPS, KeyGroup};
 use crate::keyed::{Changes, DecodeError, Section, ShardLogic};
 use crate::runtime::RunError;
@@ -182,9 +183,9 @@ fn fold_pieces(
 }
 
 /// Reads and verifies one piece.
-pub(crate) fn read_piece(store: &dyn Store, reference: &PieceRef) -> Result<Piece, RunError> {
-    let damaged = |problem: String| RunError::State(format!("{}: {problem}", reference.path));
-    let bytes = store.get(&reference.path)?.ok_or_else(|| damaged("it is gone".into()))?;
+pub(crate) fn read_piece(store: &dyn Store, reference: &PieceRef) -> Result<Piece, LoadError> {
+    let damaged = |problem: String| LoadError::Damaged(format!("{}: {problem}", reference.path));
+    let bytes = read(store, &reference.path)?.ok_or_else(|| damaged("it is gone".into()))?;
     if bytes.len() as u64 != reference.bytes {
         return Err(damaged(format!("it has {} bytes instead of {}", bytes.len(), reference.bytes)));
     }

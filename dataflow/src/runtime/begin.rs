@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tidemill_log::{Log, LogOptions, LogState, Quarantined, Seal};
+use tidemill_log::{FOLDER, Log, LogError, LogOptions, LogState, Quarantined, Seal, reader};
 
 use super::program::fingerprint;
 use super::{RunContext, RunError, RunOptions};
+use crate::checkpoint::Manifest;
 use crate::checkpoint::compare::{Changes, compare};
 use crate::checkpoint::restore::{self, RestoreError, Restored};
 use crate::journal::Journal;
@@ -47,7 +48,7 @@ pub(super) fn check_options(options: &RunOptions) -> Result<(), RunError> {
     Ok(())
 }
 
-pub(super) fn log_options() -> LogOptions {
+pub(crate) fn log_options() -> LogOptions {
     // Transient failures of a store are retried a few times, each pause twice as long.
     let pause = |failures: u32| thread::park_timeout(Duration::from_millis(20 << failures.min(6)));
     LogOptions { pause: Arc::new(pause), ..LogOptions::default() }
@@ -88,7 +89,24 @@ fn seal_of(
     }
 }
 
-/// Takes the next run number, chooses the newest intact checkpoint, and seals.
+/// Refuses what a start would refuse, before it takes the run over from one that may be alive; writes nothing. A start asks
+/// again: the earlier run goes on until it is fenced.
+fn check_unfenced(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<(), RunError> {
+    let state = match reader::read(Arc::clone(&context.store), FOLDER) {
+        Ok(state) => state,
+        Err(LogError::NotInitialized { .. }) => LogState::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let manifest = restore::newest_manifest(&*context.store, &state)?;
+    if manifest.is_none() && !state.checkpoints().is_empty() {
+        // Damaged, or pruned while we read: that is found out, and said, once nobody writes any more.
+        return Ok(());
+    }
+    changes(manifest.as_ref(), plan, &options.drop_state)?;
+    check_seal(&state, sealed, manifest.as_ref(), options).map(drop)
+}
+
+/// Compares plan and checkpoint, takes the next run number, chooses the newest intact checkpoint, and seals.
 pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<Begun, RunError> {
     let processes = context.place.as_ref().map_or(1, |place| place.options.processes());
     if !options.exactly_once {
@@ -96,12 +114,13 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
             return Err(RunError::Usage("several processes meet over the log: leave --exactly-once on".into()));
         }
         // There is never a checkpoint: only the refusal of what cannot be dropped matters.
-        changes(&Restored::default(), plan, &options.drop_state)?;
+        changes(None, plan, &options.drop_state)?;
         let quarantined = options.quarantined.clone();
         let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, &quarantined, None))?;
         let decision = Decision { quarantined, ..Decision::default() };
         return Ok(Begun { journal, restored: Restored::default(), decision });
     }
+    check_unfenced(context, options, plan, sealed)?;
     let kept = LogOptions { keep_bindings: options.keep_bindings, ..log_options() };
     let started = Log::start(Arc::clone(&context.store), kept)?;
     started.warnings.iter().for_each(|warning| (context.warn)(warning));
@@ -111,9 +130,9 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
     log.seal(|state| {
         let mut warnings = Vec::new();
         let mut restored = restore::choose(&*context.store, state, &mut warnings)?;
-        let changes = changes(&restored, plan, &options.drop_state)?;
+        let changes = changes(restored.manifest.as_ref(), plan, &options.drop_state)?;
         warnings.extend(changes.notes());
-        warnings.extend(check_seal(state, sealed, &restored, options)?);
+        warnings.extend(check_seal(state, sealed, restored.manifest.as_ref(), options)?);
         restored.adopt(&changes);
         warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
@@ -156,8 +175,12 @@ pub(super) fn check_settings(state: &LogState, sealed: &str) -> Result<(), RunEr
 }
 
 /// What changed since the checkpoint was written.
-pub(super) fn changes(restored: &Restored, plan: &Plan, drop_state: &BTreeSet<String>) -> Result<Changes, RunError> {
-    let Some(manifest) = &restored.manifest else {
+pub(super) fn changes(
+    manifest: Option<&Manifest>,
+    plan: &Plan,
+    drop_state: &BTreeSet<String>,
+) -> Result<Changes, RunError> {
+    let Some(manifest) = manifest else {
         let Some(id) = drop_state.first() else { return Ok(Changes::default()) };
         return Err(RunError::Usage(format!("--drop-state {id}: there is no checkpoint yet, and no state to drop")));
     };
@@ -176,7 +199,7 @@ pub(super) fn changes(restored: &Restored, plan: &Plan, drop_state: &BTreeSet<St
 fn check_seal(
     state: &LogState,
     sealed: &str,
-    restored: &Restored,
+    manifest: Option<&Manifest>,
     options: &RunOptions,
 ) -> Result<Option<String>, RunError> {
     let Some(seal) = state.seal() else { return Ok(None) };
@@ -186,7 +209,7 @@ fn check_seal(
         ));
     }
     check_settings(state, sealed)?;
-    let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
+    let checkpoint = manifest.map(|manifest| manifest.epoch);
     let waiting = state.bindings_after(checkpoint).count();
     let what = match (seal.plan != sealed, seal.build != fingerprint()) {
         _ if waiting == 0 => return Ok(None),
@@ -201,8 +224,13 @@ fn check_seal(
              first epoch that was not committed"
         )));
     }
+    // A program is told from another by its bytes: what a closure does stands in no plan.
+    let same = match seal.plan == sealed {
+        true => " (there is none if both do the same, as when the same sources were built again)",
+        false => "",
+    };
     Err(RunError::State(format!(
-        "{waiting}: run once with the build that bound them (it takes a checkpoint when it stops), or take the risk with \
-         --replay-with-changed-plan"
+        "{waiting}: run once with the build that bound them (it takes a checkpoint when it stops), or take the risk{same} \
+         with --replay-with-changed-plan"
     )))
 }

@@ -134,8 +134,8 @@ fn restored(context: &RunContext, state: &LogState, plan: &Plan, options: &RunOp
     let Some(epoch) = state.seal().and_then(|seal| seal.checkpoint) else { return Ok(Restored::default()) };
     let entry = state.checkpoints().iter().find(|entry| entry.epoch == epoch);
     let entry = entry.ok_or_else(|| RunError::State(format!("checkpoint {epoch} of the seal is not in the log")))?;
-    let mut restored = restore::load(&*context.store, entry).map_err(RunError::State)?;
-    let changes = changes(&restored, plan, &options.drop_state)?;
+    let mut restored = restore::load(&*context.store, entry)?;
+    let changes = changes(restored.manifest.as_ref(), plan, &options.drop_state)?;
     restored.adopt(&changes);
     Ok(restored)
 }

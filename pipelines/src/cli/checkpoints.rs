@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use tidemill_dataflow::checkpoint::{Manifest, load_manifest};
+use tidemill_dataflow::checkpoint::{LoadError, Manifest, load_manifest};
 use tidemill_log::{FOLDER, Location, LogState, Store, reader};
 
 use super::run::open_store;
@@ -63,7 +63,8 @@ fn list(data: &Path, out: &mut impl Write) -> Result<io::Result<()>, Failure> {
                 let (pieces, bytes) = weight(&manifest);
                 format!("{:>12}  {pieces:>6}  {bytes:>12}  {}\n", entry.epoch, entry.manifest)
             }
-            Err(problem) => format!("{:>12}  damaged: {problem}\n", entry.epoch),
+            Err(LoadError::Damaged(problem)) => format!("{:>12}  damaged: {problem}\n", entry.epoch),
+            Err(failed) => format!("{:>12}  cannot be read: {}\n", entry.epoch, with_causes(&failed)),
         };
         lines.push_str(&line);
     }
@@ -83,7 +84,10 @@ fn show(data: &Path, epoch: Option<u64>, out: &mut impl Write) -> Result<io::Res
         Some(epoch) => state.checkpoints().iter().find(|entry| entry.epoch == epoch),
     };
     let entry = entry.ok_or_else(|| Failure::usage(format!("no such checkpoint; there are: {}", known())))?;
-    let manifest = load_manifest(&*store, entry).map_err(Failure::refused)?;
+    let manifest = load_manifest(&*store, entry).map_err(|error| match error {
+        LoadError::Damaged(problem) => Failure::refused(problem),
+        failed => Failure::failed(with_causes(&failed)),
+    })?;
     let mut text = format!("checkpoint {} written by run {}\n", manifest.epoch, manifest.run);
     for operator in &manifest.operators {
         text.push_str(&format!("{} (state v{})\n", operator.id, operator.version));

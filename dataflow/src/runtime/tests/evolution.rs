@@ -19,6 +19,7 @@ use crate::watermark::Watermarks;
 
 mod older;
 mod unfinished;
+mod unreadable;
 
 type Line = (EventTime, String);
 type Row = (String, i64, i64);
@@ -141,11 +142,12 @@ fn goes_on(author: Author, lines: &Lines, store: &Arc<dyn Store>, options: &RunO
 /// A start that is refused with all of these, and changes nothing.
 #[track_caller]
 fn is_refused(author: Author, lines: &Lines, store: &Arc<dyn Store>, options: &RunOptions, said: &[&str]) {
-    let before = state(store);
+    let (before, runs) = (state(store), store.list("_tidemill/runs").unwrap());
     let error = start_with(author, lines, store, options).0.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Refused, "{error}");
     let after = state(store);
     assert_eq!((before.seal(), before.bound()), (after.seal(), after.bound()), "a refused start writes nothing");
+    assert_eq!(store.list("_tidemill/runs").unwrap(), runs, "a refused start leaves a living run alone");
     let sentences = error.to_string();
     for part in said {
         assert!(sentences.contains(part), "{sentences}");
