@@ -1,4 +1,21 @@
-//! For the tests of operators: whole runs in this process, over lines of text, with any number of workers and processes.
+//! The test kit: whole pipelines in the test's own process, and what goes wrong with them staged and repeatable.
+//!
+//! | what | by |
+//! |---|---|
+//! | input: typed records in partitions and steps, with event times | [`Script`] |
+//! | tables that remember what was written | [`Ends::sums`], [`Ends::union`], [`Ends::latest`] |
+//! | crashes, restarts, other numbers of workers and processes, other orders, from one seed | [`Simulation`] |
+//! | the same tables as over everything at once | [`Simulation::agrees_with_a_batch`] |
+//! | the same rows in each epoch as on one worker that never crashed | [`Simulation::repeats_itself`] |
+//! | silent partitions, epochs cut by the clock | [`Simulation::live`] |
+//! | the end of time | [`Simulation::drained`] |
+//! | what a run wrote and counted, to be looked at | [`Simulation::run`], [`Simulation::batch`], [`Outcome`] |
+//!
+//! What fails prints the line that repeats it: `TIDEMILL_SEED=3 cargo test name`.
+//!
+//! Below that are its parts, for tests that stage something else: [`Lines`] as a source of raw lines (also such that do not
+//! parse), [`text`] tables in a [`memory`] store, one run by [`attempt`] or as processes by [`attempt_processes`], and a
+//! store that is [`dying_at`] a step.
 //!
 //! ```
 //! use tidemill_dataflow::flow::Flow;
@@ -18,6 +35,7 @@
 //! assert_eq!(by_epoch(&store, "times")[&1], ["1", "2"]);
 //! ```
 
+mod capture;
 mod draw;
 mod script;
 mod simulation;
@@ -39,8 +57,9 @@ use crate::sink::{SinkError, TableSink, TableWriter};
 use crate::source::{Block, BlockReader, DeadLetter, Decode, Decoded, PartitionInfo, Position, Source, SourceError};
 use crate::time::{Epoch, EventTime};
 
-pub use script::{Script, ScriptSource};
-pub use simulation::{Ends, Outcome, SEED, Simulation, Tables};
+pub use capture::{Ends, Outcome, Tables};
+pub use script::{RecordSource, Script, ScriptSource};
+pub use simulation::{SEED, Simulation};
 
 /// Where the log lies in a store.
 const LOG: &str = "_tidemill";
@@ -285,33 +304,45 @@ pub fn attempt(build: &(impl Build + Clone), store: &Arc<dyn Store>, workers: u3
 /// Those of process 0.
 ///
 /// # Panics
-/// If another process fails although process 0 does not.
+/// If a process fails although process 0 does not.
 pub fn attempt_processes(
     build: &(impl Build + Clone),
     store: &Arc<dyn Store>,
     processes: u32,
     workers: u32,
 ) -> Result<RunReport, RunError> {
+    let (patience, stop) = (Duration::from_secs(30), StopHandle::default());
+    let (report, failed) = in_processes(build, &options(workers), store, (processes, patience), &stop);
+    assert!(failed.is_empty() || report.is_err(), "a follower failed alone: {failed:?}");
+    report
+}
+
+/// Runs a pipeline as several processes that wait so long for each other; gives what process 0 says, and the failures of
+/// the others.
+fn in_processes(
+    build: &(impl Build + Clone),
+    options: &RunOptions,
+    store: &Arc<dyn Store>,
+    (processes, meet_within): (u32, Duration),
+    stop: &StopHandle,
+) -> (Result<RunReport, RunError>, Vec<RunError>) {
     let listeners: Vec<_> =
         (0..processes).map(|_| listen("127.0.0.1:0").expect("a port of this machine is free")).collect();
     let address = |l: &std::net::TcpListener| l.local_addr().expect("a listening socket has an address").to_string();
     let hosts: Vec<_> = listeners.iter().map(address).collect();
     let mut contexts = (0..).zip(listeners).map(|(process, listener)| {
-        let options = ClusterOptions::new(process, hosts.clone(), Token::new("a secret"));
-        let options = ClusterOptions { meet_within: Duration::from_secs(30), ..options };
-        RunContext { place: Some(Place { options, listener }), ..context(store) }
+        let cluster = ClusterOptions::new(process, hosts.clone(), Token::new("a secret"));
+        let cluster = ClusterOptions { meet_within, ..cluster };
+        RunContext { place: Some(Place { options: cluster, listener }), ..context(store) }
     });
     let first = contexts.next().expect("there is at least one process");
     let followers: Vec<_> = contexts
         .map(|context| {
-            let (build, options) = (build.clone(), options(workers));
+            let (build, options) = (build.clone(), options.clone());
             std::thread::spawn(move || follow(build, &options, context, &StopHandle::default()))
         })
         .collect();
-    let report = run(build.clone(), &options(workers), first, &StopHandle::default());
-    for follower in followers {
-        let ended = follower.join().expect("a follower does not panic");
-        assert!(ended.is_ok() || report.is_err(), "a follower failed alone: {ended:?}");
-    }
-    report
+    let report = run(build.clone(), options, first, stop);
+    let ended = followers.into_iter().map(|follower| follower.join().expect("a follower does not panic"));
+    (report, ended.filter_map(Result::err).collect())
 }

@@ -18,7 +18,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tidemill_dataflow::keyed::Exchanged;
 use tidemill_dataflow::stream::{KeyedStream, Stream, TimedStream};
 
@@ -33,17 +32,7 @@ pub use interval::{IntervalJoin, Within};
 pub use temporal::Lookup;
 pub use window::WindowJoin;
 
-/// A row that is asserted (`sign` 1), or retracted (`sign` -1) after it was asserted; a table sums the signs of equal
-/// rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Signed<O> {
-    /// The row.
-    pub row: O,
-    /// 1 or -1.
-    pub sign: i8,
-}
-
-/// What comes out of a join.
+/// What comes out of a join. Rows that may be taken back are changes of a collection: of one row more, or one less.
 pub struct Joined<'s, O: 'static, L: 'static, R: 'static> {
     /// Its rows.
     pub rows: Stream<'s, O>,
@@ -136,12 +125,13 @@ pub trait JoinOps<'s, L: 'static>: Sized {
     /// # use serde::{Deserialize, Serialize};
     /// # use tidemill_dataflow::key::key;
     /// # use tidemill_dataflow::stream::{Stream, TimedStream};
-    /// # use tidemill_operators::join::{JoinOps, Signed};
+    /// # use tidemill_operators::incremental::Change;
+    /// # use tidemill_operators::join::JoinOps;
     /// # #[derive(Clone, Serialize, Deserialize)]
     /// # struct Order { id: u64, currency: String, amount: i64 }
     /// # struct Rate { currency: String, in_euro_cents: Option<i64> }
     /// /// Orders in euro, at the rate of their time; corrected when a rate comes late.
-    /// fn in_euro<'s>(orders: TimedStream<'s, Order>, rates: TimedStream<'s, Rate>) -> Stream<'s, Signed<(u64, i64)>> {
+    /// fn in_euro<'s>(orders: TimedStream<'s, Order>, rates: TimedStream<'s, Rate>) -> Stream<'s, Change<(u64, i64)>> {
     ///     let rates = rates.key_by(|rate| key("bank", rate.currency.as_str()));
     ///     orders
     ///         .key_by(|order| key("bank", order.currency.as_str()))

@@ -59,6 +59,29 @@ impl<D: Send + Sync + 'static> Deduplicated<'_, D> {
 /// Operators on streams with event times.
 pub trait StreamOps<'s, D: 'static> {
     /// Keeps the first record of each id (earliest epoch, then earliest in the input). Only ids travel between workers.
+    ///
+    /// ```
+    /// use tidemill_dataflow::hash::{hash64, hash128};
+    /// use tidemill_dataflow::stream::TimedStream;
+    /// use tidemill_dataflow::time::hours;
+    /// use tidemill_operators::stream::{Horizon, Identity, StreamOps};
+    ///
+    /// struct Payment {
+    ///     id: String,
+    ///     cents: i64,
+    /// }
+    ///
+    /// /// Each payment once, however often its client sent it within an hour; and those that came so late that nobody can
+    /// /// tell. One of a known id with another amount is counted as a conflict.
+    /// fn once<'s>(payments: TimedStream<'s, Payment>) -> (TimedStream<'s, Payment>, TimedStream<'s, Payment>) {
+    ///     let identity = |payment: &Payment| Identity {
+    ///         id: hash128(payment.id.as_bytes(), 0),
+    ///         fingerprint: hash64(&payment.cents.to_le_bytes()) as u32,
+    ///     };
+    ///     let judged = payments.dedup("unique_payments", identity, Horizon::event_time(hours(1)));
+    ///     (judged.unique, judged.unverified)
+    /// }
+    /// ```
     #[track_caller]
     fn dedup(
         self,
@@ -114,6 +137,28 @@ pub trait Windows<'s, D: 'static> {
 /// Operators on keyed streams.
 pub trait KeyedStreamOps<'s, D: 'static>: Sized {
     /// Cuts each key's records into windows; `id` names the operator's state and counters.
+    ///
+    /// ```
+    /// use tidemill_dataflow::key::key;
+    /// use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// use tidemill_dataflow::time::minutes;
+    /// use tidemill_operators::aggregate::{count, sum};
+    /// use tidemill_operators::stream::KeyedStreamOps;
+    /// use tidemill_operators::window::tumbling::{Late, Tumbling, WindowRow};
+    ///
+    /// struct Scan {
+    ///     depot: String,
+    ///     grams: i64,
+    /// }
+    ///
+    /// /// How many parcels each depot scanned in a minute, and what they weighed; corrected however late a scan comes.
+    /// fn per_minute<'s>(scans: TimedStream<'s, Scan>) -> Stream<'s, WindowRow<(i64, i64)>> {
+    ///     scans
+    ///         .key_by(|scan| key("default", scan.depot.as_str()))
+    ///         .window("scans_per_minute", Tumbling::of(minutes(1)).late(Late::Correct))
+    ///         .aggregate((count(), sum(|scan: &Scan| scan.grams)))
+    /// }
+    /// ```
     #[track_caller]
     fn window<W: Windows<'s, D>>(self, id: &'static str, windows: W) -> W::Windowed;
 }
@@ -155,6 +200,27 @@ pub fn session_summary() -> SessionSummary {
 impl<'s, D: Send + Sync + 'static> Sessions<'s, D> {
     /// The sessions as signed changes: a session that grows, or is bridged with another by a late event, retracts what
     /// was shown and asserts the new.
+    ///
+    /// ```
+    /// use tidemill_dataflow::key::key;
+    /// use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// use tidemill_dataflow::time::{hours, minutes};
+    /// use tidemill_operators::stream::{KeyedStreamOps, session_summary};
+    /// use tidemill_operators::window::session::{Session, SessionChange};
+    ///
+    /// struct View {
+    ///     site: String,
+    ///     user: String,
+    /// }
+    ///
+    /// /// Visits: views of a user that are at most half an hour apart, also when one of them comes an hour late.
+    /// fn visits<'s>(views: TimedStream<'s, View>) -> Stream<'s, SessionChange> {
+    ///     views
+    ///         .key_by(|view| key(view.site.as_str(), view.user.as_str()))
+    ///         .window("visits", Session::with_gap(minutes(30)).correctable_for(hours(1)))
+    ///         .aggregate(session_summary())
+    /// }
+    /// ```
     pub fn aggregate(self, _summary: SessionSummary) -> Stream<'s, SessionChange> {
         let Sessions { id, stream, mut sessions } = self;
         let (timed, key) = stream.into_parts();
@@ -202,3 +268,5 @@ impl<D: Send + Sync + 'static> Combiner<D> for Visit<D> {
 mod odd_times;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_runs;

@@ -1,4 +1,5 @@
-//! [`Script`]: the input of a simulated run, partition by partition, cut into steps that become epochs.
+//! [`Script`]: the input of a simulated run, partition by partition, cut into steps that become epochs; as a source that
+//! ends, or as one that does not.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::LineDecoder;
 use super::draw::Draw;
 use crate::cut::SLIVER;
 use crate::hash::hash64;
+use crate::runtime::StopHandle;
 use crate::source::{Block, BlockReader, PartitionInfo, Position, Source, SourceError};
 use crate::time::{EventTime, millis};
 
@@ -19,9 +21,15 @@ use crate::time::{EventTime, millis};
 type Kept = (EventTime, String);
 
 /// Partitions of records with event times, each cut into steps. A step is read in an epoch of its own, so a script says
-/// what a rule sees together and what it sees later; the watermark follows from the pipeline's own rule.
+/// what a rule sees together and what it sees later; the watermark follows from the pipeline's own rule, over the
+/// partitions that have not ended.
 ///
-/// Like every source, a script ends: its last watermark is that of its last records.
+/// Where no server's clock vouches for times, the engine lets a time count that two more records of its step are not before,
+/// or that is near what counted already. So begin a partition with a step of three records if the watermark is to move.
+///
+/// A record is whatever serde can write as JSON and read back; its event time is said beside it, so a pipeline's records
+/// are pairs of the two, or the [records alone](super::Ends::records). A script ends, and its last watermark is that of its last records, unless a simulation
+/// [drains](super::Simulation::drained) it or reads it [live](super::Simulation::live).
 pub struct Script<R> {
     partitions: Vec<Vec<Vec<Kept>>>,
     records: PhantomData<fn() -> R>,
@@ -76,6 +84,11 @@ impl<R: Serialize + DeserializeOwned> Script<R> {
         self.len() == 0
     }
 
+    /// How many steps its partitions have.
+    pub(super) fn steps(&self) -> u64 {
+        self.partitions.iter().map(|steps| steps.len() as u64).sum()
+    }
+
     /// Everything at once: all records in one step, ordered by event time. What a batch job would read.
     pub(super) fn as_batch(&self) -> Self {
         let mut all: Vec<Kept> = self.partitions.iter().flatten().flatten().cloned().collect();
@@ -107,12 +120,26 @@ impl<R: Serialize + DeserializeOwned> Script<R> {
     }
 }
 
+/// How a script is read that does not end.
+#[derive(Clone)]
+pub(super) struct Live {
+    /// For how long nothing comes before the run is asked to stop.
+    pub(super) settled: Duration,
+    /// How many steps are handed out before that, at most.
+    pub(super) steps: u64,
+    /// What asks it.
+    pub(super) stop: StopHandle,
+}
+
 /// A [`Script`] as a source.
-pub struct ScriptSource<R>(pub(super) Arc<Script<R>>);
+pub struct ScriptSource<R> {
+    pub(super) script: Arc<Script<R>>,
+    pub(super) live: Option<Live>,
+}
 
 impl<R> Clone for ScriptSource<R> {
     fn clone(&self) -> Self {
-        ScriptSource(Arc::clone(&self.0))
+        ScriptSource { script: Arc::clone(&self.script), live: self.live.clone() }
     }
 }
 
@@ -124,11 +151,28 @@ impl<R: DeserializeOwned + Send + Sync + 'static> Source for ScriptSource<R> {
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        let mut at = vec![0; self.0.partitions.len()];
+        let mut at = vec![0; self.script.partitions.len()];
         for partition in recorded {
             at[partition.partition as usize] = position_of(partition.end);
         }
-        Ok(Box::new(ScriptReader { script: Arc::clone(&self.0), at }))
+        let (script, live) = (Arc::clone(&self.script), self.live.clone());
+        let rests = vec![false; at.len()];
+        Ok(Box::new(ScriptReader { script, at, live, rests, handed_out: 0, silent: Duration::ZERO }))
+    }
+}
+
+/// A [`Script`] as a source of its records alone.
+pub struct RecordSource<R>(pub(super) ScriptSource<R>);
+
+impl<R: DeserializeOwned + Send + Sync + 'static> Source for RecordSource<R> {
+    type Decoder = LineDecoder<R>;
+
+    fn decoder(&self) -> Self::Decoder {
+        LineDecoder(|line| parse(line).map(|(_, record)| record))
+    }
+
+    fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+        self.0.open(recorded)
     }
 }
 
@@ -141,6 +185,13 @@ fn parse<R: DeserializeOwned>(line: &str) -> Option<(EventTime, R)> {
 struct ScriptReader<R> {
     script: Arc<Script<R>>,
     at: Vec<usize>,
+    live: Option<Live>,
+    /// Which partitions have nothing when they are asked next: of those that do not end, after every step.
+    rests: Vec<bool>,
+    /// Steps that were not asked for by a replay.
+    handed_out: u64,
+    /// For how long nothing was there.
+    silent: Duration,
 }
 
 impl<R> ScriptReader<R> {
@@ -166,6 +217,21 @@ where
         self.script.partitions.iter().enumerate().map(info).collect()
     }
 
+    fn bounded(&self) -> bool {
+        self.live.is_none()
+    }
+
+    fn wait(&mut self, at_most: Duration) -> Result<(), SourceError> {
+        std::thread::park_timeout(at_most);
+        self.silent += at_most;
+        if let Some(live) =
+            self.live.as_ref().filter(|live| self.silent >= live.settled || self.handed_out >= live.steps)
+        {
+            live.stop.stop();
+        }
+        Ok(())
+    }
+
     fn head(&mut self, partition: u32) -> Result<Option<EventTime>, SourceError> {
         Ok(self.steps(partition).iter().flatten().map(|(time, _)| *time).next())
     }
@@ -176,6 +242,15 @@ where
         if step >= end {
             return Ok(None);
         }
+        if let Some(live) = self.live.as_ref().filter(|_| until.is_none()) {
+            let rests = &mut self.rests[partition as usize];
+            *rests = !*rests;
+            if !*rests || self.handed_out >= live.steps {
+                return Ok(None);
+            }
+            self.handed_out += 1;
+        }
+        self.silent = Duration::ZERO;
         let bytes = lines(&self.steps(partition)[step]);
         let first_line = self.lines_before(partition, step) + 1;
         self.at[partition as usize] += 1;
@@ -190,8 +265,8 @@ where
             offset: step as u64,
             lines: self.lines_before(partition, step),
             digest: format!("{:x}", hash64(&read)),
-            finished: step == steps.len(),
-            caught_up: false,
+            finished: step == steps.len() && self.live.is_none(),
+            caught_up: step == steps.len() && self.live.is_some(),
         }
     }
 }

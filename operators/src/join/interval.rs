@@ -93,6 +93,30 @@ impl<'s, L: Exchanged + Sync + Clone, R: Exchanged + Sync + Clone> IntervalJoin<
     }
 
     /// Gives each pair once, in the epoch in which the second of the two comes.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidemill_dataflow::key::key;
+    /// # use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// # use tidemill_dataflow::time::seconds;
+    /// # use tidemill_operators::join::{JoinOps, Within};
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Alarm { host: String, what: String }
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Deployment { host: String, build: u64 }
+    /// /// Alarms with the deployments on their host in the half minute before them.
+    /// fn suspects<'s>(
+    ///     alarms: TimedStream<'s, Alarm>,
+    ///     deployments: TimedStream<'s, Deployment>,
+    /// ) -> Stream<'s, (String, u64)> {
+    ///     let deployments = deployments.key_by(|deployment| key("ops", deployment.host.as_str()));
+    ///     alarms
+    ///         .key_by(|alarm| key("ops", alarm.host.as_str()))
+    ///         .join_interval("suspects", deployments, Within::before(seconds(30)))
+    ///         .inner(|alarm, deployment| (alarm.what.clone(), deployment.build))
+    ///         .rows
+    /// }
+    /// ```
     #[track_caller]
     pub fn inner<O: Send + Sync + 'static>(self, give: impl Fn(&L, &R) -> O + 'static) -> Joined<'s, O, L, R> {
         self.build("inner", Unmatched::Neither, move |left, right| {

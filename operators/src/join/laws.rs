@@ -9,7 +9,7 @@ use tidemill_dataflow::batch::{Batch, Order};
 use tidemill_dataflow::driver::Combiner;
 use tidemill_dataflow::hash::hash64;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::keyed::{Emit, KeyedLogic};
+use tidemill_dataflow::keyed::{Emit, KeyedLogic, PerKey};
 use tidemill_dataflow::stream::{KeyFn, Peers};
 use tidemill_dataflow::time::{EventTime, Watermark};
 
@@ -79,12 +79,12 @@ pub(super) struct Given<O> {
 /// The join over the key groups of some workers, all of them also readers.
 pub(super) struct Workers<J: KeyedLogic> {
     parts: Rc<Parts<J>>,
-    shards: Shards<J>,
+    shards: Shards<PerKey<J>>,
 }
 
 impl<J: KeyedLogic<Out: Ord>> Workers<J> {
     pub(super) fn new(count: u32, parts: &Rc<Parts<J>>) -> Self {
-        Workers { parts: Rc::clone(parts), shards: Shards::new(count, Rc::clone(&parts.logic)) }
+        Workers { parts: Rc::clone(parts), shards: Shards::new(count, || PerKey::new((parts.logic)())) }
     }
 
     /// One epoch; record `n` of a side is read by worker `n % workers`.
@@ -116,9 +116,11 @@ impl<J: KeyedLogic<Out: Ord>> Workers<J> {
         Given { rows, late, counts: counted }
     }
 
-    /// The same state, stored and restored on other workers.
-    pub(super) fn moved(self, count: u32) -> Self {
-        Workers { shards: self.shards.moved(count), ..self }
+    /// The same state, stored, folded if `fold`, and restored on other workers.
+    pub(super) fn moved(self, count: u32, fold: bool) -> Self {
+        let Workers { parts, shards } = self;
+        let shards = shards.moved(count, || PerKey::new((parts.logic)()), fold);
+        Workers { parts, shards }
     }
 
     /// The watermark before the next epoch.
@@ -139,24 +141,26 @@ fn shuffled(recs: &[Rec], seed: usize) -> Vec<Rec> {
     recs
 }
 
-/// What each epoch of a script gives; whoever runs it gets the same: other workers, state that was stored and restored
-/// after any epoch, other orders of arrival.
+/// What each epoch of a script gives; whoever runs it gets the same: once more, other workers, state that was stored, folded
+/// and restored after any epoch, other orders of arrival.
 pub(super) fn given<J>(parts: &Rc<Parts<J>>, script: &[Step], workers: &[u32]) -> Vec<Given<J::Out>>
 where
     J: KeyedLogic<Out: Ord + std::fmt::Debug>,
 {
     let mut straight = Workers::new(1, parts);
+    let mut again = Workers::new(1, parts);
     let mut moving = Workers::new(workers[0], parts);
     let mut given = Vec::new();
     for (at, step) in script.iter().enumerate() {
         let after = Some(EventTime(step.after));
         let expected = straight.epoch(&step.left, &step.right, after);
+        assert_eq!(expected, again.epoch(&step.left, &step.right, after), "replay of epoch {at}");
         let other = moving.epoch(&shuffled(&step.left, at), &shuffled(&step.right, at), after);
         assert_eq!(expected, other, "epoch {at}");
         given.push(expected);
         // Not after every epoch: some changes go into a piece together.
         if workers[at % workers.len()].is_multiple_of(2) {
-            moving = moving.moved(workers[(at + 1) % workers.len()]);
+            moving = moving.moved(workers[(at + 1) % workers.len()], at % 3 == 0);
         }
     }
     given

@@ -1,22 +1,20 @@
-//! Joins and a process as one pipeline in whole runs: any number of workers and processes, crashes, restarts.
+//! Joins and a process as one pipeline in whole runs: any number of workers and processes, crashes, restarts, other orders.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::key::{KeyRef, OwnedKey, key};
-use tidemill_dataflow::runtime::{Build, plan};
-use tidemill_dataflow::sink::TableSink;
-use tidemill_dataflow::testing::{Lines, attempt, attempt_processes, by_epoch, dying_at, memory, options, text};
-use tidemill_dataflow::time::{Epoch, EventTime, minutes, seconds};
+use tidemill_dataflow::runtime::plan;
+use tidemill_dataflow::testing::{Ends, Lines, Script, Simulation, memory, options, text};
+use tidemill_dataflow::time::{EventTime, minutes, seconds};
 use tidemill_dataflow::watermark::Watermarks;
 
-use super::{JoinOps, Signed, Within};
+use super::{JoinOps, Within};
+use crate::incremental::Change;
 use crate::process::{Context, Process, ProcessOps};
-use crate::window::tumbling::Tumbling;
+use crate::window::tumbling::{Late, Tumbling};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Item {
@@ -26,25 +24,25 @@ struct Item {
     id: u64,
 }
 
-/// A line is `<time> <l or r> <key> <id> <padding>`.
-fn parse(line: &str) -> Option<Item> {
-    let mut parts = line.split(' ');
-    let time = EventTime(parts.next()?.parse().ok()?);
-    let left = parts.next()? == "l";
-    Some(Item { time, left, key: parts.next()?.to_owned(), id: parts.next()?.parse().ok()? })
+/// Three partitions of fourteen steps, out of order by up to a minute; every item has its own id.
+fn items() -> Vec<Vec<Item>> {
+    let item = |p: i64, n: i64| Item {
+        time: EventTime(1_000_000 + n * 2_500 + p * 7_000 - (n * n % 31) * 2_000),
+        left: (n + p) % 3 != 0,
+        key: format!("key-{}", (n * n + p) % 7),
+        id: (n * 3 + p).unsigned_abs(),
+    };
+    (0..3).map(|p| (0..14 * STEP).map(|n| item(p, n)).collect()).collect()
 }
 
-/// Three partitions of a few epochs, out of order by up to half a minute; every item has its own id.
-fn sample() -> Vec<String> {
-    let partition = |p: i64| {
-        let line = |n: i64| {
-            let time = 1_000_000 + n * 500 + p * 7_000 - (n * n % 31) * 1_000;
-            let side = if (n + p) % 3 == 0 { 'r' } else { 'l' };
-            format!("{time} {side} key-{} {} {:080}\n", (n * n + p) % 23, n * 3 + p, 0)
-        };
-        (0..900).map(line).collect()
-    };
-    (0..3).map(partition).collect()
+/// So many items of a partition are read at once.
+const STEP: i64 = 12;
+
+fn script() -> Script<Item> {
+    items().iter().fold(Script::new(), |script, items| {
+        let step = |items: &[Item]| items.iter().map(|item| (item.time, item.clone())).collect::<Vec<_>>();
+        script.partition(items.chunks(STEP.unsigned_abs() as usize).map(step))
+    })
 }
 
 /// How many items of a key there are in each ten seconds, told when they are over, and again when late ones came.
@@ -68,142 +66,115 @@ impl Process for Tally {
     }
 }
 
-const TABLES: [&str; 6] = ["window", "outer", "interval", "corrected", "closed", "tallies"];
-
-type Store = Arc<dyn tidemill_dataflow::testing::Store>;
-
-type Text<D> = fn(&D) -> String;
-
-fn table<D: 'static>(
-    name: &'static str,
-    store: &Store,
-    line: Text<D>,
-) -> impl Fn() -> TableSink<D> + Send + Sync + Clone + use<D> {
-    text(name, store, line)
-}
+const TABLES: [&str; 9] = ["window", "outer", "full", "late", "interval", "alone", "corrected", "closed", "tallies"];
 
 fn by_key(item: &Item) -> KeyRef<'_> {
     key("t", item.key.as_str())
 }
 
-fn pipeline(store: &Store) -> impl Build + Clone + use<> {
-    let pair: Text<(u64, u64)> = |(left, right)| format!("{left} {right}");
-    let maybe: Text<Signed<(u64, Option<u64>)>> = |row| format!("{} {:?} {}", row.row.0, row.row.1, row.sign);
-    let (window, interval) = (table("window", store, pair), table("interval", store, pair));
-    let (outer, corrected) = (table("outer", store, maybe), table("corrected", store, maybe));
-    let closed = table("closed", store, |row: &(u64, Option<u64>)| format!("{} {:?}", row.0, row.1));
-    let tallies = table("tallies", store, |row: &(String, i64, u64)| format!("{row:?}"));
-    let lines = Lines::new(sample(), parse);
-    move |flow: &Flow<'_>| {
-        let rule = Watermarks::out_of_order(seconds(20));
-        let items = flow.source("lines", lines.clone()).event_time(|item| item.time, |_| None, rule);
-        let lefts = || items.clone().filter(|item| item.left).key_by(by_key);
-        let rights = || items.clone().filter(|item| !item.left).key_by(by_key);
-        let version = |item: &Item| (!item.id.is_multiple_of(5)).then_some(item.id);
+fn pipeline(flow: &Flow<'_>, ends: &Ends<Item>) {
+    let rule = Watermarks::out_of_order(seconds(20));
+    let items = flow.source("items", ends.records()).event_time(|item: &Item| item.time, |_| None, rule);
+    let lefts = || items.clone().filter(|item| item.left).key_by(by_key);
+    let rights = || items.clone().filter(|item| !item.left).key_by(by_key);
+    let version = |item: &Item| (!item.id.is_multiple_of(5)).then_some(item.id);
+    let pair = |(left, right): &(u64, u64)| (format!("{left} {right}"), 1);
+    let changed = |change: &Change<(Option<u64>, Option<u64>)>| (format!("{:?}", change.row), change.diff);
+    let id = |item: Option<&Item>| item.map(|item| item.id);
 
-        lefts()
-            .join_window("in_windows", rights(), Tumbling::of(seconds(20)))
-            .inner(|left, right| (left.id, right.id))
-            .rows
-            .sink("window", window());
-        lefts()
-            .join_window("or_alone", rights(), Tumbling::of(seconds(20)))
-            .correctable_for(seconds(45))
-            .left_outer(|left, right| (left.id, right.map(|right| right.id)))
-            .rows
-            .sink("outer", outer());
-        lefts()
-            .join_interval("near", rights(), Within::around(seconds(15)))
-            .inner(|left, right| (left.id, right.id))
-            .rows
-            .sink("interval", interval());
-        lefts()
-            .lookup("as_it_was", rights(), version)
-            .correctable_for(minutes(1))
-            .corrected(|left, id| (left.id, id.copied()))
-            .rows
-            .sink("corrected", corrected());
-        lefts()
-            .lookup("when_over", rights(), version)
-            .once_closed(|left, id| (left.id, id.copied()))
-            .rows
-            .sink("closed", closed());
-        items.clone().key_by(by_key).process("tallies_of_keys", Tally).sink("tallies", tallies());
-    }
-}
-
-/// The lines of all tables, by epoch.
-fn tables(store: &Store) -> Vec<BTreeMap<Epoch, Vec<String>>> {
-    TABLES.iter().map(|table| by_epoch(store, table)).collect()
-}
-
-fn one_worker() -> Vec<BTreeMap<Epoch, Vec<String>>> {
-    let store = memory();
-    let report = attempt(&pipeline(&store), &store, 1).unwrap();
-    assert!(report.finished && report.epochs > 3, "{report:?}");
-    tables(&store)
+    let in_windows =
+        lefts().join_window("in_windows", rights(), Tumbling::of(seconds(20))).inner(|left, right| (left.id, right.id));
+    in_windows.rows.sink("window_table", ends.sums("window", pair));
+    let or_alone = lefts()
+        .join_window("or_alone", rights(), Tumbling::of(seconds(20)))
+        .correctable_for(seconds(45))
+        .left_outer(move |left, right| (Some(left.id), id(right)));
+    or_alone.rows.sink("outer_table", ends.sums("outer", changed));
+    let both = lefts()
+        .join_window("both_sides", rights(), Tumbling::of(seconds(20)).late(Late::Side))
+        .full_outer(move |left, right| (id(left), id(right)));
+    both.rows.sink("full_table", ends.sums("full", changed));
+    both.late_left.union(both.late_right).sink("late_table", ends.sums("late", |item: &Item| (item.id.to_string(), 1)));
+    let near =
+        lefts().join_interval("near", rights(), Within::around(seconds(15))).inner(|left, right| (left.id, right.id));
+    near.rows.sink("interval_table", ends.sums("interval", pair));
+    let none_near = lefts()
+        .join_interval("none_near", rights(), Within::after(seconds(3)))
+        .late(Late::Drop)
+        .full_outer(move |left, right| Change::insert((id(left), id(right))));
+    none_near.rows.sink("alone_table", ends.sums("alone", changed));
+    let corrected = lefts()
+        .lookup("as_it_was", rights(), version)
+        .correctable_for(minutes(1))
+        .corrected(|left, id| (Some(left.id), id.copied()));
+    corrected.rows.sink("corrected_table", ends.sums("corrected", changed));
+    let closed = lefts()
+        .lookup("when_over", rights(), version)
+        .once_closed(|left, id| Change::insert((Some(left.id), id.copied())));
+    closed.rows.sink("closed_table", ends.sums("closed", changed));
+    let tallies = items.clone().key_by(by_key).process("tallies_of_keys", Tally);
+    tallies.sink("tallies_table", ends.sums("tallies", |row: &(String, i64, u64)| (format!("{row:?}"), 1)));
 }
 
 #[test]
 fn a_run_shows_the_pairs_of_all_items() {
-    let shown = one_worker();
-    for (table, rows) in TABLES.iter().zip(&shown) {
-        assert!(rows.len() > 2, "`{table}` has rows in several epochs");
+    let outcome = Simulation::new().run(1, &script(), pipeline);
+    for table in TABLES {
+        assert!(outcome.written[table].len() > 2, "`{table}` has rows in several epochs");
     }
-    let items: Vec<_> = sample().iter().flat_map(|lines| lines.lines().filter_map(parse).collect::<Vec<_>>()).collect();
-    let (lefts, rights): (Vec<_>, Vec<_>) = items.iter().partition(|item| item.left);
+    let (lefts, rights): (Vec<_>, Vec<_>) = items().into_iter().flatten().partition(|item| item.left);
     let pairs = |together: fn(i64, i64) -> bool| {
-        let of = |left: &&Item| {
-            let (left, rights) = ((*left).clone(), &rights);
+        let of = |left: &Item| {
             let partners = rights.iter().filter(|right| right.key == left.key && together(left.time.0, right.time.0));
-            partners.map(|right| format!("{} {}", left.id, right.id)).collect::<Vec<_>>()
+            partners.map(|right| (format!("{} {}", left.id, right.id), 1)).collect::<Vec<_>>()
         };
-        let mut pairs: Vec<_> = lefts.iter().flat_map(of).collect();
-        pairs.sort();
-        pairs
+        lefts.iter().flat_map(of).collect::<BTreeMap<_, _>>()
     };
-    let all = |table: usize| {
-        let mut rows: Vec<_> = shown[table].values().flatten().cloned().collect();
-        rows.sort();
-        rows
-    };
-    assert_eq!(all(0), pairs(|left, right| left.div_euclid(20_000) == right.div_euclid(20_000)));
-    assert_eq!(all(2), pairs(|left, right| (left - right).abs() <= 15_000));
+    let in_windows = pairs(|left, right| left.div_euclid(20_000) == right.div_euclid(20_000));
+    assert_eq!(outcome.tables.rows("window"), in_windows);
+    assert_eq!(outcome.tables.rows("interval"), pairs(|left, right| (left - right).abs() <= 15_000));
 }
 
 #[test]
 fn every_epoch_of_every_table_is_the_same_on_any_number_of_workers_and_processes() {
-    let expected = one_worker();
-    for workers in [2, 3, 4] {
-        let store = memory();
-        attempt(&pipeline(&store), &store, workers).unwrap();
-        assert_eq!(tables(&store), expected, "{workers} workers");
-    }
-    let store = memory();
-    attempt_processes(&pipeline(&store), &store, 2, 2).unwrap();
-    assert_eq!(tables(&store), expected, "two processes");
+    Simulation::new().seeds(0..4).crashes(0).workers(4).repeats_itself(&script(), pipeline);
+    Simulation::new().seeds(0..2).crashes(0).workers(2).processes(2).repeats_itself(&script(), pipeline);
+}
+
+#[test]
+fn crashes_and_restarts_on_other_workers_change_no_epoch_of_any_table() {
+    Simulation::new().repeats_itself(&script(), pipeline);
+}
+
+#[test]
+fn a_live_run_read_again_in_its_cuts_gives_the_same_rows_late_ones_too() {
+    Simulation::new().seeds(0..3).live(Duration::from_millis(20)).repeats_itself(&script(), pipeline);
+}
+
+#[test]
+fn without_late_records_every_join_and_process_equals_a_batch_in_whatever_order_records_come() {
+    Simulation::new().disorder(seconds(15)).drained().agrees_with_a_batch(&script(), pipeline);
 }
 
 #[test]
 fn a_dry_build_reports_every_join_that_makes_no_sense() {
-    let lines = Lines::new(sample(), parse);
+    let lines = Lines::new(["0\n"], |line| Some(Item { time: EventTime(0), left: true, key: line.into(), id: 0 }));
     let senseless = move |flow: &Flow<'_>| {
         let rule = Watermarks::out_of_order(seconds(20));
-        let items = flow.source("lines", lines.clone()).event_time(|item| item.time, |_| None, rule);
+        let items = flow.source("items", lines.clone()).event_time(|item| item.time, |_| None, rule);
         let keyed = || items.clone().key_by(by_key);
-        let nothing: Text<(u64, u64)> = |_| String::new();
-        let store = memory();
+        let (nothing, store) = (|_: &(u64, u64)| String::new(), memory());
         let windows = Tumbling::of(Duration::ZERO);
         let pairs = keyed().join_window("no_width", keyed(), windows).inner(|left, right| (left.id, right.id));
-        pairs.rows.sink("a", table("a", &store, nothing)());
+        pairs.rows.sink("a", text("a", &store, nothing)());
         let near =
             keyed().join_interval("empty", keyed(), Within::millis(5, 3)).inner(|left, right| (left.id, right.id));
-        near.rows.sink("b", table("b", &store, nothing)());
+        near.rows.sink("b", text("b", &store, nothing)());
         let answers = keyed().lookup("endless", keyed(), |item| Some(item.id)).correctable_for(Duration::MAX);
         answers
             .once_closed(|item, id| (item.id, id.copied().unwrap_or(0)))
             .rows
-            .sink("c", table("c", &store, nothing)());
+            .sink("c", text("c", &store, nothing)());
     };
     let error = plan(&senseless, &options(1)).unwrap_err().to_string();
     for sentence in
@@ -212,21 +183,4 @@ fn a_dry_build_reports_every_join_that_makes_no_sense() {
         assert!(error.contains(sentence), "{sentence}: {error}");
     }
     assert!(error.contains("runs.rs"), "it names the lines: {error}");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
-
-    #[test]
-    fn crashes_and_restarts_on_other_workers_change_no_epoch_of_any_table(
-        deaths in prop::collection::vec((1u64..200, 1u32..5), 1..4), last in 1u32..5,
-    ) {
-        let store = memory();
-        for (step, workers) in deaths {
-            // The tables lie in the store itself: it is the log and the state that lose power.
-            let _ = attempt(&pipeline(&store), &dying_at(&store, step), workers);
-        }
-        attempt(&pipeline(&store), &store, last).unwrap();
-        prop_assert_eq!(tables(&store), one_worker());
-    }
 }

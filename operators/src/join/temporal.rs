@@ -12,8 +12,9 @@ use tidemill_dataflow::keyed::{Emit, Exchanged, Keep, KeyedLogic, encoded, in_or
 use tidemill_dataflow::stream::KeyedStream;
 use tidemill_dataflow::time::{EpochTime, EventTime, Watermark};
 
+use super::Joined;
 use super::sides::{Entry, Input, Lateness, Side, join};
-use super::{Joined, Signed};
+use crate::incremental::Change;
 use crate::window::tumbling::Late;
 
 /// The value that a version gives its key; `None` deletes it.
@@ -54,14 +55,37 @@ where
     pub fn corrected<O: Send + Sync + 'static>(
         self,
         give: impl Fn(&F, Option<&T>) -> O + 'static,
-    ) -> Joined<'s, Signed<O>, F, V> {
-        self.build(Answers::Corrected, move |fact, value, sign| Signed { row: give(fact, value), sign })
+    ) -> Joined<'s, Change<O>, F, V> {
+        self.build(Answers::Corrected, move |fact, value, sign| Change::by(i64::from(sign), give(fact, value)))
     }
 
     /// Answers each fact once, in the epoch in which W passes its time: all versions that are not late have come then.
     ///
     /// Late facts are answered in their epoch. Late versions count for what is answered after them, and change no answer
     /// that was given.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidemill_dataflow::key::key;
+    /// # use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// # use tidemill_operators::join::JoinOps;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Trip { car: String, km: i64 }
+    /// # struct Rented { car: String, to: Option<String> }
+    /// /// Who drove how far: each trip with the customer who had the car then, told once.
+    /// fn drivers<'s>(
+    ///     trips: TimedStream<'s, Trip>,
+    ///     rentals: TimedStream<'s, Rented>,
+    /// ) -> Stream<'s, (Option<String>, i64)> {
+    ///     // A car that is returned has no customer: `None` deletes what was known of it.
+    ///     let rentals = rentals.key_by(|rented| key("fleet", rented.car.as_str()));
+    ///     trips
+    ///         .key_by(|trip| key("fleet", trip.car.as_str()))
+    ///         .lookup("drivers", rentals, |rented| rented.to.clone())
+    ///         .once_closed(|trip, customer| (customer.cloned(), trip.km))
+    ///         .rows
+    /// }
+    /// ```
     #[track_caller]
     pub fn once_closed<O: Send + Sync + 'static>(
         self,

@@ -13,8 +13,9 @@ use tidemill_dataflow::keyed::{Emit, Exchanged, Keep, KeyedLogic};
 use tidemill_dataflow::stream::KeyedStream;
 use tidemill_dataflow::time::{EpochTime, EventTime, Watermark};
 
+use super::Joined;
 use super::sides::{Entry, Input, Lateness, Side, join};
-use super::{Joined, Signed};
+use crate::incremental::Change;
 use crate::window::tumbling::Tumbling;
 
 /// Two keyed streams in tumbling windows, on their way into a join.
@@ -44,24 +45,75 @@ impl<'s, L: Exchanged + Sync + Clone, R: Exchanged + Sync + Clone> WindowJoin<'s
 
     /// The same, and once a window is complete, its left records if there is no right one. When a late record on the
     /// right corrects that, they are retracted and the pairs asserted.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidemill_dataflow::key::key;
+    /// # use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// # use tidemill_dataflow::time::minutes;
+    /// # use tidemill_operators::incremental::Change;
+    /// # use tidemill_operators::join::JoinOps;
+    /// # use tidemill_operators::window::tumbling::Tumbling;
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Order { id: i64 }
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Payment { order: i64 }
+    /// /// The orders of each ten minutes, and whether they were paid for within them.
+    /// fn paid<'s>(
+    ///     orders: TimedStream<'s, Order>,
+    ///     payments: TimedStream<'s, Payment>,
+    /// ) -> Stream<'s, Change<(i64, bool)>> {
+    ///     let payments = payments.key_by(|payment| key("shop", payment.order));
+    ///     orders
+    ///         .key_by(|order| key("shop", order.id))
+    ///         .join_window("paid", payments, Tumbling::of(minutes(10)))
+    ///         .left_outer(|order, payment| (order.id, payment.is_some()))
+    ///         .rows
+    /// }
+    /// ```
     #[track_caller]
     pub fn left_outer<O: Send + Sync + 'static>(
         self,
         give: impl Fn(&L, Option<&R>) -> O + 'static,
-    ) -> Joined<'s, Signed<O>, L, R> {
+    ) -> Joined<'s, Change<O>, L, R> {
         self.build("left outer", Unmatched::Left, move |left, right, sign| {
             let left = left.expect("a left outer join gives nothing without a left record");
-            Signed { row: give(left, right), sign }
+            Change::by(i64::from(sign), give(left, right))
         })
     }
 
     /// The same for both sides: at least one of the two is there.
+    ///
+    /// ```
+    /// # use serde::{Deserialize, Serialize};
+    /// # use tidemill_dataflow::key::key;
+    /// # use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// # use tidemill_dataflow::time::hours;
+    /// # use tidemill_operators::incremental::Change;
+    /// # use tidemill_operators::join::JoinOps;
+    /// # use tidemill_operators::window::tumbling::{Late, Tumbling};
+    /// # #[derive(Clone, Serialize, Deserialize)]
+    /// # struct Booking { account: String, cents: i64 }
+    /// /// What two books say of an account in the same hour; a booking that one of them lacks stands alone, and a late one
+    /// /// goes aside instead of correcting that.
+    /// fn compared<'s>(
+    ///     ours: TimedStream<'s, Booking>,
+    ///     theirs: TimedStream<'s, Booking>,
+    /// ) -> (Stream<'s, Change<(Option<i64>, Option<i64>)>>, TimedStream<'s, Booking>) {
+    ///     let theirs = theirs.key_by(|booking| key("bank", booking.account.as_str()));
+    ///     let compared = ours
+    ///         .key_by(|booking| key("bank", booking.account.as_str()))
+    ///         .join_window("compared", theirs, Tumbling::of(hours(1)).late(Late::Side))
+    ///         .full_outer(|ours, theirs| (ours.map(|b| b.cents), theirs.map(|b| b.cents)));
+    ///     (compared.rows, compared.late_left.union(compared.late_right))
+    /// }
+    /// ```
     #[track_caller]
     pub fn full_outer<O: Send + Sync + 'static>(
         self,
         give: impl Fn(Option<&L>, Option<&R>) -> O + 'static,
-    ) -> Joined<'s, Signed<O>, L, R> {
-        let give = move |left: Option<&L>, right: Option<&R>, sign| Signed { row: give(left, right), sign };
+    ) -> Joined<'s, Change<O>, L, R> {
+        let give = move |left: Option<&L>, right: Option<&R>, sign| Change::by(i64::from(sign), give(left, right));
         self.build("full outer", Unmatched::Both, give)
     }
 

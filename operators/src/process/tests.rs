@@ -1,7 +1,6 @@
 //! A process whose records are commands, against the plain rule over a map of all keys.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use proptest::prelude::*;
 use tidemill_dataflow::hash::hash64;
@@ -85,8 +84,12 @@ fn script() -> impl Strategy<Value = Script> {
     })
 }
 
-fn shards(workers: u32) -> Shards<ProcessLogic<Obedient>> {
-    Shards::new(workers, Rc::new(|| ProcessLogic::new(Obedient)))
+fn obedient() -> PerKey<ProcessLogic<Obedient>> {
+    PerKey::new(ProcessLogic::new(Obedient))
+}
+
+fn shards(workers: u32) -> Shards<PerKey<ProcessLogic<Obedient>>> {
+    Shards::new(workers, obedient)
 }
 
 fn rows(records: &[(u8, i64, Command)]) -> Vec<(OwnedKey, (EventTime, Command))> {
@@ -152,7 +155,8 @@ proptest! {
     fn records_come_in_order_and_timers_fire_once_in_order_on_any_workers_after_any_restore(
         script in script(), workers in prop::collection::vec(1u32..5, 6),
     ) {
-        let (mut straight, mut moving, mut naive) = (shards(1), shards(workers[0]), Naive::default());
+        let (mut straight, mut again, mut moving) = (shards(1), shards(1), shards(workers[0]));
+        let mut naive = Naive::default();
         let (mut before, mut refused) = (None, 0);
         for (at, (records, after)) in script.iter().enumerate() {
             let mut shuffled = records.clone();
@@ -162,19 +166,21 @@ proptest! {
             prop_assert_eq!(&one.counts, &other.counts);
             refused += one.counts.get("timers_refused").copied().unwrap_or(0);
             let told = by_key(one.records);
+            let replayed = again.close(&rows(records), Some(EventTime(*after)));
+            prop_assert_eq!(&told, &by_key(replayed.records), "replay of epoch {}", at);
             prop_assert_eq!(&told, &by_key(other.records), "epoch {}", at);
             prop_assert_eq!(told, naive.epoch(records, before, *after), "epoch {}", at);
             prop_assert_eq!(moving.entries(), naive.live() as u64);
             before = Some(*after);
             if workers[at % workers.len()].is_multiple_of(2) {
-                moving = moving.moved(workers[(at + 1) % workers.len()]);
+                moving = moving.moved(workers[(at + 1) % workers.len()], obedient, at % 3 == 0);
             }
         }
         prop_assert_eq!(refused, naive.refused);
     }
 }
 
-fn run(shards: &mut Shards<ProcessLogic<Obedient>>, records: &[(u8, i64, Command)], after: i64) -> Emit<Told> {
+fn run(shards: &mut Shards<PerKey<ProcessLogic<Obedient>>>, records: &[(u8, i64, Command)], after: i64) -> Emit<Told> {
     shards.close(&rows(records), Some(EventTime(after)))
 }
 

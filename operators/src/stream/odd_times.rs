@@ -64,11 +64,9 @@ fn at(time: EventTime) -> String {
     ((time.0 - TEN).div_euclid(MINUTE)).to_string()
 }
 
-const TABLES: [&str; 6] = ["corrected", "dropped", "sided", "aside", "unique", "unverified"];
-
 /// The outcome, once it is known to be the same after crashes and on other numbers of workers.
 fn outcome(script: &Script<u64>) -> Outcome {
-    let simulation = Simulation::new(TABLES).seeds(0..3);
+    let simulation = Simulation::new().seeds(0..3);
     simulation.repeats_itself(script, pipeline);
     simulation.run(0, script, pipeline)
 }

@@ -10,14 +10,15 @@ use tidemill_dataflow::batch::{Batch, Order};
 use tidemill_dataflow::driver::Combiner;
 use tidemill_dataflow::hash::hash64;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::key_group::{KeyGroup, owner};
-use tidemill_dataflow::keyed::{Emit, Section, ShardLogic};
+use tidemill_dataflow::keyed::{Emit, ShardLogic};
 use tidemill_dataflow::stream::{KeyFn, Peers};
-use tidemill_dataflow::time::{Epoch, EpochTime, EventTime, Watermark};
+use tidemill_dataflow::time::{EventTime, Watermark};
 
 use super::assigner::{Assigner, Late};
-use super::windowed::Windower;
-use crate::aggregate::Aggregate;
+use super::cells::MergeLogic;
+use super::windowed::{Deltas, Windower};
+use crate::aggregate::{Aggregate, Hashes, count, distinct, sum};
+use crate::shards::Shards;
 
 /// A page view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,15 +74,14 @@ pub(crate) struct Given<O> {
 /// An operator over the key groups of some workers, all of them also readers.
 struct Workers<'a, C, L> {
     make: &'a dyn Fn() -> (C, L),
-    both: Vec<(C, L)>,
-    pieces: Vec<Section>,
-    before: Watermark,
-    epoch: Epoch,
+    combiners: Vec<C>,
+    shards: Shards<L>,
 }
 
 impl<'a, C: Combiner<View>, L: ShardLogic<In = C::Row>> Workers<'a, C, L> {
     fn new(count: u32, make: &'a dyn Fn() -> (C, L)) -> Self {
-        Workers { make, both: (0..count).map(|_| make()).collect(), pieces: Vec::new(), before: None, epoch: 0 }
+        let combiners = (0..count).map(|_| make().0).collect();
+        Workers { make, combiners, shards: Shards::new(count, || make().1) }
     }
 
     /// One epoch; view `n` is read by worker `n % workers`, in two blocks.
@@ -91,56 +91,31 @@ impl<'a, C: Combiner<View>, L: ShardLogic<In = C::Row>> Workers<'a, C, L> {
         after: Watermark,
         order: impl Fn(&L::Out, &L::Out) -> std::cmp::Ordering,
     ) -> Given<L::Out> {
-        self.epoch += 1;
-        let clocks = EpochTime { epoch: self.epoch, before: self.before, after };
-        let workers = u32::try_from(self.both.len()).unwrap();
-        let mut given = Given { rows: Vec::new(), aside: Vec::new(), counts: BTreeMap::new() };
-        let mut chunks = Vec::new();
-        for (me, (combiner, _)) in (0..workers).zip(&mut self.both) {
+        let (clocks, workers) = (self.shards.clocks(after), self.shards.workers());
+        let (mut aside, mut counts, mut chunks) = (Vec::new(), BTreeMap::new(), Vec::new());
+        for (me, combiner) in (0..workers).zip(&mut self.combiners) {
             let read: Vec<_> = views.iter().copied().skip(me as usize).step_by(workers as usize).collect();
             let (first, second) = read.split_at(read.len() / 2);
             for block in [first, second] {
-                let aside = combiner.add(&Batch::new(Order::default(), block.to_vec()), clocks);
-                aside.into_iter().for_each(|batch| batch.for_each(|view| given.aside.push(*view)));
+                let late = combiner.add(&Batch::new(Order::default(), block.to_vec()), clocks);
+                late.into_iter().for_each(|batch| batch.for_each(|view| aside.push(*view)));
             }
-            let (rows, counts) = combiner.drain(Peers { me, workers });
+            let (rows, counted) = combiner.drain(Peers { me, workers });
             chunks.extend(rows);
-            counts.into_iter().for_each(|(name, n)| *given.counts.entry(name).or_default() += n);
+            counted.into_iter().for_each(|(name, n)| *counts.entry(name).or_default() += n);
         }
-        for (dest, (_, logic)) in (0..workers).zip(&mut self.both) {
-            let input = chunks.extract_if(.., |chunk| chunk.dest == dest).collect();
-            let mut out = Emit::default();
-            logic.close_epoch(clocks, input, &mut out);
-            assert!(out.counts.is_empty());
-            given.rows.append(&mut out.records);
-        }
-        given.rows.sort_by(order);
-        given.aside.sort();
-        self.before = after;
-        given
+        let Emit { records: mut rows, counts: of_owners } = self.shards.close_chunks(chunks, after);
+        assert!(of_owners.is_empty());
+        rows.sort_by(order);
+        aside.sort();
+        Given { rows, aside, counts }
     }
 
     /// The same state, stored, folded by group if `fold`, and restored on other workers.
-    fn moved(mut self, count: u32, fold: bool) -> Self {
-        let changes = self.both.iter_mut().filter_map(|(_, logic)| logic.changes());
-        self.pieces.extend(changes.flat_map(|changes| (changes.encode)()));
-        if fold && L::STATEFUL {
-            let mut groups: BTreeMap<KeyGroup, Vec<&[u8]>> = BTreeMap::new();
-            self.pieces.iter().for_each(|piece| groups.entry(piece.group).or_default().push(&piece.bytes));
-            let folded = |sections: &[&[u8]]| L::fold(sections, self.before, true).unwrap();
-            self.pieces = groups.iter().map(|(&group, s)| Section { group, bytes: folded(s) }).collect();
-        }
-        let mut moved = Workers::new(count, self.make);
-        for section in &self.pieces {
-            let (_, logic) = &mut moved.both[owner(section.group, count) as usize];
-            logic.restore(section.group, &section.bytes).unwrap();
-        }
-        moved.both.iter_mut().for_each(|(_, logic)| logic.restored(self.before));
-        Workers { pieces: self.pieces, before: self.before, epoch: self.epoch, ..moved }
-    }
-
-    fn entries(&self) -> u64 {
-        self.both.iter().map(|(_, logic)| logic.size().entries).sum()
+    fn moved(self, count: u32, fold: bool) -> Self {
+        let make = self.make;
+        let shards = self.shards.moved(count, || make().1, fold);
+        Workers { shards, ..Workers::new(count, make) }
     }
 }
 
@@ -170,11 +145,11 @@ where
         if next.is_multiple_of(2) {
             moving = moving.moved(next, at % 3 == 0);
         }
-        assert_eq!(straight.entries(), moving.entries());
+        assert_eq!(straight.shards.entries(), moving.shards.entries());
     }
     let last = straight.epoch(&[], Some(EventTime::MAX), order);
     assert_eq!(last, moving.moved(3, false).epoch(&[], Some(EventTime::MAX), order));
-    assert_eq!(straight.entries(), 0);
+    assert_eq!(straight.shards.entries(), 0);
     given.push(last);
     given
 }
@@ -231,5 +206,31 @@ impl Judged {
         }
         let counter = |name| given.iter().filter_map(|given| given.counts.get(name)).sum::<u64>();
         assert_eq!((counter("late"), counter("late_windows")), (self.late.len() as u64, self.missed));
+    }
+}
+
+/// Deltas of windows of this width and step: each epoch gives each window what came for it, and nothing else.
+pub(crate) fn check_deltas<W: Assigner>(windows: &W, (width, step): (i64, i64), script: &[Step], workers: &[u32]) {
+    let aggregate = Rc::new((count(), sum(|v: &View| i64::from(v.user)), distinct(|v: &View| u64::from(v.user))));
+    let make = || (Deltas(windower(windows, 0, &aggregate)), MergeLogic::new(windows, Rc::clone(&aggregate)));
+    let given = given(&make, script, workers);
+    let judged = Judged::of(script, (width, step), 0, windows.late_policy());
+    judged.check_late(&given, windows.late_policy());
+    for (at, epoch) in given.iter().enumerate() {
+        let mut expected = Vec::new();
+        for ((page, start), views) in &judged.cells {
+            let users: Vec<_> = views.iter().filter(|(came, _)| *came == at).map(|(_, v)| u64::from(v.user)).collect();
+            if !users.is_empty() {
+                let mut hashes = users.clone();
+                hashes.sort_unstable();
+                hashes.dedup();
+                let sums = (users.len() as i64, users.iter().sum::<u64>().cast_signed(), Hashes(hashes));
+                expected.push((["/a", "/b", "/c"][usize::from(*page)].to_owned(), *start, sums));
+            }
+        }
+        let mut rows: Vec<_> =
+            epoch.rows.iter().map(|row| (row.key.texts().1.into_owned(), row.start.0, row.value.clone())).collect();
+        rows.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        assert_eq!(rows, expected, "epoch {at}");
     }
 }

@@ -21,6 +21,19 @@ pub struct Tumbling {
 
 impl Tumbling {
     /// Windows of this width, in whole milliseconds; late records correct them.
+    ///
+    /// ```
+    /// use tidemill_dataflow::time::{EventTime, minutes};
+    /// use tidemill_operators::window::assigner::Assigner;
+    /// use tidemill_operators::window::tumbling::Tumbling;
+    ///
+    /// // Windows begin at whole minutes, and are complete once the watermark is at their end.
+    /// let windows = Tumbling::of(minutes(1));
+    /// let starts: Vec<_> = windows.windows(EventTime(119_999)).collect();
+    /// assert_eq!(starts, [EventTime(60_000)]);
+    /// assert!(!windows.is_late(EventTime(119_999), Some(EventTime(119_999))));
+    /// assert!(windows.is_late(EventTime(119_999), Some(EventTime(120_000))));
+    /// ```
     #[must_use]
     pub fn of(width: Duration) -> Self {
         Tumbling { width: millis(width), late: Late::Correct }

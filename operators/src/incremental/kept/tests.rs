@@ -1,12 +1,11 @@
 //! The kept rows against a plain list of them: any number of workers, a snapshot and a restore anywhere.
 
 use proptest::prelude::*;
-use tidemill_dataflow::batch::Order;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::key_group::{group_of, owner};
-use tidemill_dataflow::keyed::{Chunk, PerKey, Section, ShardLogic};
+use tidemill_dataflow::keyed::PerKey;
 
 use super::*;
+use crate::shards::Shards;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 type Logic = PerKey<Keeping<u8>>;
@@ -29,33 +28,21 @@ fn script() -> impl Strategy<Value = Vec<(Vec<Record>, i64)>> {
     })
 }
 
-struct Workers(Vec<Logic>);
+struct Workers(Shards<Logic>);
 
 impl Workers {
     fn new(count: u32, retain: Retain) -> Self {
-        Workers((0..count).map(|_| PerKey::new(Keeping::new(retain))).collect())
+        Workers(Shards::new(count, || PerKey::new(Keeping::new(retain))))
     }
 
-    fn close(&mut self, time: EpochTime, records: &[Record]) -> (Vec<Change<u8>>, u64) {
-        let count = u32::try_from(self.0.len()).unwrap();
-        let (mut given, mut expired) = (Vec::new(), 0);
-        for (dest, logic) in (0..).zip(&mut self.0) {
-            let owned = |(name, at, row, diff): &Record| {
-                let key = key("t", NAMES[*name]).to_owned();
-                let mine = owner(group_of(key.hash()), count) == dest;
-                mine.then(|| (key, (EventTime(*at), Change::by(*diff, *row))))
-            };
-            let rows = records.iter().filter_map(owned).collect();
-            let mut out = Emit::default();
-            logic.close_epoch(time, vec![Chunk { dest, from: 0, order: Order::default(), rows }], &mut out);
-            given.extend(out.records);
-            expired += out.counts.get("expired").copied().unwrap_or(0);
-        }
-        (given, expired)
-    }
-
-    fn sections(&mut self) -> Vec<Section> {
-        self.0.iter_mut().filter_map(Logic::changes).flat_map(|changes| (changes.encode)()).collect()
+    /// Gives the changes, and how many records came too late.
+    fn close(&mut self, records: &[Record], after: i64) -> (Vec<Change<u8>>, u64) {
+        let owned = |(name, at, row, diff): &Record| {
+            (key("t", NAMES[*name]).to_owned(), (EventTime(*at), Change::by(*diff, *row)))
+        };
+        let rows: Vec<_> = records.iter().map(owned).collect();
+        let out = self.0.close(&rows, Some(EventTime(after)));
+        (out.records, out.counts.get("expired").copied().unwrap_or(0))
     }
 }
 
@@ -90,10 +77,10 @@ proptest! {
         retain in prop::sample::select(vec![Retain(Span::Last(50)), Retain(Span::AtLeast(50)), Retain(Span::Forever)]),
     ) {
         let (mut shards, mut before) = (Workers::new(workers, retain), 1_000);
-        let (mut read, mut shown, mut pieces) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let (mut read, mut shown) = (Vec::new(), BTreeMap::new());
+        shards.close(&[], before);
         for (number, (records, after)) in epochs.iter().enumerate() {
-            let (was, is) = (Some(EventTime(before)), Some(EventTime(*after)));
-            let (given, expired) = shards.close(EpochTime { epoch: 1, before: was, after: is }, records);
+            let (given, expired) = shards.close(records, *after);
             let (late, kept): (Vec<Record>, Vec<Record>) =
                 records.iter().partition(|(_, at, ..)| retain.leaves(EventTime(*at)) <= EventTime(before));
             prop_assert_eq!(expired, late.len() as u64);
@@ -103,48 +90,30 @@ proptest! {
             prop_assert_eq!(&shown, &naive(&read, retain, before, *after), "epoch {}", number);
             before = *after;
             if number % 3 == 0 {
-                pieces.push(shards.sections());
+                shards.0.snapshot();
             }
             if number == stop {
-                pieces.push(shards.sections());
-                shards = Workers::new(other, retain);
-                if fold {
-                    pieces = vec![folded(&pieces)];
-                }
-                for section in pieces.iter().flatten() {
-                    let at = owner(section.group, other) as usize;
-                    shards.0[at].restore(section.group, &section.bytes).unwrap();
-                }
-                shards.0.iter_mut().for_each(|logic| logic.restored(is));
+                shards = Workers(shards.0.moved(other, || PerKey::new(Keeping::new(retain)), fold));
                 let mut refed = BTreeMap::new();
-                add(&mut refed, shards.0.iter_mut().flat_map(Logic::refeed));
+                add(&mut refed, shards.0.refeed());
                 prop_assert_eq!(&refed, &shown, "what is fed again after epoch {}", number);
             }
         }
         // Time goes on without records: nothing stays that has an end.
         if retain != Retain::forever() {
             for moves in [1_000, 2_000] {
-                let (was, is) = (Some(EventTime(before)), Some(EventTime(before + moves)));
-                add(&mut shown, shards.close(EpochTime { epoch: 1, before: was, after: is }, &[]).0);
                 before += moves;
+                add(&mut shown, shards.close(&[], before).0);
             }
             prop_assert!(shown.is_empty());
-            prop_assert_eq!(shards.0.iter().map(|logic| logic.size().entries).sum::<u64>(), 0);
+            prop_assert_eq!(shards.0.entries(), 0);
         }
     }
-}
-
-fn folded(pieces: &[Vec<Section>]) -> Vec<Section> {
-    let mut groups: BTreeMap<u8, Vec<&[u8]>> = BTreeMap::new();
-    pieces.iter().flatten().for_each(|section| groups.entry(section.group).or_default().push(&section.bytes));
-    let bytes = |sections: &Vec<&[u8]>| Logic::fold(sections, None, true).unwrap();
-    groups.iter().map(|(&group, sections)| Section { group, bytes: bytes(sections) }).collect()
 }
 
 #[test]
 fn a_row_that_is_taken_back_in_its_own_epoch_was_never_there() {
     let mut shards = Workers::new(1, Retain::forever());
-    let time = EpochTime { epoch: 1, before: None, after: None };
-    let (given, _) = shards.close(time, &[(0, 5, 1, 1), (0, 5, 1, -1)]);
-    assert!(given.is_empty() && shards.0[0].size().entries == 0);
+    let (given, _) = shards.close(&[(0, 5, 1, 1), (0, 5, 1, -1)], 0);
+    assert!(given.is_empty() && shards.0.entries() == 0);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use tidemill_dataflow::hash::hash128;
 use tidemill_dataflow::key::key;
 use tidemill_dataflow::stream::{Stream, TimedStream};
@@ -16,15 +17,14 @@ pub(super) const MINUTE: i64 = 60_000;
 pub(super) const HOUR: i64 = 60 * MINUTE;
 
 /// What a user does, in the order of the funnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     Viewed,
     Clicked,
     Purchased,
 }
 
-/// `<time> <id> <tenant> <user> <page> <v|c|p>`, and whatever makes the line longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Event {
     pub(super) time: i64,
     pub(super) id: u32,
@@ -32,27 +32,6 @@ pub(super) struct Event {
     pub(super) user: String,
     pub(super) page: String,
     pub(super) step: Step,
-}
-
-impl Event {
-    pub(super) fn parse(line: &str) -> Option<Event> {
-        let mut parts = line.split(' ');
-        let (time, id) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let mut text = || parts.next().map(str::to_owned);
-        let (tenant, user, page) = (text()?, text()?, text()?);
-        let step = match text()?.as_str() {
-            "v" => Step::Viewed,
-            "c" => Step::Clicked,
-            _ => Step::Purchased,
-        };
-        Some(Event { time, id, tenant, user, page, step })
-    }
-
-    pub(super) fn line(&self) -> String {
-        let Event { time, id, tenant, user, page, step } = self;
-        let step = ["v", "c", "p"][*step as usize];
-        format!("{time} {id} {tenant} {user} {page} {step}")
-    }
 }
 
 pub(super) fn unique<'s>(events: TimedStream<'s, Event>) -> TimedStream<'s, Event> {
@@ -103,7 +82,7 @@ pub(super) fn funnel<'s>(events: TimedStream<'s, Event>) -> Stream<'s, Change<Us
 }
 
 /// What `top_pages` should show.
-pub(super) fn naive_top_pages(events: &[Event], watermark: Watermark) -> BTreeSet<TopPage> {
+pub(super) fn naive_top_pages(events: &[&Event], watermark: Watermark) -> BTreeSet<TopPage> {
     let Some(watermark) = watermark else { return BTreeSet::new() };
     let minute = watermark.0.div_euclid(MINUTE);
     let mut tenants: BTreeMap<&str, BTreeMap<&str, (i64, i64)>> = BTreeMap::new();
@@ -126,7 +105,7 @@ pub(super) fn naive_top_pages(events: &[Event], watermark: Watermark) -> BTreeSe
 }
 
 /// What `funnel` should show: of all events, however long ago.
-pub(super) fn naive_funnel(events: &[Event]) -> BTreeSet<Users> {
+pub(super) fn naive_funnel(events: &[&Event]) -> BTreeSet<Users> {
     let mut users: BTreeMap<(String, EventTime, usize), BTreeSet<String>> = BTreeMap::new();
     let mut add = |view: &'_ Event, step: Step| {
         let hour = EventTime(view.time.div_euclid(HOUR) * HOUR);

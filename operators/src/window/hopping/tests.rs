@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use tidemill_dataflow::time::{minutes, seconds};
 
 use super::*;
-use crate::aggregate::{Hashes, count, distinct, sum};
+use crate::aggregate::distinct;
 use crate::window::cells::MergeLogic;
-use crate::window::laws::{Judged, View, given, naive_windows, script, windower};
+use crate::window::laws::{View, check_deltas, given, naive_windows, script, windower};
 use crate::window::tumbling::Tumbling;
 use crate::window::windowed::Deltas;
 
@@ -58,31 +58,7 @@ proptest! {
         script in script(90), workers in prop::collection::vec(1u32..5, 8), step in 1i64..=20,
         policy in prop::sample::select(vec![Late::Correct, Late::Side, Late::Drop]),
     ) {
-        let windows = of(20, step).late(policy);
-        let aggregate = Rc::new((count(), sum(|v: &View| i64::from(v.user)), distinct(|v: &View| u64::from(v.user))));
-        let make = || {
-            (Deltas(windower(&windows, 0, &aggregate)), MergeLogic::new(&windows, Rc::clone(&aggregate)))
-        };
-        let given = given(&make, &script, &workers);
-        let judged = Judged::of(&script, (20, step), 0, policy);
-        judged.check_late(&given, policy);
-        for (at, epoch) in given.iter().enumerate() {
-            let mut expected = Vec::new();
-            for ((page, start), views) in &judged.cells {
-                let users: Vec<_> = views.iter().filter(|(came, _)| *came == at).map(|(_, v)| u64::from(v.user)).collect();
-                if !users.is_empty() {
-                    let mut hashes = users.clone();
-                    hashes.sort_unstable();
-                    hashes.dedup();
-                    let sums = (users.len() as i64, users.iter().sum::<u64>().cast_signed(), Hashes(hashes));
-                    expected.push((["/a", "/b", "/c"][usize::from(*page)].to_owned(), *start, sums));
-                }
-            }
-            let mut rows: Vec<_> =
-                epoch.rows.iter().map(|row| (row.key.texts().1.into_owned(), row.start.0, row.value.clone())).collect();
-            rows.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-            prop_assert_eq!(rows, expected, "epoch {}", at);
-        }
+        check_deltas(&of(20, step).late(policy), (20, step), &script, &workers);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::keyed::{PerKey, Section, ShardLogic};
+use tidemill_dataflow::keyed::{PerKey, ShardLogic};
 use tidemill_dataflow::time::minutes;
 
 use super::*;
 use crate::oracle;
+use crate::shards::Shards;
 
 const GAP: i64 = 30;
 
@@ -22,52 +23,43 @@ type Folded = BTreeMap<(String, Interval), i64>;
 
 struct Workers {
     sessions: Session,
-    logic: Vec<PerKey<SessionLogic>>,
+    shards: Shards<PerKey<SessionLogic>>,
     folded: Folded,
 }
 
 impl Workers {
     fn new(count: u32, sessions: Session) -> Self {
-        let logic = (0..count).map(|_| PerKey::new(SessionLogic::new(sessions))).collect();
-        Workers { sessions, logic, folded: Folded::new() }
+        let shards = Shards::new(count, || PerKey::new(SessionLogic::new(sessions)));
+        Workers { sessions, shards, folded: Folded::new() }
     }
 
-    /// One epoch; event `n` is read by worker `n % workers`.
-    fn epoch(&mut self, events: &[(u8, i64)], before: Watermark, after: Watermark) {
-        let workers = self.logic.len();
-        let count = u32::try_from(workers).unwrap();
+    /// One epoch; event `n` is read by worker `n % workers`. Gives its rows, sorted.
+    fn epoch(&mut self, events: &[(u8, i64)], after: Watermark) -> Vec<SessionChange> {
+        let count = self.shards.workers();
         let mut chunks = Vec::new();
-        for reader in 0..workers {
+        for reader in 0..count {
             let mut combiner = SessionCombiner::new(&self.sessions);
-            for &(user, time) in events.iter().skip(reader).step_by(workers) {
+            for &(user, time) in events.iter().skip(reader as usize).step_by(count as usize) {
                 combiner.add(key("t", format!("u{user}").as_str()), EventTime(time));
             }
-            chunks.extend(combiner.drain(u32::try_from(reader).unwrap(), count));
+            chunks.extend(combiner.drain(reader, count));
         }
-        for (dest, logic) in (0..count).zip(&mut self.logic) {
-            let input = chunks.iter().filter(|chunk| chunk.dest == dest).cloned().collect();
-            let mut out = Emit::default();
-            logic.close_epoch(EpochTime { epoch: 1, before, after }, input, &mut out);
-            let mut once = BTreeMap::new();
-            for row in out.records {
-                let interval = Interval { first: row.first, last: row.last, count: row.count };
-                assert_eq!(once.insert((row.key.clone(), interval), row.sign), None, "a row comes once in an epoch");
-                *self.folded.entry((row.key.texts().1.into_owned(), interval)).or_default() += i64::from(row.sign);
-            }
+        let mut rows = self.shards.close_chunks(chunks, after).records;
+        let mut once = BTreeMap::new();
+        for row in &rows {
+            let interval = Interval { first: row.first, last: row.last, count: row.count };
+            assert_eq!(once.insert((row.key.clone(), interval), row.sign), None, "a row comes once in an epoch");
+            *self.folded.entry((row.key.texts().1.into_owned(), interval)).or_default() += i64::from(row.sign);
         }
         self.folded.retain(|_, sign| *sign != 0);
+        rows.sort();
+        rows
     }
 
     /// The same state on other workers.
-    fn moved(mut self, pieces: &mut Vec<Section>, count: u32, watermark: Watermark) -> Self {
-        pieces.extend(self.logic.iter_mut().filter_map(PerKey::changes).flat_map(|changes| (changes.encode)()));
-        let mut moved = Workers::new(count, self.sessions);
-        moved.folded = self.folded;
-        for section in pieces.iter() {
-            moved.logic[owner(section.group, count) as usize].restore(section.group, &section.bytes).unwrap();
-        }
-        moved.logic.iter_mut().for_each(|logic| logic.restored(watermark));
-        moved
+    fn moved(self, count: u32, fold: bool) -> Self {
+        let sessions = self.sessions;
+        Workers { shards: self.shards.moved(count, || PerKey::new(SessionLogic::new(sessions)), fold), ..self }
     }
 }
 
@@ -86,7 +78,7 @@ proptest! {
     ) {
         let mut run = Workers::new(workers, session(1_000));
         for events in &epochs {
-            run.epoch(events, None, None);
+            run.epoch(events, None);
         }
         prop_assert_eq!(run.folded, expected(epochs.into_iter().flatten()));
     }
@@ -98,25 +90,26 @@ proptest! {
     ) {
         // Events are at most the correctable span behind W(e-1), so none is late; worker counts change on the way.
         let sessions = session(100);
-        let mut run = Workers::new(workers[0], sessions);
-        let mut pieces = Vec::new();
+        let (mut run, mut straight) = (Workers::new(workers[0], sessions), Workers::new(1, sessions));
         let (mut before, mut all) = (None, Vec::new());
         for (at, (moves, offsets)) in steps.iter().enumerate() {
             let base = before.map_or(1_000, |EventTime(before)| before);
-            let events: Vec<_> = offsets.iter().map(|&(user, offset)| (user, base + offset)).collect();
+            let mut events: Vec<_> = offsets.iter().map(|&(user, offset)| (user, base + offset)).collect();
             prop_assert!(events.iter().all(|&(_, time)| !sessions.is_late(EventTime(time), before)));
             let after = Some(EventTime(base + moves));
-            run.epoch(&events, before, after);
+            let rows = straight.epoch(&events, after);
+            events.reverse();
+            prop_assert_eq!(rows, run.epoch(&events, after), "epoch {}", at);
             all.extend(events);
             before = after;
             if at % 5 == 4 {
-                run = run.moved(&mut pieces, workers[at], before);
+                run = run.moved(workers[at], at % 2 == 0);
             }
         }
         prop_assert_eq!(&run.folded, &expected(all));
         // In the end everything leaves state, and what was shown stays.
-        run.epoch(&[], before, Some(EventTime::MAX));
-        prop_assert_eq!(run.logic.iter().map(|logic| logic.size().entries).sum::<u64>(), 0);
+        run.epoch(&[], Some(EventTime::MAX));
+        prop_assert_eq!(run.shards.entries(), 0);
     }
 }
 
@@ -136,9 +129,9 @@ fn exactly_the_gap_is_one_session_and_a_millisecond_more_is_two() {
 #[test]
 fn an_event_between_two_sessions_makes_them_one() {
     let mut run = Workers::new(1, session(1_000));
-    run.epoch(&[(1, 0), (1, 50)], None, None);
+    run.epoch(&[(1, 0), (1, 50)], None);
     assert_eq!(run.folded.len(), 2);
-    run.epoch(&[(1, 25)], None, None);
+    run.epoch(&[(1, 25)], None);
     let bridged = Interval { first: EventTime(0), last: EventTime(50), count: 3 };
     assert_eq!(run.folded, Folded::from([(("u1".to_owned(), bridged), 1)]));
 }
