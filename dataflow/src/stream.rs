@@ -101,6 +101,13 @@ impl<D: 'static> Clone for Stream<'_, D> {
 
 impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     /// Keeps the records that `keep` says yes to.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// fn failures(statuses: Stream<'_, u16>) -> Stream<'_, u16> {
+    ///     statuses.filter(|status| *status >= 500)
+    /// }
+    /// ```
     pub fn filter(mut self, keep: impl Fn(&D) -> bool + 'static) -> Self {
         self.filter = Some(match self.filter.take() {
             Some(before) => Rc::new(move |record| before(record) && keep(record)),
@@ -153,18 +160,51 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     }
 
     /// Turns each record into another one.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::{Stream, TimedStream};
+    /// # use tidemill_dataflow::time::EventTime;
+    /// struct Reading {
+    ///     at: EventTime,
+    ///     fahrenheit: f64,
+    /// }
+    ///
+    /// /// What is made anew has no event time until it is given one.
+    /// fn celsius(readings: Stream<'_, Reading>) -> TimedStream<'_, (EventTime, f64)> {
+    ///     readings.map(|r| (r.at, (r.fahrenheit - 32.0) / 1.8)).with_event_time(|(at, _)| *at)
+    /// }
+    /// ```
     #[track_caller]
     pub fn map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> E + 'static) -> Stream<'s, E> {
         self.transform("map", move |record, out| out.push(f(record)))
     }
 
     /// Turns each record into another one, or drops it.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// fn numbers(texts: Stream<'_, String>) -> Stream<'_, i64> {
+    ///     texts.filter_map(|text| text.trim().parse().ok())
+    /// }
+    /// ```
     #[track_caller]
     pub fn filter_map<E: Send + Sync + 'static>(self, f: impl Fn(&D) -> Option<E> + 'static) -> Stream<'s, E> {
         self.transform("filter_map", move |record, out| out.extend(f(record)))
     }
 
     /// Turns each record into any number of others.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// struct Order {
+    ///     id: u64,
+    ///     articles: Vec<u64>,
+    /// }
+    ///
+    /// fn lines(orders: Stream<'_, Order>) -> Stream<'_, (u64, u64)> {
+    ///     orders.flat_map(|order| order.articles.iter().map(|article| (order.id, *article)).collect::<Vec<_>>())
+    /// }
+    /// ```
     #[track_caller]
     pub fn flat_map<E: Send + Sync + 'static, I: IntoIterator<Item = E>>(
         self,
@@ -196,6 +236,13 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
     }
 
     /// Both streams as one. Their records keep their order in the input, not between the streams.
+    ///
+    /// ```
+    /// # use tidemill_dataflow::stream::Stream;
+    /// fn set_aside<'s>(late: Stream<'s, String>, unverified: Stream<'s, String>) -> Stream<'s, String> {
+    ///     late.union(unverified)
+    /// }
+    /// ```
     #[track_caller]
     pub fn union(self, other: Stream<'s, D>) -> Stream<'s, D> {
         let (left, right) = (self.applied(), other.applied());

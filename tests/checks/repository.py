@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rules of the repository that no compiler checks: file lengths, dependency directions, single copies, licences.
+"""Rules of the repository that no compiler checks: file lengths, named tests, dependency directions, single copies, licences.
 
 Prints every breach with its remedy and exits 1 if there is any. Needs nothing but cargo and the standard library.
 """
@@ -61,6 +61,20 @@ def names():
         name = path.parent.name if path.stem == "mod" else path.stem
         if name in VAGUE:
             yield f"{path.relative_to(ROOT)}: `{name}` says nothing; name the module after what it holds"
+
+
+def laws():
+    """The tests that the operators' page names are there, in the files that it names."""
+    page = (ROOT / "docs/operators.md").read_text(encoding="utf-8")
+    section = page.partition("## Laws")[2].partition("\n## ")[0]
+    file = None
+    for name in re.findall(r"`([a-z0-9_/.]+)`", section):
+        if name.endswith(".rs"):
+            file = ROOT / "operators/src" / (name if "/" in name else f"aggregate/{name}")
+            if not file.exists():
+                yield f"docs/operators.md names {name}, which is not in operators/src; name the file that has the test"
+        elif name.count("_") >= 3 and f"fn {name}(" not in (file.read_text(encoding="utf-8") if file.exists() else ""):
+            yield f"docs/operators.md names the test {name}, which is not in {file.relative_to(ROOT)}; name the one that is"
 
 
 def directions(graph):
@@ -158,6 +172,7 @@ def main():
     rules = {
         "file lengths": lengths(),
         "module names": names(),
+        "laws of operators": laws(),
         "dependency directions": directions(graph),
         "single copies": copies(graph),
         "licences": licences(graph),

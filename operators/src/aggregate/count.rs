@@ -7,6 +7,14 @@ use super::Aggregate;
 pub struct Count;
 
 /// Counts records.
+///
+/// ```
+/// use tidemill_operators::aggregate::{Aggregate, count};
+///
+/// let mut views = 0;
+/// ["/", "/cart", "/"].iter().for_each(|page| count().add(&mut views, page));
+/// assert_eq!(views, 3);
+/// ```
 #[must_use]
 pub fn count() -> Count {
     Count

@@ -41,6 +41,17 @@ pub struct Distinct<F>(F);
 ///
 /// Two values with one hash count once. That happens somewhere among n distinct values of a cell with probability
 /// n^2 / 2^65: one in four million for three million values.
+///
+/// ```
+/// use tidemill_dataflow::hash::hash64;
+/// use tidemill_operators::aggregate::{Aggregate, distinct};
+///
+/// let visitors = distinct(|user: &&str| hash64(user.as_bytes()));
+/// let mut partial = Default::default();
+/// ["ada", "bob", "ada"].iter().for_each(|user| visitors.add(&mut partial, user));
+/// visitors.finish(&mut partial);
+/// assert_eq!(partial.0.len(), 2);
+/// ```
 pub fn distinct<D, F: Fn(&D) -> u64 + 'static>(hash: F) -> Distinct<F> {
     Distinct(hash)
 }

@@ -29,6 +29,24 @@ impl Stamped {
 pub struct First<F>(F);
 
 /// The encoded value of the earliest record, with its time; `None` over no records.
+///
+/// ```
+/// use tidemill_dataflow::time::EventTime;
+/// use tidemill_operators::aggregate::{Aggregate, first};
+///
+/// /// A page that a visitor saw.
+/// struct View {
+///     at: EventTime,
+///     page: String,
+/// }
+///
+/// let landing = first(|view: &View| (view.at, view.page.as_bytes()));
+/// let mut partial = None;
+/// for (at, page) in [(7, "/cart"), (2, "/offer"), (9, "/paid")] {
+///     landing.add(&mut partial, &View { at: EventTime(at), page: page.into() });
+/// }
+/// assert_eq!(partial.unwrap().bytes, b"/offer");
+/// ```
 pub fn first<D, F>(value: F) -> First<F>
 where
     F: for<'a> Fn(&'a D) -> (EventTime, &'a [u8]) + 'static,
@@ -70,6 +88,26 @@ where
 pub struct Last<F>(F);
 
 /// The encoded value of the latest record, with its time; `None` over no records.
+///
+/// ```
+/// use tidemill_dataflow::time::EventTime;
+/// use tidemill_operators::aggregate::{Aggregate, last};
+///
+/// /// A status that a machine reported.
+/// struct Report {
+///     at: EventTime,
+///     status: &'static str,
+/// }
+///
+/// let status = last(|report: &Report| (report.at, report.status.as_bytes()));
+/// let mut partial = None;
+/// // In whatever order they come, event time decides.
+/// for (at, of) in [(5, "busy"), (8, "idle"), (6, "busy")] {
+///     status.add(&mut partial, &Report { at: EventTime(at), status: of });
+/// }
+/// let latest = partial.unwrap();
+/// assert_eq!((latest.time, latest.bytes.as_slice()), (EventTime(8), &b"idle"[..]));
+/// ```
 pub fn last<D, F>(value: F) -> Last<F>
 where
     F: for<'a> Fn(&'a D) -> (EventTime, &'a [u8]) + 'static,

@@ -7,6 +7,15 @@ use super::Aggregate;
 pub struct Min<F>(F);
 
 /// The smallest value; `None` over no records.
+///
+/// ```
+/// use tidemill_operators::aggregate::{Aggregate, min};
+///
+/// let fastest = min(|millis: &i64| *millis);
+/// let mut partial = None;
+/// [31, 12, 54].iter().for_each(|millis| fastest.add(&mut partial, millis));
+/// assert_eq!(partial, Some(12));
+/// ```
 pub fn min<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Min<F> {
     Min(value)
 }
@@ -32,6 +41,15 @@ impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Min<F> {
 pub struct Max<F>(F);
 
 /// The largest value; `None` over no records.
+///
+/// ```
+/// use tidemill_operators::aggregate::{Aggregate, max};
+///
+/// let slowest = max(|millis: &i64| *millis);
+/// let mut monday = Some(54);
+/// slowest.merge(&mut monday, None); // On another worker nothing came.
+/// assert_eq!(monday, Some(54));
+/// ```
 pub fn max<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Max<F> {
     Max(value)
 }

@@ -218,6 +218,16 @@ pub fn quantiles<D, F: Fn(&D) -> i64 + 'static>(value: F, relative_error: f64) -
 /// The same of a float. Magnitudes below 2^-64 count as zero, those from 2^64 on, infinities among them, as just below it;
 /// what is no number (NaN) has no place in the order and is not counted: count records beside it to see how many there
 /// are.
+///
+/// ```
+/// use tidemill_operators::aggregate::{Aggregate, quantiles_float};
+///
+/// let load = quantiles_float(|load: &f64| *load, 0.05);
+/// let mut partial = Default::default();
+/// [0.1, 0.2, 0.4, f64::NAN, 12.0].iter().for_each(|sample| load.add(&mut partial, sample));
+/// assert_eq!(partial.count(), 4);
+/// assert!((11.4..12.6).contains(&partial.quantile(1.0).unwrap()));
+/// ```
 pub fn quantiles_float<D, F: Fn(&D) -> f64 + 'static>(value: F, relative_error: f64) -> QuantilesFloat<F> {
     QuantilesFloat(value, Accuracy::of(relative_error))
 }
