@@ -57,7 +57,7 @@ pub struct ClusterOptions {
     pub token: Token,
     /// Counted by whoever starts the processes: those of different attempts never meet.
     pub attempt: u64,
-    /// How long to wait for all processes to be there.
+    /// How long to wait for all processes to be there, each with its state read.
     pub meet_within: Duration,
     /// A peer that has said nothing for this long is gone.
     pub silent_after: Duration,
@@ -106,7 +106,7 @@ pub enum ClusterError {
     /// Somebody was not there in time.
     #[error(
         "process {process} at {address} was not there within {within:?} ({last}); start all processes of the run with the \
-         same --hosts"
+         same --hosts, and give more time with --meet-within if reading the state takes longer"
     )]
     Absent {
         /// Who.

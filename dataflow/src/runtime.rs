@@ -39,7 +39,7 @@ use crate::source::{PartitionBinding, as_the_connector_left_it};
 use crate::status::{Start, Status};
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
-pub use follow::follow;
+pub use follow::{Followed, dismiss, follow};
 pub use repeat::repeat;
 
 pub(crate) use begin::log_options;

@@ -13,6 +13,7 @@
 //!   |   ready, when it has read its state      (both ways)       |
 //!   |<--------------------------------------------------------->|
 //! ```
+//! The run is 0 where process 0 has nothing left to do: whoever is told so ends well.
 //! A proof is a keyed hash (BLAKE3 with the token as key) of both nonces and everything said: it can be neither made
 //! without the token nor used twice. Promise: nothing that a stranger sends does more than end its own connection.
 
@@ -24,7 +25,7 @@ use super::mesh::now;
 use super::{ClusterOptions, Token};
 
 const MAGIC: [u8; 8] = *b"tidemill";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const GREETING: usize = 8 + 4 * 5 + 8 + 32;
 const ANSWER: usize = 1 + 8 + 8 + 32 + 32;
 const WELCOME: u8 = 0x77;

@@ -19,6 +19,9 @@ const UNDECIDED: usize = 64;
 /// What each process says to each other one when it could begin.
 const READY: u8 = 0x72;
 
+/// What process 0 tells the others instead of a run's number when nothing is left to do; runs are counted from 1.
+const NO_RUN: u64 = 0;
+
 /// Opens the socket on which the peers of `address` are waited for; port 0 takes a free one.
 ///
 /// # Errors
@@ -55,12 +58,20 @@ impl Meeting {
         Ok(Meeting { identity, deadline: now() + options.meet_within, options: options.clone(), sockets })
     }
 
-    /// Reaches process 0, which has begun the run; gives the run's number.
+    /// Reaches process 0, which has begun the run; gives the run's number, or none where nothing is left to do.
     ///
     /// # Errors
     /// It is not there in time, or refuses us.
-    pub(crate) fn reach_leader(&mut self) -> Result<u64, ClusterError> {
-        self.dial(0)
+    pub(crate) fn reach_leader(&mut self) -> Result<Option<u64>, ClusterError> {
+        self.dial(0).map(|run| Some(run).filter(|run| *run != NO_RUN))
+    }
+
+    /// What process 0 does that finds nothing left to do: tells all others so, as they ask.
+    ///
+    /// # Errors
+    /// Somebody has not asked in time.
+    pub(crate) fn dismiss(mut self, listener: &TcpListener, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
+        self.be_dialled(listener, NO_RUN, warn)
     }
 
     /// Reaches everybody else, and waits until all are ready. `run` is told to those who ask process 0; `listener` is closed

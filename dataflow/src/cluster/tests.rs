@@ -56,7 +56,7 @@ struct Met {
 
 fn meet(place: Place, threads: u32) -> Result<Met, ClusterError> {
     let mut meeting = Meeting::new(&place.options, threads)?;
-    let run = if place.options.process == 0 { 7 } else { meeting.reach_leader()? };
+    let run = if place.options.process == 0 { 7 } else { meeting.reach_leader()?.unwrap() };
     let (told, lost) = channel();
     let member = Arc::new(Run { told: Mutex::new(Some(told)), ..Run::default() });
     let warned = Mutex::new(Vec::new());
@@ -137,12 +137,29 @@ fn nobody_begins_before_the_slowest_has_read_its_state() {
         met
     });
     let mut meeting = Meeting::new(&slow.options, 2).unwrap();
-    assert_eq!(meeting.reach_leader().unwrap(), 7);
+    assert_eq!(meeting.reach_leader().unwrap(), Some(7));
     assert!(begins.recv_timeout(Duration::from_millis(300)).is_err(), "process 0 would miss the other's signs of life");
     let member: Arc<dyn Member> = Arc::new(Run::default());
     let links = meeting.complete(slow.listener, 7, &|_| (), &member).unwrap();
     drop(leader.join().unwrap().unwrap());
     drop(links);
+}
+
+#[test]
+fn processes_are_told_where_nothing_is_left_to_do_and_who_does_not_ask_is_named() {
+    for asking in [2, 1] {
+        let mut places = places(3).into_iter();
+        let mut first = places.next().unwrap();
+        first.options.meet_within = Duration::from_secs(if asking == 2 { 20 } else { 3 });
+        let ask = |place: Place| thread::spawn(move || Meeting::new(&place.options, 2).unwrap().reach_leader());
+        let asked: Vec<_> = places.take(asking).map(ask).collect();
+        let told = Meeting::new(&first.options, 2).unwrap().dismiss(&first.listener, &|_| ());
+        for answer in asked {
+            assert_eq!(answer.join().unwrap().unwrap(), None);
+        }
+        let missing = told.err().map(|error| error.to_string());
+        assert_eq!(missing.as_ref().is_some_and(|error| error.contains("process 2 at")), asking == 1, "{missing:?}");
+    }
 }
 
 #[test]

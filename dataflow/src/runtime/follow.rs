@@ -20,6 +20,23 @@ use crate::quarantine::{Witness, committed_ends};
 use crate::shared::{Requests, Shared};
 use crate::status::Start;
 
+/// How a process that follows ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// It took part until the run ended.
+    ToTheEnd,
+    /// Process 0 had nothing left to do ([`dismiss`]), so there was nothing to take part in.
+    NothingToDo,
+}
+
+/// What process 0 does where no run is needed, because all was read and committed before: tells the others, who wait for it.
+///
+/// # Errors
+/// Somebody has not asked within the time that `place` states; the others were told.
+pub fn dismiss(place: &Place, workers: u32, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
+    Meeting::new(&place.options, workers)?.dismiss(&place.listener, warn)
+}
+
 /// Takes part in the run that process 0 of `context.place` begins, until that ends. `stop` asks process 0 to end it.
 ///
 /// # Errors
@@ -29,13 +46,13 @@ pub fn follow(
     options: &RunOptions,
     mut context: RunContext,
     stop: &StopHandle,
-) -> Result<(), RunError> {
+) -> Result<Followed, RunError> {
     check_options(options)?;
     let place = context.place.take().ok_or_else(|| RunError::Usage("a process that follows needs a place".into()))?;
     let (plan, _) = build_dry(&build, options);
     checked(&plan)?;
     let mut meeting = Meeting::new(&place.options, options.workers)?;
-    let run = meeting.reach_leader()?;
+    let Some(run) = meeting.reach_leader()? else { return Ok(Followed::NothingToDo) };
 
     // Process 0 has sealed, and writes nothing more before all are connected.
     let state = reader::read(Arc::clone(&context.store), tidemill_log::FOLDER)?;
@@ -71,7 +88,7 @@ pub fn follow(
     for thread in snapshot_threads {
         join("a checkpoint thread", thread, &shared);
     }
-    shared.take_failure().map_or(Ok(()), |error| Err(fenced_first(error, &fence)))
+    shared.take_failure().map_or(Ok(Followed::ToTheEnd), |error| Err(fenced_first(error, &fence)))
 }
 
 /// Brings process 0 together with the others, if there are any.

@@ -17,7 +17,7 @@ use serde_json::json;
 use tidemill_clickhouse::ClickHouseError;
 use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::{ClusterError, Place};
-use tidemill_dataflow::runtime::{self, RunContext, RunError, RunReport, StopHandle};
+use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
@@ -54,12 +54,22 @@ pub(crate) fn drive(
     observers: Vec<Box<dyn CommitObserver>>,
     status: Arc<Status>,
 ) -> Result<Result<RunReport, RunError>, Failure> {
-    let stop = StopHandle::default();
-    on_signals(&stop)?;
-    processes::answer_supervisor(&stop)?;
+    drive_until(&StopHandle::default(), begin, (store, place), maintenance, observers, status)
+}
+
+/// The same, stopped by whoever has the handle, too.
+fn drive_until(
+    stop: &StopHandle,
+    begin: impl FnOnce(RunContext, &StopHandle) -> Result<RunReport, RunError>,
+    (store, place): (Arc<dyn Store>, Option<Place>),
+    maintenance: Option<Box<dyn Maintenance>>,
+    observers: Vec<Box<dyn CommitObserver>>,
+    status: Arc<Status>,
+) -> Result<Result<RunReport, RunError>, Failure> {
+    on_signals(stop)?;
     let shown = Progress::start(Arc::clone(&status));
     let context = RunContext { store, maintenance, observers, status, place, warn: Box::new(lines::warn) };
-    let ended = begin(context, &stop);
+    let ended = begin(context, stop);
     drop(shown);
     Ok(ended)
 }
@@ -70,10 +80,12 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         return processes::supervise(&arguments);
     }
     let clock = Stopwatch::start();
+    let stop = StopHandle::default();
+    processes::answer_supervisor(&stop)?;
     let place = processes::place(&arguments)?;
     let job = resolve(arguments, catalog)?;
     if place.as_ref().is_some_and(|place| place.options.process > 0) {
-        return follow(&job, place);
+        return follow(&job, place, &stop);
     }
     let io = &job.io;
     let pipeline = job.pipeline.on(io.clone());
@@ -89,6 +101,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         finish_exchange(state, io.targets())?;
         if job.files && nothing_to_do(&job, state)? {
             lines::say("finished before: all input was read and committed; nothing was changed");
+            if let Some(place) = &place
+                && let Err(error) = runtime::dismiss(place, job.options.workers, &lines::warn)
+            {
+                lines::warn(&format!("not all processes were told that nothing is left to do: {error}"));
+            }
             let report = finished_before(state);
             return print(&job, &report, &Usage::of(clock, 0));
         }
@@ -103,8 +120,9 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
-    let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &job.options, context, stop);
-    let report = match drive(begin, (Arc::clone(&job.store), place), io.maintenance(), observers, status)? {
+    let begin = |context: RunContext, asked: &StopHandle| runtime::run(pipeline, &job.options, context, asked);
+    let (store, maintenance) = (Arc::clone(&job.store), io.maintenance());
+    let report = match drive_until(&stop, begin, (store, place), maintenance, observers, status)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.
         Err(RunError::Source(SourceError::Interrupted { .. })) => {
             let state = existing(&job)?.unwrap_or_default();
@@ -121,13 +139,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
 }
 
 /// Takes part in the run that process 0 leads.
-fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
-    let stop = StopHandle::default();
+fn follow(job: &Job, place: Option<Place>, stop: &StopHandle) -> Result<(), Failure> {
     let asked = stop.clone();
     let stopping = "asked to stop: process 0 is told, and ends the run for all after this epoch";
     let at_once = "stopped at once; the run of all ends with this process, and the same command goes on from there";
     signals::catch()?.stop_on(stopping, Some(at_once), move || asked.stop())?;
-    processes::answer_supervisor(&stop)?;
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
@@ -145,9 +161,14 @@ fn follow(job: &Job, place: Option<Place>) -> Result<(), Failure> {
         place,
         warn: Box::new(lines::warn),
     };
-    let ended = runtime::follow(pipeline, &job.options, context, &stop).map_err(failure);
+    let ended = runtime::follow(pipeline, &job.options, context, stop).map_err(failure);
     drop(ops);
-    ended
+    if ended? == Followed::NothingToDo {
+        lines::say(
+            "finished before, says process 0: all input was read and committed; nothing is left to take part in",
+        );
+    }
+    Ok(())
 }
 
 /// Lets OpenTelemetry follow the run, if it was asked to.

@@ -56,6 +56,31 @@ fn the_number_of_processes_may_change_from_start_to_start() {
     }
 }
 
+#[test]
+fn processes_started_by_hand_over_finished_input_all_end_well() {
+    let folder = TempDir::new().unwrap();
+    let bytes = corpus::events(5_000, 44, Rates::within_horizon());
+    let input = [corpus::file(folder.path(), "events.ndjson", &bytes)];
+    let run = tidemill().job(&input, &folder.path().join("out")).eager();
+    run.finish();
+    let hosts = free_addresses();
+    let process = |place: &str| {
+        let run = run.option(&["--hosts", &hosts.join(","), "--process-index", place, "--meet-within", "5m"]);
+        run.environment("TIDEMILL_CLUSTER_TOKEN", "a long secret")
+    };
+    // The follower waits for process 0, which waits until everybody knows.
+    let follower = process("1").start();
+    let leader = process("0").outcome();
+    let followed = follower.wait();
+    for (outcome, sentence) in
+        [(leader, "finished before: all input was read"), (followed, "says process 0: all input")]
+    {
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(sentence), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("warning"), "{}", outcome.stderr);
+    }
+}
+
 /// A log that grows, and a run of it.
 pub(crate) struct Live {
     _folder: TempDir,

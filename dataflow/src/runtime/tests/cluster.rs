@@ -27,7 +27,7 @@ fn cluster(
         .map(|(store, place)| {
             let (build, options) = (pipeline(lines, &store), options(threads));
             let context = RunContext { place, ..context(&store) };
-            std::thread::spawn(move || follow(build, &options, context, &StopHandle::default()))
+            std::thread::spawn(move || follow(build, &options, context, &StopHandle::default()).map(drop))
         })
         .collect();
     let context = RunContext { place: led_from, ..context(&first) };

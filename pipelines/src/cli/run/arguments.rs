@@ -66,6 +66,9 @@ pub(crate) struct RunArguments {
     /// Counted up by whoever starts the processes again: those of different attempts do not meet.
     #[arg(long, value_name = "K", default_value_t = 0, requires = "process_index")]
     pub(super) attempt: u64,
+    /// How long the processes of a run wait for each other at a start; longer than reading the state takes.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration)]
+    pub(super) meet_within: Duration,
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     pub(super) json: bool,

@@ -7,8 +7,9 @@
 //! `tidemill rescale` asks for other numbers ([`control`](super::control)): the run stops at a checkpoint and begins again with
 //! them; so it does if it fails before it has stopped.
 //!
-//! Each process keeps a connection to the supervisor: it says every second that it lives, is asked to stop over it, and ends
-//! when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
+//! Each process opens a connection to the supervisor before anything else and keeps it: it says every second that it lives, is
+//! asked to stop over it, and ends when it breaks, so that nothing goes on behind the back of a supervisor that was killed.
+//! One that says nothing for ten seconds hangs, and so does one that has not introduced itself half a minute after it began.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,6 +44,8 @@ const SUPERVISOR: &str = "TIDEMILL_SUPERVISOR";
 const SIGN: Duration = Duration::from_secs(1);
 /// A process that has given no sign for this long hangs.
 const SILENT: Duration = Duration::from_secs(10);
+/// A process that has not introduced itself for this long hangs.
+const INTRODUCED: Duration = Duration::from_secs(30);
 /// How long the others have to end by themselves when one has ended.
 const GRACE: Duration = Duration::from_secs(8);
 /// How often the supervisor looks.
@@ -78,6 +81,7 @@ pub(super) fn place(arguments: &RunArguments) -> Result<Option<Place>, Failure> 
     })?;
     let options = ClusterOptions {
         attempt: arguments.attempt,
+        meet_within: arguments.meet_within,
         ..ClusterOptions::new(process, arguments.hosts.clone(), Token::new(&secret))
     };
     let Some(own) = arguments.hosts.get(process as usize) else {
@@ -127,6 +131,8 @@ enum Event {
     Here(u32, u64, TcpStream),
     /// A process gives no sign of life.
     Silent(u32, u64),
+    /// The connection to a process broke while it may still run.
+    Broken(u32, u64, io::Error),
     /// The user asks for a stop.
     Stop,
     /// The user asks for other numbers.
@@ -210,7 +216,7 @@ fn wait(happened: &Receiver<Event>, pause: Duration, wish: &mut Option<Wish>) ->
         match happened.recv_timeout(pause.saturating_sub(clock.elapsed())) {
             Ok(Event::Stop) => return true,
             Ok(Event::Wish(new)) => drop(keep(wish, new, "the run begins again anyway, with these numbers")),
-            Ok(Event::Here(..) | Event::Silent(..)) => {}
+            Ok(Event::Here(..) | Event::Silent(..) | Event::Broken(..)) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return false,
         }
     }
@@ -222,9 +228,17 @@ struct Group {
     shape: Shape,
     children: Vec<(Child, Option<ExitStatus>)>,
     links: Vec<Option<TcpStream>>,
+    begun: Stopwatch,
+    /// How long a process has to introduce itself.
+    introduced: Duration,
 }
 
 impl Group {
+    fn new(attempt: u64, shape: Shape) -> Group {
+        let begun = Stopwatch::start();
+        Group { attempt, shape, children: Vec::new(), links: Vec::new(), begun, introduced: INTRODUCED }
+    }
+
     fn start(
         (arguments, shape): (&RunArguments, Shape),
         attempt: u64,
@@ -233,7 +247,7 @@ impl Group {
         let program = own_program().map_err(Failure::failed)?;
         // An address that is taken in the moment between costs an attempt.
         let hosts: Vec<String> = free_addresses(shape.processes)?.iter().map(ToString::to_string).collect();
-        let mut group = Group { attempt, shape, children: Vec::new(), links: Vec::new() };
+        let mut group = Group::new(attempt, shape);
         for process in 0..shape.processes {
             let mut command = Command::new(&program);
             command.args(config::command_line().iter().skip(1)).envs(secrets::for_children()).stdin(Stdio::null());
@@ -279,6 +293,14 @@ impl Group {
                         self.kill();
                     }
                 }
+                Ok(Event::Broken(process, attempt, error)) if attempt == self.attempt => {
+                    // One that has ended says more by how it ended.
+                    self.look(&mut first);
+                    if self.children[process as usize].1.is_none() {
+                        let reason = format!("the connection to process {process} broke ({error})");
+                        first.get_or_insert((reason, Stopwatch::start()));
+                    }
+                }
                 Ok(Event::Wish(new)) => {
                     if keep(wish, new, "the run stops at a checkpoint")
                         && let Some(wanted) = wish.take()
@@ -292,11 +314,20 @@ impl Group {
                         self.kill();
                     }
                 }
-                Ok(Event::Here(..) | Event::Silent(..)) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Here(..) | Event::Silent(..) | Event::Broken(..)) | Err(RecvTimeoutError::Timeout) => {}
                 // The threads that tell live as long as this process.
                 Err(RecvTimeoutError::Disconnected) => thread::park_timeout(LOOK),
             }
             self.look(&mut first);
+            if first.is_none() && self.begun.elapsed() > self.introduced {
+                first = self.stranger().map(|process| {
+                    let reason = format!("process {process} has not introduced itself within {:?}", self.introduced);
+                    (reason, Stopwatch::start())
+                });
+                if first.is_some() {
+                    self.kill();
+                }
+            }
             if self.children.iter().all(|(_, ended)| ended.is_some()) {
                 return self.judge(first.map_or_else(|| "all processes ended".into(), |(reason, _)| reason));
             }
@@ -323,6 +354,13 @@ impl Group {
                 }
             }
         }
+    }
+
+    /// A process that runs and was never heard.
+    fn stranger(&self) -> Option<usize> {
+        let unheard =
+            |((_, ended), link): (&(Child, Option<ExitStatus>), &Option<TcpStream>)| ended.is_none() && link.is_none();
+        self.children.iter().zip(&self.links).position(unheard)
     }
 
     /// Whether process 0, which alone commits, ended well: then the run did, whatever becomes of the others.
@@ -423,7 +461,10 @@ fn follow_signs(connection: TcpStream, secret: &str, events: &Sender<Event>) -> 
             Ok(0) => return None,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return events.send(Event::Silent(process, attempt)).ok(),
+            Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {
+                return events.send(Event::Silent(process, attempt)).ok();
+            }
+            Err(error) => return events.send(Event::Broken(process, attempt, error)).ok(),
         }
     }
 }
@@ -460,3 +501,6 @@ pub(crate) fn free_addresses(count: u32) -> Result<Vec<SocketAddr>, Failure> {
 fn secret() -> String {
     format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>())
 }
+
+#[cfg(test)]
+mod tests;
