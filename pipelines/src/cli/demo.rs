@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -24,8 +25,11 @@ use super::measure::Stopwatch;
 use super::run::free_addresses;
 use super::{Failure, units, with_causes};
 
-/// How long a part has to be ready, and the pipeline to catch up at the end.
+/// How long a part has to be ready and to end, the visitors to end by themselves when their time is over, and the pipeline to
+/// catch up at the end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one answer to whether a part is ready may take.
+const ANSWER: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
@@ -63,8 +67,8 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let text = |path: &Path| path.display().to_string();
 
     let collect = ["collect", "--log", &text(&log), "--listen", &collector.to_string(), "--json"];
-    let collect = Part::start("collector", &collect, &folder.path)?;
-    ready(&collect, &format!("http://{collector}/readyz"))?;
+    let mut collect = Part::start("collector", &collect, &folder.path)?;
+    ready(&mut collect, &format!("http://{collector}/readyz"))?;
     let (from, workers) = (format!("log://{}", text(&log)), arguments.workers.to_string());
     let processes = arguments.processes.to_string();
     let run = ["run", "web_analytics", "--from", &from, "--out", &text(&data), "--workers", &workers, "--json"];
@@ -74,8 +78,8 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let pipeline = Part::start("pipeline", &run, &folder.path)?;
     let status = format!("http://{status}");
     let serve = ["serve", "--data", &text(&data), "--listen", &page.to_string(), "--status", &status];
-    let serve = Part::start("dashboard", &serve, &folder.path)?;
-    ready(&serve, &format!("http://{page}/readyz"))?;
+    let mut serve = Part::start("dashboard", &serve, &folder.path)?;
+    ready(&mut serve, &format!("http://{page}/readyz"))?;
     let (to, rate) = (format!("http://{collector}"), arguments.rate.to_string());
     let time = arguments.time.map(|time| format!("{}ms", time.as_millis()));
     let mut generate = vec!["generate", "--to", &to, "--rate", &rate, "--json", "--within-horizon"];
@@ -89,17 +93,19 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     ))?;
 
     let mut parts = [collect, pipeline, serve, visitors];
+    let (clock, longest) = (Stopwatch::start(), arguments.time.map(|given| given + PATIENCE));
     while !asked_to_stop.load(Ordering::Acquire) && parts[3].running() {
-        if let Some(ended) = parts[..3].iter_mut().find_map(|part| (!part.running()).then_some(part.name)) {
-            return Err(Failure::failed(format!("the {ended} ended by itself; see {}", text(&folder.path))));
+        parts[..3].iter_mut().try_for_each(Part::goes_on)?;
+        if longest.is_some_and(|longest| clock.elapsed() > longest) {
+            return Err(parts[3].trouble(&format!("did not end within {PATIENCE:?} after their time")));
         }
         thread::park_timeout(LOOK);
     }
-    let [collecting, counting, serving, visiting] = parts;
-    let sent = visiting.end()?;
-    let collected = collecting.end()?;
-    caught_up(&data, number(&collected, "/accepted"))?;
-    let counted = counting.end()?;
+    let [collecting, mut counting, serving, visiting] = parts;
+    let sent = visiting.end(PATIENCE)?;
+    let collected = collecting.end(PATIENCE)?;
+    caught_up(&mut counting, &data, number(&collected, "/accepted"))?;
+    let counted = counting.end(PATIENCE)?;
     drop(serving);
     let books = Books::of(&sent, &collected, &counted);
     say(&books.table())?;
@@ -109,7 +115,7 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
 }
 
 fn say(line: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout();
+    let mut stdout = io::stdout();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(Failure::failed)
 }
 
@@ -145,18 +151,42 @@ impl Folder {
 struct Part {
     name: &'static str,
     child: Child,
+    /// All that it prints, once it prints no more.
+    printed: Receiver<String>,
     log: PathBuf,
 }
 
 impl Part {
     fn start(name: &'static str, arguments: &[&str], folder: &Path) -> Result<Part, Failure> {
-        let failed = |error: std::io::Error| Failure::failed(format!("cannot start the {name}: {error}"));
+        let failed = |error: io::Error| Failure::failed(format!("cannot start the {name}: {error}"));
         let log = folder.join(format!("{name}.log"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).stderr(File::create(&log).map_err(failed)?);
+        Part::of(name, &mut command, log).map_err(failed)
+    }
+
+    fn of(name: &'static str, command: &mut Command, log: PathBuf) -> io::Result<Part> {
         // Ctrl-C is for the demo, which ends the parts in order.
-        command.stderr(File::create(&log).map_err(failed)?).process_group(0);
-        Ok(Part { name, child: command.spawn().map_err(failed)?, log })
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).spawn()?;
+        let mut stdout = child.stdout.take().expect("it was asked for as a pipe");
+        let (tell, printed) = channel();
+        let read = move || {
+            let mut text = String::new();
+            // What cannot be read has no books in it, which is said; nobody may be waiting any more.
+            let _ = stdout.read_to_string(&mut text);
+            let _ = tell.send(text);
+        };
+        thread::Builder::new().name(name.into()).spawn(read)?;
+        Ok(Part { name, child, printed, log })
+    }
+
+    fn trouble(&self, what: &str) -> Failure {
+        Failure::failed(format!("the {} {what}; see {}", self.name, self.log.display()))
+    }
+
+    /// Fails once it has ended without being asked to.
+    fn goes_on(&mut self) -> Result<(), Failure> {
+        if self.running() { Ok(()) } else { Err(self.trouble("ended by itself")) }
     }
 
     fn running(&mut self) -> bool {
@@ -164,19 +194,23 @@ impl Part {
     }
 
     /// Asks it to end, and gives the last line that it printed, as JSON.
-    fn end(mut self) -> Result<Value, Failure> {
+    fn end(mut self, patience: Duration) -> Result<Value, Failure> {
         if self.running() {
             self.ask_to_end();
         }
-        let mut printed = String::new();
-        if let Some(stdout) = self.child.stdout.as_mut() {
-            stdout.read_to_string(&mut printed).map_err(Failure::failed)?;
-        }
-        let ended = self.child.wait().map_err(Failure::failed)?;
+        let clock = Stopwatch::start();
+        let ended = loop {
+            if let Some(ended) = self.child.try_wait().map_err(Failure::failed)? {
+                break ended;
+            }
+            if clock.elapsed() > patience {
+                return Err(self.trouble(&format!("did not end within {patience:?}")));
+            }
+            thread::park_timeout(LOOK);
+        };
+        let printed = self.printed.recv_timeout(patience).unwrap_or_default();
         let books = printed.lines().last().and_then(|line| serde_json::from_str(line).ok());
-        books.filter(|_| ended.success()).ok_or_else(|| {
-            Failure::failed(format!("the {} ended without its books ({ended}); see {}", self.name, self.log.display()))
-        })
+        books.filter(|_| ended.success()).ok_or_else(|| self.trouble(&format!("ended without its books ({ended})")))
     }
 
     fn ask_to_end(&mut self) {
@@ -200,12 +234,13 @@ impl Drop for Part {
     }
 }
 
-fn ready(part: &Part, url: &str) -> Result<(), Failure> {
+fn ready(part: &mut Part, url: &str) -> Result<(), Failure> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(ANSWER)).build().into();
     let clock = Stopwatch::start();
-    while ureq::get(url).call().is_err() {
+    while agent.get(url).call().is_err() {
+        part.goes_on()?;
         if clock.elapsed() > PATIENCE {
-            let log = part.log.display();
-            return Err(Failure::failed(format!("the {} was not ready within {PATIENCE:?}; see {log}", part.name)));
+            return Err(part.trouble(&format!("was not ready within {PATIENCE:?}")));
         }
         thread::park_timeout(LOOK);
     }
@@ -213,7 +248,7 @@ fn ready(part: &Part, url: &str) -> Result<(), Failure> {
 }
 
 /// Waits until the pipeline has committed all that the collector accepted.
-fn caught_up(data: &Path, accepted: u64) -> Result<(), Failure> {
+fn caught_up(pipeline: &mut Part, data: &Path, accepted: u64) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::failed(with_causes(error));
     let place = Location::from(data).open_for_reading().map_err(|error| failed(&error))?;
     let clock = Stopwatch::start();
@@ -226,10 +261,9 @@ fn caught_up(data: &Path, accepted: u64) -> Result<(), Failure> {
         if read >= accepted {
             return Ok(());
         }
+        pipeline.goes_on()?;
         if clock.elapsed() > PATIENCE {
-            return Err(Failure::failed(format!(
-                "the pipeline had committed {read} of {accepted} events after {PATIENCE:?}"
-            )));
+            return Err(pipeline.trouble(&format!("had committed {read} of {accepted} events after {PATIENCE:?}")));
         }
         thread::park_timeout(LOOK);
     }
@@ -322,6 +356,40 @@ mod tests {
     fn books_that_agree_pass() {
         // A batch whose answer was lost is collected twice and acknowledged once.
         assert!(judged(&printed()).is_ok());
+    }
+
+    fn part(script: &str) -> Part {
+        Part::of("part", Command::new("sh").args(["-c", script]), PathBuf::from("part.log")).unwrap()
+    }
+
+    #[track_caller]
+    fn said<T>(done: Result<T, Failure>) -> String {
+        done.err().expect("it fails").message
+    }
+
+    #[test]
+    fn a_part_that_is_gone_or_does_not_end_is_named_and_not_waited_for() {
+        // Nobody listens at port 1 of this machine.
+        let gone = said(ready(&mut part("exit 3"), "http://127.0.0.1:1/readyz"));
+        assert_eq!(gone, "the part ended by itself; see part.log");
+        let nowhere = tempfile::tempdir().unwrap();
+        assert_eq!(said(caught_up(&mut part("exit 0"), nowhere.path(), 7)), gone);
+        let deaf_now = nowhere.path().join("deaf");
+        let mut deaf = part(&format!("trap '' TERM; : > {}; while :; do sleep 0.1; done", deaf_now.display()));
+        while !deaf_now.exists() {
+            deaf.goes_on().unwrap();
+            thread::park_timeout(LOOK);
+        }
+        assert_eq!(said(deaf.end(Duration::from_millis(300))), "the part did not end within 300ms; see part.log");
+        let ended = |script| {
+            let mut part = part(script);
+            while part.running() {
+                thread::park_timeout(LOOK);
+            }
+            part.end(PATIENCE)
+        };
+        assert_eq!(ended("echo x; echo '{\"sent\": 3}'").unwrap(), json!({"sent": 3}));
+        assert!(said(ended("echo '{}'; exit 1")).contains("ended without its books (exit status: 1)"));
     }
 
     #[test]
