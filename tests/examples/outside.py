@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copies the example project to a folder outside the repository, builds it there, and uses its whole command line.
+"""Copies the example project to a folder outside the repository, tests it there, and uses its whole command line.
 
     outside.py [PROJECT]
 
@@ -36,6 +36,7 @@ def main():
         head, workspace = manifest.split("\n[workspace]")
         (place / "Cargo.toml").write_text(f"{head}{SHARED}\n[workspace]{workspace}\n[profile.dev]{profile}")
         environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
+        subprocess.run(["cargo", "test", "--quiet"], cwd=place, env=environment, check=True)
         subprocess.run(["cargo", "build", "--quiet"], cwd=place, env=environment, check=True)
         checked = use(target / "debug" / "slow-pages", place)
     print(f"outside project: {checked} commands passed, 0 failed")
