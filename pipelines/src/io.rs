@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::de::DeserializeOwned;
-use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target, suffixed};
+use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Target};
 use tidemill_connectors::events::Event;
 use tidemill_connectors::lake::RowOrder;
 use tidemill_dataflow::batch::Batch;
@@ -55,7 +55,7 @@ impl SinkTarget {
             SinkTarget::Lake(store) => Box::new(lake::writer(spec.clone(), Arc::clone(store), order)),
             SinkTarget::ClickHouse(target) => Box::new(ClickHouseTable::new(target.clone(), spec.clone(), pipeline)),
             SinkTarget::Rebuilt(target, suffix) => {
-                Box::new(ClickHouseTable::new(target.clone(), suffixed(spec, suffix), pipeline))
+                Box::new(ClickHouseTable::new(target.clone(), spec.clone(), pipeline).rebuilt(suffix))
             }
             SinkTarget::Kafka(config) => Box::new(KafkaTable::new(config.clone(), pipeline, spec.clone())),
         }

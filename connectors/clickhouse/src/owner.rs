@@ -21,36 +21,39 @@ pub(crate) struct Owner {
     table: String,
     instance: String,
     pipeline: String,
+    shown: Shown,
     run: u64,
     noted: u64,
 }
 
-/// Whether `progress` is about this table. It is about those that readers know; a set that is rebuilt beside them, by a
-/// replay with a log of its own, has none.
-fn has_progress(table: &str) -> bool {
-    ddl::default_tables().iter().any(|spec| spec.name == table)
+/// Where readers learn how far a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// In `progress`, with all tables of its pipeline.
+    InProgress,
+    /// Nowhere: a table that is rebuilt beside the live ones, by a replay with a log of its own.
+    Nowhere,
 }
 
 impl Owner {
     /// Takes the table, or refuses with a sentence.
     pub(crate) fn claim(
-        client: &Client,
-        fence: &Fence,
+        (client, fence): (&Client, &Fence),
         spec: &TableSpec,
-        pipeline: &str,
+        (pipeline, shown): (&str, Shown),
         start: &SinkStart,
     ) -> Result<Self, SinkError> {
         let mut owner = Self {
             table: spec.name.clone(),
             instance: start.instance.clone(),
             pipeline: pipeline.to_owned(),
+            shown,
             run: start.run,
             noted: 0,
         };
         match owner.current(client, fence)? {
             Some((instance, epoch)) if instance == start.instance => {
-                let shown = owner.shown(client, fence)?;
-                let written = epoch.max(shown);
+                let written = epoch.max(owner.shown(client, fence)?);
                 if written > start.bound {
                     return Err(owner.lost(client, written, start.bound).into());
                 }
@@ -61,7 +64,7 @@ impl Owner {
                     return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).into());
                 }
                 // A log that begins anew begins its progress anew.
-                if start.committed == 0 && has_progress(&spec.name) {
+                if start.committed == 0 && shown == Shown::InProgress {
                     let forget = format!("DELETE FROM {PROGRESS}_data WHERE pipeline = {}", quote(pipeline));
                     answer(client, fence, "forget the progress of an earlier pipeline", || client.execute(&forget))?;
                 }
@@ -97,7 +100,7 @@ impl Owner {
 
     /// The epoch that `progress` shows for this pipeline's tables; 0 where it says nothing.
     fn shown(&self, client: &Client, fence: &Fence) -> Result<u64, SinkError> {
-        if !has_progress(&self.table) {
+        if self.shown == Shown::Nowhere {
             return Ok(0);
         }
         let what = "say how far its tables are";

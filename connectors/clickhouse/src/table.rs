@@ -21,9 +21,9 @@ use crate::apply::require;
 use crate::check::{Found, differences, objects};
 use crate::chunks::{Chunk, ChunkLimits, arrange, cut};
 use crate::client::Client;
-use crate::ddl::{self, REJECTED, Retention, insert_table};
+use crate::ddl::{self, REJECTED, Retention, insert_table, suffixed};
 use crate::error::ClickHouseError;
-use crate::owner::Owner;
+use crate::owner::{Owner, Shown};
 use crate::rejected::{self, Refused};
 use crate::retry::{Ended, Fence, Verdict, answer, chain, until_answered};
 use crate::row_binary::{Encoder, insert_statement};
@@ -38,6 +38,7 @@ pub struct ClickHouseTable {
     target: Target,
     spec: TableSpec,
     pipeline: String,
+    shown: Shown,
     limits: ChunkLimits,
     shards: u64,
     in_flight: u64,
@@ -59,8 +60,15 @@ impl ClickHouseTable {
     /// The table `spec` of `pipeline` in the database of `target`. Nothing is connected before `open`.
     #[must_use]
     pub fn new(target: Target, spec: TableSpec, pipeline: &str) -> Self {
-        let limits = ChunkLimits::default();
-        Self { target, spec, pipeline: pipeline.to_owned(), limits, shards: 1, in_flight: IN_FLIGHT, opened: None }
+        let (pipeline, limits) = (pipeline.to_owned(), ChunkLimits::default());
+        Self { target, spec, pipeline, shown: Shown::InProgress, limits, shards: 1, in_flight: IN_FLIGHT, opened: None }
+    }
+
+    /// The one that is rebuilt beside it, by a replay with a log of its own: under its name with `suffix` behind it
+    /// ([`suffixed`]). What `progress` says is of the live one.
+    #[must_use]
+    pub fn rebuilt(self, suffix: &str) -> Self {
+        Self { spec: suffixed(&self.spec, suffix), shown: Shown::Nowhere, ..self }
     }
 
     /// The same table, written in `shards` shards.
@@ -194,7 +202,7 @@ impl TableWriter for ClickHouseTable {
         let epochs = self.in_flight.max(start.bound.saturating_sub(start.committed));
         let window = Window::of(&found, &self.spec, epochs, self.shards);
         window.require(&client, self.limits.days as u64)?;
-        let owner = Owner::claim(&client, &fence, &self.spec, &self.pipeline, start)?;
+        let owner = Owner::claim((&client, &fence), &self.spec, (&self.pipeline, self.shown), start)?;
         let statement = insert_statement(&insert_table(&self.spec), &ddl::sent_columns(&self.spec)?);
         let instance = start.instance.clone();
         self.opened = Some(Opened { client, fence, owner, instance, statement, window, buffer: Vec::new() });

@@ -67,6 +67,13 @@ impl Database {
         self.limited(spec, start, ChunkLimits::default())
     }
 
+    /// An open writer of the table that is rebuilt beside the one of `spec`.
+    pub(crate) fn rebuilding(&self, spec: &TableSpec, suffix: &str, start: &SinkStart) -> ClickHouseTable {
+        let mut table = ClickHouseTable::new(self.target.clone(), spec.clone(), "web").rebuilt(suffix);
+        table.open(start).unwrap();
+        table
+    }
+
     pub(crate) fn limited(&self, spec: &TableSpec, start: &SinkStart, limits: ChunkLimits) -> ClickHouseTable {
         let mut table = ClickHouseTable::new(self.target.clone(), spec.clone(), "web").limits(limits);
         table.open(start).unwrap();

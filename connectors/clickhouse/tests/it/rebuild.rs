@@ -4,7 +4,7 @@ use tidemill_clickhouse::{
     Partition, ProgressWriter, Retention, apply_tables, diff_tables, digest, drop_tables, exchange, first_difference,
     plan_exchange, suffixed,
 };
-use tidemill_dataflow::sink::CommitObserver;
+use tidemill_dataflow::sink::{CommitObserver, SinkStart};
 use tidemill_tables::web_analytics;
 
 use crate::database::{Database, first_run, later_run, write};
@@ -20,13 +20,13 @@ fn equal_tables_have_equal_digests_and_the_first_difference_is_named() {
     assert_eq!(diff_tables(&database.target, &rebuilt).unwrap(), []);
     let views: Vec<_> =
         (0..9_i64).map(|at| ("t", NEW_YEAR + at / 3 * DAY + at * MINUTE, "/", at + 1, vec![at as u64])).collect();
-    let (page_table, again) = (&live[0], &rebuilt[0]);
+    let page_table = &live[0];
     // The same rows, cut into other epochs.
     let mut live_table = database.writer(page_table, &first_run("live"));
     for (epoch, row) in views.iter().enumerate() {
         write(&mut live_table, epoch as u64 + 1, vec![page_views(std::slice::from_ref(row))]);
     }
-    let mut table = database.writer(again, &first_run("replay"));
+    let mut table = database.rebuilding(page_table, "_again", &first_run("replay"));
     write(&mut table, 1, vec![page_views(&views)]);
     let by = "toDate(window_start)";
     let of = |view: &str| digest(&database.target, view, by).unwrap();
@@ -57,7 +57,7 @@ fn equal_tables_have_equal_digests_and_the_first_difference_is_named() {
     // A row that is there twice, with NULLs in it.
     let rows = |n: usize| vec![events(&vec![("a".to_owned(), NEW_YEAR); n])];
     write(&mut database.writer(&live[2], &first_run("live")), 1, rows(1));
-    write(&mut database.writer(&rebuilt[2], &first_run("replay")), 1, rows(3));
+    write(&mut database.rebuilding(&live[2], "_again", &first_run("replay")), 1, rows(3));
     let twice = first_difference(&database.target, "raw_events", "raw_events_again", None).unwrap().unwrap();
     assert_eq!((twice.in_first, twice.in_second), (1, 3));
     let error = digest(&database.target, "no_such_view", "1").unwrap_err();
@@ -77,11 +77,15 @@ fn an_exchange_puts_the_rebuilt_rows_in_place_once_and_the_writer_goes_on() {
     );
     write(&mut database.writer(&live[1], &first_run("live")), 1, vec![sessions(&[("wrong", 0, 1, 1, 1)])]);
     write(
-        &mut database.writer(&rebuilt[0], &first_run("replay")),
+        &mut database.rebuilding(&live[0], "_again", &first_run("replay")),
         1,
         vec![page_views(&[("t", NEW_YEAR, "/right", 1, vec![1])])],
     );
-    write(&mut database.writer(&rebuilt[1], &first_run("replay")), 1, vec![sessions(&[("right", 0, 1, 1, 1)])]);
+    write(
+        &mut database.rebuilding(&live[1], "_again", &first_run("replay")),
+        1,
+        vec![sessions(&[("right", 0, 1, 1, 1)])],
+    );
 
     let plan = plan_exchange(&database.target, &live, "_again").unwrap();
     assert_eq!(plan.len(), 3);
@@ -122,7 +126,8 @@ fn a_replay_leaves_the_progress_of_the_live_tables_alone() {
     database.writer(&live, &first_run("live"));
     ProgressWriter::new(database.target.clone(), "web").committed(&commit(50, 5)).unwrap();
     // The replay has a log of its own, with other epochs; it is killed and goes on.
-    write(&mut database.writer(&rebuilt, &first_run("replay")), 1, vec![sessions(&[("u", 0, 1, 1, 1)])]);
-    database.writer(&rebuilt, &later_run("replay", 2, 1, 1));
+    let replay = |start: &SinkStart| database.rebuilding(&live, "_again", start);
+    write(&mut replay(&first_run("replay")), 1, vec![sessions(&[("u", 0, 1, 1, 1)])]);
+    replay(&later_run("replay", 2, 1, 1));
     assert_eq!(database.one("SELECT max(epoch) FROM progress"), "50");
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidemill_clickhouse::{ClickHouseTable, Target, diff};
+use tidemill_clickhouse::{ClickHouseTable, ProgressWriter, Retention, Target, apply_tables, diff};
 use tidemill_dataflow::sink::{CommitObserver, SinkStart, TableWriter};
-use tidemill_tables::web_analytics;
+use tidemill_tables::{TableSpec, web_analytics};
 
 use crate::database::{Database, first_run, later_run, try_write, write};
 use crate::operation::commit;
@@ -153,7 +153,7 @@ fn a_state_older_than_the_tables_is_refused() {
     let spec = web_analytics::page_views_by_minute();
     let rows = || vec![page_views(&[("t", NEW_YEAR, "/", 1, vec![1])])];
     write(&mut database.writer(&spec, &first_run("i")), 1, rows());
-    tidemill_clickhouse::ProgressWriter::new(database.target.clone(), "web").committed(&commit(10, 5)).unwrap();
+    ProgressWriter::new(database.target.clone(), "web").committed(&commit(10, 5)).unwrap();
     let message = database.refusal(&spec, &later_run("i", 2, 8, 9));
     assert!(message.contains("epochs through 10") && message.contains("only through 9"), "{message}");
     database.writer(&spec, &later_run("i", 2, 10, 10));
@@ -161,6 +161,20 @@ fn a_state_older_than_the_tables_is_refused() {
     write(&mut database.writer(&spec, &later_run("i", 2, 10, 10)), 100, rows());
     let second = database.refusal(&spec, &later_run("i", 3, 20, 22));
     assert!(second.contains("epochs through 100"), "{second}");
+}
+
+#[test]
+fn tables_of_every_pipeline_are_held_against_the_progress() {
+    let database = Database::with_tables();
+    let spec = TableSpec { name: "depots".to_owned(), ..web_analytics::sessions() };
+    apply_tables(&database.target, std::slice::from_ref(&spec), Retention::default()).unwrap();
+    database.writer(&spec, &first_run("i"));
+    ProgressWriter::new(database.target.clone(), "web").committed(&commit(10, 5)).unwrap();
+    let message = database.refusal(&spec, &later_run("i", 2, 8, 9));
+    assert!(message.contains("epochs through 10") && message.contains("only through 9"), "{message}");
+    // A log that begins anew begins its progress anew, whatever the tables are called.
+    database.writer(&spec, &first_run("j"));
+    assert_eq!(database.one("SELECT count() FROM progress_data"), "0");
 }
 
 #[test]
