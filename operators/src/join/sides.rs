@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::batch::{Batch, Order};
-use tidemill_dataflow::driver::Combiner;
+use tidemill_dataflow::driver::{Combined, Combiner, Sampler};
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::keyed::{Chunk, Exchanged, KeyedLogic, PerKey, keyed};
+use tidemill_dataflow::status::Why;
 use tidemill_dataflow::stream::{KeyFn, KeyedStream, Peers, TimedStream};
 use tidemill_dataflow::time::{EpochTime, EventTime, Watermark, millis};
 use timely::dataflow::operators::Concat;
@@ -78,19 +79,28 @@ pub(crate) struct Tagging<D: 'static, R> {
     rows: Vec<(OwnedKey, R)>,
     late: u64,
     beyond: u64,
+    samples: Option<Sampler<D>>,
 }
 
 impl<D: 'static, R> Tagging<D, R> {
     pub(crate) fn new((key, time): (KeyFn<D>, TimeFn<D>), lateness: Lateness, tag: Tag<D, R>) -> Self {
-        Tagging { key, time, tag, lateness, rows: Vec::new(), late: 0, beyond: 0 }
+        Tagging { key, time, tag, lateness, rows: Vec::new(), late: 0, beyond: 0, samples: None }
     }
 
-    /// Whether a record of this time counts under `before`, the watermark `W(e-1)`.
-    fn counts(&mut self, time: EventTime, before: Watermark) -> bool {
+    /// Shows some of the late records to those who watch.
+    pub(crate) fn sampled(self, samples: Sampler<D>) -> Self {
+        Tagging { samples: Some(samples), ..self }
+    }
+
+    /// Whether the record at `row`, of this time, counts under `before`, the watermark `W(e-1)`.
+    fn counts(&mut self, batch: &Batch<D>, row: u32, time: EventTime, before: Watermark) -> bool {
         if Some(self.lateness.complete_at(time)) > before {
             return true;
         }
         self.late += 1;
+        if let Some(samples) = &mut self.samples {
+            samples.see(batch, row);
+        }
         let counts = Some(self.lateness.leaves_at(time)) > before;
         self.beyond += u64::from(!counts && self.lateness.policy == Late::Correct);
         counts
@@ -104,7 +114,7 @@ impl<D: Send + Sync + 'static, R: Exchanged> Combiner<D> for Tagging<D, R> {
         let mut aside = Vec::new();
         batch.for_each_row(|row, record| {
             let time = (self.time)(record);
-            if self.counts(time, clocks.before) {
+            if self.counts(batch, row, time, clocks.before) {
                 let tagged = (self.tag)(time, record);
                 self.rows.push(((self.key)(record).to_owned(), tagged));
             } else if self.lateness.policy != Late::Drop {
@@ -115,6 +125,9 @@ impl<D: Send + Sync + 'static, R: Exchanged> Combiner<D> for Tagging<D, R> {
     }
 
     fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
+        if let Some(samples) = &mut self.samples {
+            samples.show();
+        }
         let counts =
             [("late", std::mem::take(&mut self.late)), ("beyond_correction", std::mem::take(&mut self.beyond))];
         let chunks = part(std::mem::take(&mut self.rows), Order::default(), peers);
@@ -133,6 +146,13 @@ impl<'s, D: Send + Sync + 'static, R: Exchanged> Input<'s, D, R> {
     pub(crate) fn new(stream: KeyedStream<'s, D>, tag: impl Fn(EventTime, &D) -> R + 'static) -> Self {
         let (stream, key) = stream.into_parts();
         Input { stream, key, tag: Box::new(tag) }
+    }
+
+    /// Sends the records that count on their way to the owners of their keys.
+    fn enter(self, (id, node): (&'static str, usize), lateness: Lateness) -> Combined<'s, (OwnedKey, R), D> {
+        let samples = self.stream.sampler(id, Why::Late);
+        let tagging = Tagging::new((self.key, self.stream.time()), lateness, self.tag).sampled(samples);
+        self.stream.combine((id, node), tagging)
     }
 }
 
@@ -158,9 +178,11 @@ where
 {
     let node = left.stream.record_with(&right.stream, id, kind);
     problems.into_iter().for_each(|problem| left.stream.problem(format!("`{id}`: {problem}")));
-    let lefts = Tagging::new((left.key, left.stream.time()), lateness, left.tag);
-    let rights = Tagging::new((right.key, right.stream.time()), lateness, right.tag);
-    let (lefts, rights) = (left.stream.combine((id, node), lefts), right.stream.combine((id, node), rights));
-    let rows = keyed(left.stream.flow(), (id, node), lefts.chunks.concat(rights.chunks), PerKey::new(logic));
+    let flow = left.stream.flow().clone();
+    let (lefts, rights) = (left.enter((id, node), lateness), right.enter((id, node), lateness));
+    let rows = keyed(&flow, (id, node), lefts.chunks.concat(rights.chunks), PerKey::new(logic));
     Joined { rows, late_left: lefts.aside, late_right: rights.aside }
 }
+
+#[cfg(test)]
+mod tests;
