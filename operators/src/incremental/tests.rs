@@ -64,7 +64,7 @@ fn day(seed: u64) -> Vec<Vec<Event>> {
 
 fn script(partitions: &[Vec<Event>]) -> Script<Event> {
     partitions.iter().fold(Script::new(), |script, events| {
-        let step = |events: &[Event]| events.iter().map(|e| (EventTime(e.time), e.clone())).collect::<Vec<_>>();
+        let step = |step: &[Event]| step.iter().map(|e| (EventTime(e.time), e.clone())).collect::<Vec<_>>();
         script.partition(events.chunks(STEP).map(step))
     })
 }

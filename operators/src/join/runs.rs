@@ -32,16 +32,16 @@ fn items() -> Vec<Vec<Item>> {
         key: format!("key-{}", (n * n + p) % 7),
         id: (n * 3 + p).unsigned_abs(),
     };
-    (0..3).map(|p| (0..14 * STEP).map(|n| item(p, n)).collect()).collect()
+    (0..3).map(|p| (0..14 * STEP as i64).map(|n| item(p, n)).collect()).collect()
 }
 
 /// So many items of a partition are read at once.
-const STEP: i64 = 12;
+const STEP: usize = 12;
 
 fn script() -> Script<Item> {
     items().iter().fold(Script::new(), |script, items| {
-        let step = |items: &[Item]| items.iter().map(|item| (item.time, item.clone())).collect::<Vec<_>>();
-        script.partition(items.chunks(STEP.unsigned_abs() as usize).map(step))
+        let step = |step: &[Item]| step.iter().map(|item| (item.time, item.clone())).collect::<Vec<_>>();
+        script.partition(items.chunks(STEP).map(step))
     })
 }
 
@@ -106,11 +106,11 @@ fn pipeline(flow: &Flow<'_>, ends: &Ends<Item>) {
     let corrected = lefts()
         .lookup("as_it_was", rights(), version)
         .correctable_for(minutes(1))
-        .corrected(|left, id| (Some(left.id), id.copied()));
+        .corrected(|left, value| (Some(left.id), value.copied()));
     corrected.rows.sink("corrected_table", ends.sums("corrected", changed));
     let closed = lefts()
         .lookup("when_over", rights(), version)
-        .once_closed(|left, id| Change::insert((Some(left.id), id.copied())));
+        .once_closed(|left, value| Change::insert((Some(left.id), value.copied())));
     closed.rows.sink("closed_table", ends.sums("closed", changed));
     let tallies = items.clone().key_by(by_key).process("tallies_of_keys", Tally);
     tallies.sink("tallies_table", ends.sums("tallies", |row: &(String, i64, u64)| (format!("{row:?}"), 1)));

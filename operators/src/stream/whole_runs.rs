@@ -28,7 +28,7 @@ fn pipeline(flow: &Flow<'_>, ends: &Ends<Visit>) {
     let rule = Watermarks::out_of_order(minutes(2));
     let visits = flow.source("visits", ends.source()).event_time(|(time, _): &Timed| *time, |_| None, rule);
     let number = |n: &u32| (n.to_string(), 1);
-    let id = |(_, (id, _)): &Timed| (id.to_string(), 1);
+    let shown = |(_, (id, _)): &Timed| (id.to_string(), 1);
 
     let even = visits.clone().filter(|(_, (id, _))| id.is_multiple_of(2)).map(|(_, (id, _))| *id);
     even.sink("even_table", ends.sums("even", number));
@@ -36,18 +36,18 @@ fn pipeline(flow: &Flow<'_>, ends: &Ends<Visit>) {
     halves.sink("halves_table", ends.sums("halves", number));
     let digits = visits.clone().untimed().flat_map(|(_, (id, _))| [id % 10, id / 10 % 10]);
     digits.sink("digits_table", ends.sums("digits", number));
-    let (first, others) = visits.clone().split(|(_, (_, user))| *user == 0);
-    first.clone().sink("first_table", ends.sums("first", id));
-    others.clone().sink("others_table", ends.sums("others", id));
-    first.union(others).sink("both_table", ends.sums("both", id));
+    let (of_one, others) = visits.clone().split(|(_, (_, user))| *user == 0);
+    of_one.clone().sink("first_table", ends.sums("first", shown));
+    others.clone().sink("others_table", ends.sums("others", shown));
+    of_one.union(others).sink("both_table", ends.sums("both", shown));
     let [zero, one, more] = visits.clone().branch(|(_, (_, user))| usize::from(*user));
-    zero.sink("zero_table", ends.sums("zero", id));
-    one.sink("one_table", ends.sums("one", id));
-    more.sink("more_table", ends.sums("more", id));
+    zero.sink("zero_table", ends.sums("zero", shown));
+    one.sink("one_table", ends.sums("one", shown));
+    more.sink("more_table", ends.sums("more", shown));
 
     let judged = visits.dedup("unique", identity, Horizon::event_time(hours(1)));
-    judged.unverified.sink("unverified_table", ends.sums("unverified", id));
-    judged.unique.clone().sink("unique_table", ends.sums("unique", id));
+    judged.unverified.sink("unverified_table", ends.sums("unverified", shown));
+    judged.unique.clone().sink("unique_table", ends.sums("unique", shown));
     let sessions = judged
         .unique
         .key_by(|(_, (_, user))| key("t", ["a", "b", "c", "d"][usize::from(*user)]))

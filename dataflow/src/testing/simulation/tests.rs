@@ -64,7 +64,8 @@ fn a_live_partition_that_is_silent_holds_the_watermark_until_it_is_idle() {
         *simulation.run(3, &script, pipeline).watermarks.values().last().expect("there are epochs")
     };
     assert_eq!(latest(minutes(10), 50), Some(EventTime(1_000)));
-    assert_eq!(latest(Duration::from_millis(20), 500), Some(EventTime(8_000)));
+    // When all of them are silent, time goes on by the clock.
+    assert!(latest(Duration::from_millis(20), 500) >= Some(EventTime(8_000)));
 }
 
 #[test]
