@@ -2,8 +2,10 @@
 //!
 //! Promise: nothing is ever read back from there. A group whose offsets were changed, or that is gone, changes no result.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -16,17 +18,15 @@ use tracing::{debug, info, warn};
 
 use crate::config::KafkaConfig;
 
-/// Offsets are sent no more often than this.
-const EVERY: Duration = Duration::from_secs(1);
 /// How long the last offsets may take when a run ends: a group's first commit has to find its coordinator.
 const LAST: Duration = Duration::from_secs(5);
 
 /// Follows commits and tells the consumer group how far they are.
 pub struct GroupOffsets {
-    consumer: BaseConsumer<Answers>,
-    sent: Option<Instant>,
-    /// What was not sent because something was, less than a second before.
-    waiting: Option<Partitions>,
+    /// Gone when nothing follows any more.
+    commits: Option<Sender<Partitions>>,
+    /// Hangs up when the last offsets are told.
+    ended: Receiver<Infallible>,
 }
 
 impl GroupOffsets {
@@ -40,11 +40,56 @@ impl GroupOffsets {
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")
             .set_log_level(RDKafkaLogLevel::Critical)
-            .create_with_context(Answers { group: config.group.clone(), ..Answers::default() })?;
-        Ok(GroupOffsets { consumer, sent: None, waiting: None })
+            .create_with_context(Quiet)?;
+        let ((commits, told), (end, ended)) = (channel(), channel());
+        let mut mirror = Mirror { group: config.group.clone(), consumer, failing: false };
+        // A thread, since librdkafka answers a commit only to those who wait for it.
+        thread::Builder::new().name("group-offsets".to_owned()).spawn(move || {
+            mirror.follow(&told);
+            drop(end);
+        })?;
+        Ok(GroupOffsets { commits: Some(commits), ended })
+    }
+}
+
+impl CommitObserver for GroupOffsets {
+    fn committed(&mut self, commit: &Committed) -> Result<(), SinkError> {
+        if let Some(commits) = &self.commits {
+            // Nobody listens only if the mirror panicked, and then it has said so.
+            let _ = commits.send(commit.partitions.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GroupOffsets {
+    fn drop(&mut self) {
+        self.commits = None;
+        // Ends with an error in any case: all was told, or it takes too long.
+        let _ = self.ended.recv_timeout(LAST);
+    }
+}
+
+/// The thread that tells the group.
+struct Mirror {
+    group: String,
+    consumer: BaseConsumer<Quiet>,
+    /// The last answer was a failure; said once.
+    failing: bool,
+}
+
+impl Mirror {
+    /// Tells the newest offsets, as fast as the group takes them, until nothing follows.
+    fn follow(&mut self, commits: &Receiver<Partitions>) {
+        while let Ok(next) = commits.recv() {
+            let newest = commits.try_iter().last().unwrap_or(next);
+            let told = self.tell(&newest);
+            self.say(told);
+            while self.consumer.poll(Duration::ZERO).is_some() {}
+        }
     }
 
-    fn send(&mut self, partitions: &Partitions) {
+    fn tell(&self, partitions: &Partitions) -> KafkaResult<()> {
         let mut offsets = TopicPartitionList::new();
         for binding in partitions.values() {
             let Some((topic, id)) = parse_partition_name(&binding.name) else { continue };
@@ -53,81 +98,29 @@ impl GroupOffsets {
                 debug!("offset of {} not mirrored: {error}", binding.name);
             }
         }
-        if offsets.count() > 0 {
-            self.consumer.context().unanswered.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
-                self.consumer.context().answered(Err(error));
+        match offsets.count() {
+            0 => Ok(()),
+            _ => self.consumer.commit(&offsets, CommitMode::Sync),
+        }
+    }
+
+    fn say(&mut self, told: KafkaResult<()>) {
+        let fails = told.is_err();
+        match told {
+            Ok(()) if self.failing => info!("offsets are mirrored to group {} again", self.group),
+            Err(error) if !self.failing => {
+                warn!("offsets are not mirrored to group {} ({error}); only tools that show lag miss them", self.group);
             }
+            _ => {}
         }
-    }
-
-    /// Takes answers that are there.
-    fn serve(&self) {
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        self.failing = fails;
     }
 }
 
-impl CommitObserver for GroupOffsets {
-    fn committed(&mut self, commit: &Committed) -> Result<(), SinkError> {
-        self.serve();
-        if self.sent.is_some_and(|sent| sent.elapsed() < EVERY) {
-            self.waiting = Some(commit.partitions.clone());
-            return Ok(());
-        }
-        self.waiting = None;
-        self.send(&commit.partitions);
-        #[expect(clippy::disallowed_methods, reason = "how often a mirror is written reaches no result")]
-        let sent = Instant::now();
-        self.sent = Some(sent);
-        Ok(())
-    }
-}
+/// What librdkafka says by itself is for those who look for it.
+struct Quiet;
 
-impl Drop for GroupOffsets {
-    fn drop(&mut self) {
-        if let Some(partitions) = self.waiting.take() {
-            self.send(&partitions);
-        }
-        let Some(sent) = self.sent else { return };
-        let deadline = sent.elapsed() + LAST;
-        while self.consumer.context().unanswered.load(Ordering::Relaxed) > 0 && sent.elapsed() < deadline {
-            self.consumer.poll(Duration::from_millis(20));
-        }
-    }
-}
-
-/// What became of offsets that were sent.
-#[derive(Debug, Default)]
-struct Answers {
-    group: String,
-    /// Commits on their way: the answer to one says nothing of those sent after it.
-    unanswered: AtomicUsize,
-    /// The last answer was a failure; said once.
-    failing: AtomicBool,
-}
-
-impl Answers {
-    fn answered(&self, result: KafkaResult<()>) {
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
-        match result {
-            Ok(()) => {
-                if self.failing.swap(false, Ordering::Relaxed) {
-                    info!("offsets are mirrored to group {} again", self.group);
-                }
-            }
-            Err(error) => {
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    warn!(
-                        "offsets are not mirrored to group {} ({error}); only tools that show lag miss them",
-                        self.group
-                    );
-                }
-            }
-        }
-    }
-}
-
-impl ClientContext for Answers {
+impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!("librdkafka {level:?} {facility}: {message}");
     }
@@ -137,8 +130,4 @@ impl ClientContext for Answers {
     }
 }
 
-impl ConsumerContext for Answers {
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.answered(result);
-    }
-}
+impl ConsumerContext for Quiet {}
