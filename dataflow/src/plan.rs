@@ -25,6 +25,10 @@ pub struct Operator {
     pub id: Option<&'static str>,
     /// What it does, with its parameters: what it is in words first, parameters as numbers or after a comma.
     pub kind: String,
+    /// What its state means: state goes on only where it means the same. `None`: whatever its [family](Operator::family)
+    /// says.
+    #[serde(skip)]
+    pub meaning: Option<String>,
     /// Positions of the operators that it reads.
     pub inputs: Vec<usize>,
     /// The version of its state, if it has any.
@@ -142,6 +146,11 @@ impl Plan {
     pub(crate) fn set_state(&mut self, node: usize, version: u32, oldest: u32) {
         self.operators[node].state_version = Some(version);
         self.operators[node].oldest_version = Some(oldest);
+    }
+
+    /// Notes what an operator's state means.
+    pub(crate) fn set_meaning(&mut self, node: usize, meaning: String) {
+        self.operators[node].meaning = Some(meaning);
     }
 
     /// The operators, by position.

@@ -426,6 +426,14 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         self.stream.flow.record(Some(id), kind, &[self.stream.node, other.stream.node], None)
     }
 
+    /// Operator authors: says what the state of the operator at `node` means, with all that a new build may change of the
+    /// pipeline so that the stored bytes would still be read, but for something else: a width that state is kept by, which
+    /// aggregate a value is of. A checkpoint whose state means something else is refused, so the words stay from build to
+    /// build. What they leave out may change, and the state is kept as it is.
+    pub fn state_means(&self, node: usize, meaning: String) {
+        self.stream.flow.wiring.plan.borrow_mut().set_meaning(node, meaning);
+    }
+
     /// Operator authors: notes what is wrong with the operator that was recorded last, for the dry build to report.
     pub fn problem(&self, problem: String) {
         self.stream.flow.wiring.plan.borrow_mut().problem_of_last(problem);

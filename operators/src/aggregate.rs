@@ -36,6 +36,10 @@ pub trait Aggregate<D>: 'static {
     /// The value over some of the records; `default()` over none.
     type Partial: Exchanged + Sync + Default + Clone;
 
+    /// What it computes, with the parameters by which partial values differ: `quantiles 0.01`. A plan says it, and values
+    /// that are held in state are those of this name: it stays from build to build.
+    fn name(&self) -> String;
+
     /// Adds a record.
     fn add(&self, partial: &mut Self::Partial, record: &D);
 
@@ -61,6 +65,10 @@ macro_rules! tuple {
     ($($name:ident $at:tt),+) => {
         impl<D, $($name: Aggregate<D>),+> Aggregate<D> for ($($name,)+) {
             type Partial = ($($name::Partial,)+);
+
+            fn name(&self) -> String {
+                [$(self.$at.name()),+].join(", ")
+            }
 
             #[inline]
             fn add(&self, partial: &mut Self::Partial, record: &D) {

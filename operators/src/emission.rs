@@ -303,7 +303,7 @@ impl<'s, D: Send + Sync + 'static, W: Assigner> Upserts<'s, D, W> {
     ) -> (Stream<'s, WindowVersion<A::Partial>>, TimedStream<'s, D>) {
         let aggregate = Rc::new(aggregate);
         let logic = |held| UpsertLogic::new(held, Rc::clone(&aggregate));
-        hold(self.windowed, self.correctable, "upserts", Rc::clone(&aggregate), logic)
+        hold(self.windowed, self.correctable, ("upserts", ""), Rc::clone(&aggregate), logic)
     }
 }
 
@@ -325,15 +325,15 @@ impl<'s, D: Send + Sync + 'static, W: Assigner> OnceClosed<'s, D, W> {
     ) -> (Stream<'s, WindowRow<A::Partial>>, TimedStream<'s, D>) {
         let aggregate = Rc::new(aggregate);
         let logic = |held| OnceLogic::new(held, Rc::clone(&aggregate));
-        hold(self.windowed, self.correctable, "once closed", Rc::clone(&aggregate), logic)
+        hold(self.windowed, self.correctable, ("once closed", ""), Rc::clone(&aggregate), logic)
     }
 }
 
-/// Wires a logic over held windows; `emission` is what the plan says of it.
+/// Wires a logic over held windows; `emission` is what the plan says of it, and without its parameters what its state is.
 pub(crate) fn hold<'s, D, A, W, L>(
     windowed: Windowed<'s, D, W>,
     correctable: Duration,
-    emission: &str,
+    (emission, parameters): (&str, &str),
     aggregate: Rc<A>,
     logic: impl FnOnce(Held<W>) -> L,
 ) -> (Stream<'s, L::Out>, TimedStream<'s, D>)
@@ -345,8 +345,11 @@ where
 {
     let Windowed { id, stream, windows } = windowed;
     let (timed, key) = stream.into_parts();
-    let (policy, millis) = (windows.late_policy(), millis(correctable));
-    let node = timed.record(id, format!("window {windows}, {emission}, correctable for {millis} ms, late {policy:?}"));
+    let (policy, millis, name) = (windows.late_policy(), millis(correctable), aggregate.name());
+    let late = format!("correctable for {millis} ms, late {policy:?}");
+    let node = timed.record(id, format!("window {windows}, {emission}{parameters}, {late}, aggregate {name}"));
+    // State is kept by the start of windows, and is a value that is shown in the way of this emission.
+    timed.state_means(node, format!("{windows}, {emission}, {name}"));
     let mut held = Held::new(windows, correctable);
     if let Err(problem) = held.validate() {
         timed.problem(format!("`{id}`: {problem}"));

@@ -1,8 +1,9 @@
 //! What changed between the plan that a checkpoint was written by and the plan that is to go on from it.
 //!
 //! Pure, and done before anything runs: everything that cannot be gone on with is said in one message, each sentence with
-//! the line of the author's file; everything else that changed is said, too. State is kept by (id, family, version): what
-//! does not fit in one of them is never read (INV-7 says what else it is not kept by).
+//! the line of the author's file; everything else that changed is said, too. State is kept by (id, family, meaning, version):
+//! what does not fit in one of them is never read (INV-7 says what else it is not kept by). Checkpoints that say no meaning
+//! are compared by the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -106,6 +107,15 @@ pub enum Change {
         /// Whether the checkpoint holds state of what it was.
         stateful: bool,
     },
+    /// Refused: its state would be taken for something else than what it is of.
+    Reinterpreted {
+        /// The id.
+        id: String,
+        /// What the state in the checkpoint means.
+        before: String,
+        /// What it would be taken for.
+        now: String,
+    },
     /// Refused: its state was written by a newer build.
     TooNew {
         /// Its id.
@@ -153,6 +163,7 @@ impl Change {
             Change::Gone { .. }
                 | Change::SourceGone { .. }
                 | Change::Replaced { .. }
+                | Change::Reinterpreted { .. }
                 | Change::TooNew { .. }
                 | Change::TooOld { .. }
                 | Change::NeverKnown { .. }
@@ -207,6 +218,11 @@ impl fmt::Display for Change {
                 }
                 Ok(())
             }
+            Change::Reinterpreted { id, before, now } => write!(
+                f,
+                "`{id}` has state of `{before}` in the checkpoint and would take it for that of `{now}`: give the new one an \
+                 id of its own, or give up the state of the old one with --drop-state {id}"
+            ),
             Change::TooNew { id, stored, now } => write!(
                 f,
                 "`{id}` has state version {stored} in the checkpoint and this build has {now}: go on with the build that \
@@ -291,6 +307,8 @@ impl Changes {
 struct Stored<'a> {
     /// What it did; unknown in older checkpoints.
     kind: Option<&'a str>,
+    /// What its state meant; unknown in older checkpoints, and where the kind says all.
+    meaning: Option<&'a str>,
     /// The newest and the oldest version among its pieces.
     versions: Option<(u32, u32)>,
 }
@@ -337,7 +355,8 @@ pub fn compare(manifest: &Manifest, plan: &Plan, drop_state: &BTreeSet<String>) 
 fn stored(manifest: &Manifest) -> BTreeMap<&str, Stored<'_>> {
     let mut stored: BTreeMap<&str, Stored<'_>> = BTreeMap::new();
     for planned in &manifest.plan {
-        stored.entry(&planned.id).or_default().kind = Some(&planned.kind);
+        let known = stored.entry(&planned.id).or_default();
+        (known.kind, known.meaning) = (Some(planned.kind.as_str()), planned.meaning.as_deref());
     }
     for operator in &manifest.operators {
         let mut versions = (operator.version, operator.version);
@@ -356,19 +375,26 @@ impl Changes {
         let dropped = self.dropped.contains(name);
         let kept = known.versions.filter(|_| !dropped);
         let said = self.found.len();
-        if let Some(before) = known.kind.filter(|before| *before != operator.kind) {
-            let (before, now, stateful) = (before.to_owned(), operator.kind.clone(), kept.is_some());
-            if family(&before) != operator.family() && !dropped {
+        let altered = known.kind.filter(|before| *before != operator.kind);
+        if let Some(before) = altered {
+            if family(before) != operator.family() && !dropped {
+                let (before, now, stateful) = (before.to_owned(), operator.kind.clone(), kept.is_some());
                 return self.note(Change::Replaced { id, before, now, stateful }, at);
             }
-            if let (Some(before), Some(now)) = (table(&before), table(&now)) {
+            if let (Some(before), Some(now)) = (table(before), table(&operator.kind)) {
                 self.note(Change::TableEnds { id: id.clone(), table: before.to_owned() }, at);
                 self.note(Change::TableBegins { id, table: now.to_owned() }, at);
                 return;
             }
-            if !dropped {
-                self.note(Change::Altered { id: id.clone(), before, now, stateful }, at);
-            }
+        }
+        if let (Some(_), Some(before), Some(now)) = (kept, known.meaning, &operator.meaning)
+            && before != now
+        {
+            return self.note(Change::Reinterpreted { id, before: before.to_owned(), now: now.clone() }, at);
+        }
+        if let Some(before) = altered.filter(|_| !dropped) {
+            let (before, now, stateful) = (before.to_owned(), operator.kind.clone(), kept.is_some());
+            self.note(Change::Altered { id: id.clone(), before, now, stateful }, at);
         }
         match (kept, operator.state_version) {
             (Some((version, _)), None) => {

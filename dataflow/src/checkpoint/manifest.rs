@@ -46,12 +46,18 @@ pub struct Planned {
     pub id: String,
     /// What it did, with its parameters.
     pub kind: String,
+    /// What its state meant, where that is more than the kind of operator says; unknown in older checkpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
 }
 
 impl Planned {
     /// What a plan has ids for.
     pub(crate) fn of(plan: &Plan) -> Vec<Planned> {
-        let planned = |operator: &Operator| Some(Planned { id: operator.id?.to_owned(), kind: operator.kind.clone() });
+        let planned = |operator: &Operator| {
+            let (kind, meaning) = (operator.kind.clone(), operator.meaning.clone());
+            Some(Planned { id: operator.id?.to_owned(), kind, meaning })
+        };
         plan.operators().iter().filter_map(planned).collect()
     }
 }

@@ -23,6 +23,10 @@ pub fn count() -> Count {
 impl<D> Aggregate<D> for Count {
     type Partial = i64;
 
+    fn name(&self) -> String {
+        "count".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut i64, _record: &D) {
         *partial += 1;

@@ -59,6 +59,10 @@ pub fn distinct<D, F: Fn(&D) -> u64 + 'static>(hash: F) -> Distinct<F> {
 impl<D, F: Fn(&D) -> u64 + 'static> Aggregate<D> for Distinct<F> {
     type Partial = Hashes;
 
+    fn name(&self) -> String {
+        "distinct".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut Hashes, record: &D) {
         partial.push((self.0)(record));

@@ -60,6 +60,10 @@ where
 {
     type Partial = Option<Stamped>;
 
+    fn name(&self) -> String {
+        "first".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut Option<Stamped>, record: &D) {
         let value = (self.0)(record);
@@ -120,6 +124,10 @@ where
     F: for<'a> Fn(&'a D) -> (EventTime, &'a [u8]) + 'static,
 {
     type Partial = Option<Stamped>;
+
+    fn name(&self) -> String {
+        "last".into()
+    }
 
     #[inline]
     fn add(&self, partial: &mut Option<Stamped>, record: &D) {

@@ -23,6 +23,10 @@ pub fn min<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Min<F> {
 impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Min<F> {
     type Partial = Option<i64>;
 
+    fn name(&self) -> String {
+        "min".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut Option<i64>, record: &D) {
         let value = (self.0)(record);
@@ -56,6 +60,10 @@ pub fn max<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Max<F> {
 
 impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Max<F> {
     type Partial = Option<i64>;
+
+    fn name(&self) -> String {
+        "max".into()
+    }
 
     #[inline]
     fn add(&self, partial: &mut Option<i64>, record: &D) {

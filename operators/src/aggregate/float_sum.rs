@@ -222,6 +222,10 @@ pub fn sum_float<D, F: Fn(&D) -> f64 + 'static>(value: F) -> SumFloat<F> {
 impl<D, F: Fn(&D) -> f64 + 'static> Aggregate<D> for SumFloat<F> {
     type Partial = ExactSum;
 
+    fn name(&self) -> String {
+        "sum_float".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut ExactSum, record: &D) {
         partial.insert((self.0)(record));

@@ -274,6 +274,10 @@ pub fn approx_distinct<D, F: Fn(&D) -> u64 + 'static>(hash: F) -> ApproxDistinct
 impl<D, F: Fn(&D) -> u64 + 'static> Aggregate<D> for ApproxDistinct<F> {
     type Partial = HyperLogLog;
 
+    fn name(&self) -> String {
+        "approx_distinct".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut HyperLogLog, record: &D) {
         partial.insert((self.0)(record));

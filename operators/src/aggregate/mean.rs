@@ -73,6 +73,10 @@ pub fn mean<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Mean<F> {
 impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Mean<F> {
     type Partial = SumAndCount;
 
+    fn name(&self) -> String {
+        "mean".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut SumAndCount, record: &D) {
         partial.sum = partial.sum.wrapping_add(i128::from((self.0)(record)));

@@ -237,6 +237,10 @@ macro_rules! aggregate {
         impl<D, F: Fn(&D) -> $value + 'static> Aggregate<D> for $name<F> {
             type Partial = QuantileSketch;
 
+            fn name(&self) -> String {
+                format!("quantiles {}", self.1.relative_error)
+            }
+
             #[inline]
             fn add(&self, partial: &mut QuantileSketch, record: &D) {
                 partial.insert($float((self.0)(record)), self.1.bits);

@@ -28,6 +28,10 @@ pub fn sum<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Sum<F> {
 impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Sum<F> {
     type Partial = i64;
 
+    fn name(&self) -> String {
+        "sum".into()
+    }
+
     #[inline]
     fn add(&self, partial: &mut i64, record: &D) {
         *partial = partial.wrapping_add((self.0)(record));
@@ -70,6 +74,10 @@ pub fn sum_decimal<D, F: Fn(&D) -> i128 + 'static>(units: F) -> SumDecimal<F> {
 
 impl<D, F: Fn(&D) -> i128 + 'static> Aggregate<D> for SumDecimal<F> {
     type Partial = i128;
+
+    fn name(&self) -> String {
+        "sum_decimal".into()
+    }
 
     #[inline]
     fn add(&self, partial: &mut i128, record: &D) {

@@ -158,9 +158,10 @@ impl<'s, L: Exchanged + Sync + Clone, R: Exchanged + Sync + Clone> IntervalJoin<
         let problems = [within.validate(), lateness.validate()].into_iter().filter_map(Result::err).collect();
         let Within { lower, upper } = within;
         let span = correctable.as_millis();
-        let kind = format!("join {which}, interval {lower} to {upper} ms, late {late:?}, correctable {span} ms");
+        let meaning = format!("join {which}, interval");
+        let kind = format!("{meaning} {lower} to {upper} ms, late {late:?}, correctable {span} ms");
         let logic = IntervalLogic::new(within, lateness, unmatched, give);
-        join(Entry { id, kind, problems }, (left, right), lateness, logic)
+        join(Entry { id, kind, meaning, problems }, (left, right), lateness, logic)
     }
 }
 

@@ -160,6 +160,8 @@ impl<'s, D: Send + Sync + 'static, R: Exchanged> Input<'s, D, R> {
 pub(crate) struct Entry {
     pub(crate) id: &'static str,
     pub(crate) kind: String,
+    /// What its state means, beside what records it is of.
+    pub(crate) meaning: String,
     /// What is wrong with it, for the dry build to report.
     pub(crate) problems: Vec<WindowError>,
 }
@@ -167,7 +169,7 @@ pub(crate) struct Entry {
 /// Runs the logic of a join over two inputs.
 #[track_caller]
 pub(crate) fn join<'s, L, R, J: KeyedLogic>(
-    Entry { id, kind, problems }: Entry,
+    Entry { id, kind, meaning, problems }: Entry,
     (left, right): (Input<'s, L, J::In>, Input<'s, R, J::In>),
     lateness: Lateness,
     logic: J,
@@ -177,6 +179,7 @@ where
     R: Send + Sync + 'static,
 {
     let node = left.stream.record_with(&right.stream, id, kind);
+    left.stream.state_means(node, meaning);
     problems.into_iter().for_each(|problem| left.stream.problem(format!("`{id}`: {problem}")));
     let flow = left.stream.flow().clone();
     let (lefts, rights) = (left.enter((id, node), lateness), right.enter((id, node), lateness));

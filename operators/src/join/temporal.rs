@@ -109,8 +109,14 @@ where
             Answers::Corrected => "corrected",
             Answers::OnceClosed => "once closed",
         };
-        let kind = format!("lookup, {mode}, late {late:?}, correctable {} ms", correctable.as_millis());
-        join(Entry { id, kind, problems }, (facts, versions), lateness, LookupLogic::new(lateness, answers, give))
+        let meaning = format!("lookup, {mode}");
+        let kind = format!("{meaning}, late {late:?}, correctable {} ms", correctable.as_millis());
+        join(
+            Entry { id, kind, meaning, problems },
+            (facts, versions),
+            lateness,
+            LookupLogic::new(lateness, answers, give),
+        )
     }
 }
 

@@ -130,9 +130,10 @@ impl<'s, L: Exchanged + Sync + Clone, R: Exchanged + Sync + Clone> WindowJoin<'s
         let lateness = Lateness::of_windows(width, policy, correctable);
         let problems: Vec<_> = [windows.validate(), lateness.validate()].into_iter().filter_map(Result::err).collect();
         let span = correctable.as_millis();
-        let kind = format!("join {which}, windows tumbling {width} ms, late {policy:?}, correctable {span} ms");
+        let meaning = format!("join {which}, windows tumbling {width} ms");
+        let kind = format!("{meaning}, late {policy:?}, correctable {span} ms");
         let logic = WindowLogic::new(width, lateness, unmatched, give);
-        join(Entry { id, kind, problems }, (left, right), lateness, logic)
+        join(Entry { id, kind, meaning, problems }, (left, right), lateness, logic)
     }
 }
 

@@ -50,6 +50,10 @@ where
 {
     type Partial = ItemCounts;
 
+    fn name(&self) -> String {
+        "items".into()
+    }
+
     fn add(&self, partial: &mut ItemCounts, record: &D) {
         let item = (self.item)(record);
         match partial.0.get_mut(item) {
@@ -128,9 +132,14 @@ impl<W: Assigner> TopKLogic<W> {
             }
             touched.push(item);
         }
-        // Counts only grow: who was not among the first and has not grown is not among them now.
-        let candidates = touched.iter().chain(state.shown.iter().map(|(item, _)| item));
-        let mut ranked: Vec<_> = candidates.map(|item| (item, state.counts[item])).collect();
+        // Counts only grow: who was not among the first and has not grown is not among them now. But if fewer were shown
+        // than there is room for, since an earlier build had fewer places, it may be any.
+        let mut ranked: Vec<_> = if state.shown.len() < state.counts.len().min(self.places as usize) {
+            state.counts.iter().map(|(item, count)| (item, *count)).collect()
+        } else {
+            let candidates = touched.iter().chain(state.shown.iter().map(|(item, _)| item));
+            candidates.map(|item| (item, state.counts[item])).collect()
+        };
         ranked.sort_unstable_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
         ranked.dedup();
         ranked.into_iter().take(self.places as usize).map(|(item, count)| (item.clone(), count)).collect()
@@ -219,9 +228,9 @@ impl<'s, D: Send + Sync + 'static, W: Assigner> Windowed<'s, D, W> {
         item: impl for<'a> Fn(&'a D) -> &'a [u8] + 'static,
         correctable_for: Duration,
     ) -> (Stream<'s, RankChange>, TimedStream<'s, D>) {
-        let emission = format!("top {places}");
+        let parameters = format!(" {places}");
         let logic = |held| TopKLogic::new(held, places);
-        hold(self, correctable_for, &emission, Rc::new(CountItems::new(item, places)), logic)
+        hold(self, correctable_for, ("top", &parameters), Rc::new(CountItems::new(item, places)), logic)
     }
 }
 

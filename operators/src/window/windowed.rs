@@ -81,7 +81,8 @@ impl<'s, D: Send + Sync + 'static, W: Assigner> Windowed<'s, D, W> {
     ) -> (Stream<'s, WindowRow<A::Partial>>, TimedStream<'s, D>) {
         let Windowed { id, stream, mut windows } = self;
         let (timed, key) = stream.into_parts();
-        let node = timed.record(id, format!("window {windows}, late {:?}", windows.late_policy()));
+        let (policy, name) = (windows.late_policy(), aggregate.name());
+        let node = timed.record(id, format!("window {windows}, late {policy:?}, aggregate {name}"));
         if let Err(problem) = windows.validate() {
             timed.problem(format!("`{id}`: {problem}"));
             windows = W::stand_in();

@@ -8,7 +8,7 @@ fn piece(version: Option<u32>) -> PieceRef {
 
 /// A checkpoint that knows these operators (id, kind, state version).
 fn manifest(known: &[(&str, &str, Option<u32>)]) -> Manifest {
-    let planned = |(id, kind, _): &(&str, &str, _)| Planned { id: (*id).into(), kind: (*kind).into() };
+    let planned = |(id, kind, _): &(&str, &str, _)| Planned { id: (*id).into(), kind: (*kind).into(), meaning: None };
     let state = |(id, _, version): &(&str, &str, Option<u32>)| {
         let pieces = vec![piece(*version)];
         Some(OperatorState { id: (*id).into(), version: (*version)?, pieces })
@@ -210,6 +210,45 @@ fn another_kind_of_operator_under_an_id_is_refused_and_other_parameters_are_said
         &changes(&KNOWN, &[LINES, wider, TABLE], &[]),
         &["`totals` was `count by key` and is `count by key, twice`; its state is kept"],
     );
+}
+
+/// A plan and a checkpoint of one window, whose state means one thing now and meant another then.
+fn meaning(then: Option<&str>, now: Option<&str>, drop: &[&str]) -> Changes {
+    let mut known = manifest(&[SOURCE, ("sums", "window tumbling 60000 ms, upserts", Some(1)), SINK]);
+    known.plan[1].meaning = then.map(str::to_owned);
+    let window = ("sums", "window tumbling 30000 ms, upserts", Some(1), Some(1), &[][..]);
+    let mut plan = plan(&[LINES, window, TABLE]);
+    if let Some(now) = now {
+        plan.set_meaning(1, now.to_owned());
+    }
+    compare(&known, &plan, &drop.iter().map(|id| (*id).to_owned()).collect())
+}
+
+#[test]
+fn state_that_would_be_taken_for_something_else_is_refused() {
+    let (minute, half) = (Some("tumbling 60000 ms, upserts, sum"), Some("tumbling 30000 ms, upserts, sum"));
+    refused(
+        &meaning(minute, half, &[]),
+        &["`sums` has state of `tumbling 60000 ms, upserts, sum` in the checkpoint and would take it for that of \
+           `tumbling 30000 ms, upserts, sum`: give the new one an id of its own, or give up the state of the old one with \
+           --drop-state sums"],
+    );
+    let kept =
+        "`sums` was `window tumbling 60000 ms, upserts` and is `window tumbling 30000 ms, upserts`; its state is kept";
+    accepted(&meaning(half, half, &[]), &[kept]);
+    // Checkpoints of earlier builds do not say it.
+    accepted(&meaning(None, half, &[]), &[kept]);
+    accepted(&meaning(minute, half, &["sums"]), &["the state of `sums` is dropped, as asked; it starts empty"]);
+}
+
+#[test]
+fn the_meaning_of_state_is_in_the_manifest_and_older_ones_are_read_without() {
+    let mut plan = plan(&[COUNT, TABLE]);
+    plan.set_meaning(0, "counts".to_owned());
+    let written = serde_json::to_string(&Planned::of(&plan)).unwrap();
+    let sink = r#"{"id":"table","kind":"sink totals"}"#;
+    assert_eq!(written, format!(r#"[{{"id":"totals","kind":"count by key","meaning":"counts"}},{sink}]"#));
+    assert_eq!(serde_json::from_str::<Planned>(sink).unwrap().meaning, None);
 }
 
 #[test]
