@@ -4,8 +4,9 @@
 //! the view's changes come out when the epoch closes, retractions included.
 //!
 //! - **What goes in.** Each record inserts or retracts rows, and only closed epochs get in. The collection is kept by key, in
-//!   checkpoints, and bounded by [`Retain`]: a row leaves when the watermark is far enough past its event time. A row
-//!   that came too late for that is counted as `expired` and changes nothing (INV-6).
+//!   checkpoints, and bounded by [`Retain`]: a row leaves when the watermark is far enough past its event time. A record
+//!   that came too late for that is counted as `expired`, shown among the late ones, given by [`View::expired`], and changes
+//!   nothing (INV-6). A retraction that met no insertion is counted as `unmatched`.
 //! - **What comes out** of an epoch is the difference between the view over the collection at its end and at the end of the
 //!   epoch before, each changed row once, the same for any number of workers (INV-2). The closure must be a function of the
 //!   collection: no clock, no random numbers, no floats summed in any order.
@@ -69,16 +70,20 @@ mod kept;
 mod rows;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
+use std::rc::Rc;
 use std::time::Duration;
 
 use differential_dataflow::{AsCollection, VecCollection};
-use tidemill_dataflow::batch::Batch;
-use tidemill_dataflow::driver::{enter_region, leave_region};
+use tidemill_dataflow::batch::{Batch, Order};
+use tidemill_dataflow::driver::{Combiner, Sampler, enter_region, leave_region};
 use tidemill_dataflow::flow::Flow;
-use tidemill_dataflow::keyed::{PerKey, keyed};
-use tidemill_dataflow::stream::{KeyedStream, Peers, Stream};
-use tidemill_dataflow::time::{Epoch, EventTime, Watermark};
+use tidemill_dataflow::key::OwnedKey;
+use tidemill_dataflow::keyed::{Chunk, PerKey, keyed};
+use tidemill_dataflow::status::Why;
+use tidemill_dataflow::stream::{KeyFn, KeyedStream, Peers, Stream, TimedStream};
+use tidemill_dataflow::time::{Epoch, EpochTime, EventTime, Watermark};
 
 use crate::exchange::part;
 
@@ -107,7 +112,7 @@ pub trait IncrementalOps<'s, D: 'static> {
         retain: Retain,
         change: impl Fn(&D) -> Change<V> + 'static,
         view: impl FnOnce(Rows<'s, V>) -> Rows<'s, R>,
-    ) -> View<'s, R>;
+    ) -> View<'s, D, R>;
 }
 
 impl<'s, D: Send + Sync + 'static> IncrementalOps<'s, D> for KeyedStream<'s, D> {
@@ -118,35 +123,76 @@ impl<'s, D: Send + Sync + 'static> IncrementalOps<'s, D> for KeyedStream<'s, D> 
         mut retain: Retain,
         change: impl Fn(&D) -> Change<V> + 'static,
         view: impl FnOnce(Rows<'s, V>) -> Rows<'s, R>,
-    ) -> View<'s, R> {
+    ) -> View<'s, D, R> {
         let (timed, key) = self.into_parts();
         let node = timed.record(id, format!("incremental, {retain}"));
+        timed.state_means(node, retain.meaning().into());
         if let Err(problem) = retain.validate() {
             timed.problem(format!("`{id}`: {problem}"));
             retain = Retain::forever();
         }
-        let time = timed.time();
-        let chunks = timed.route("changes", move |batch: &Batch<D>, peers: Peers| {
-            let mut rows = Vec::with_capacity(batch.len());
-            batch.for_each(|record| rows.push((key(record).to_owned(), (time(record), change(record)))));
-            part(rows, batch.order, peers)
-        });
-        let kept = keyed(timed.flow(), (id, node), chunks, PerKey::new(Keeping::new(retain)));
+        let (time, samples) = (timed.time(), timed.sampler(id, Why::Late));
+        let taking = Taking { retain, key, time, change, rows: Vec::new(), expired: 0, samples };
+        let taken = timed.combine((id, node), taking);
+        let kept = keyed(timed.flow(), (id, node), taken.chunks, PerKey::new(Keeping::new(retain)));
         let rows = view(enter_region(kept).as_collection()).consolidate();
-        View { flow: timed.flow().clone(), id, node, rows }
+        View { flow: timed.flow().clone(), id, node, rows, expired: taken.aside }
+    }
+}
+
+/// The sending side of a view: what records change, unless their time is over.
+struct Taking<D: 'static, V, F> {
+    retain: Retain,
+    key: KeyFn<D>,
+    time: Rc<dyn Fn(&D) -> EventTime>,
+    change: F,
+    rows: Vec<(OwnedKey, (EventTime, Change<V>))>,
+    expired: u64,
+    samples: Sampler<D>,
+}
+
+impl<D: Send + Sync + 'static, V: Row, F: Fn(&D) -> Change<V> + 'static> Combiner<D> for Taking<D, V, F> {
+    type Row = (OwnedKey, (EventTime, Change<V>));
+
+    fn add(&mut self, batch: &Batch<D>, clocks: EpochTime) -> Option<Batch<D>> {
+        let mut aside = Vec::new();
+        batch.for_each_row(|row, record| {
+            let time = (self.time)(record);
+            if self.retain.is_over(time, clocks.before) {
+                self.expired += 1;
+                self.samples.see(batch, row);
+                return aside.push(row);
+            }
+            self.rows.push(((self.key)(record).to_owned(), (time, (self.change)(record))));
+        });
+        (!aside.is_empty()).then(|| batch.only(aside.into()))
+    }
+
+    fn drain(&mut self, peers: Peers) -> (Vec<Chunk<Self::Row>>, BTreeMap<&'static str, u64>) {
+        self.samples.show();
+        let expired = std::mem::take(&mut self.expired);
+        let counts = (expired > 0).then_some(("expired", expired));
+        (part(std::mem::take(&mut self.rows), Order::default(), peers), counts.into_iter().collect())
     }
 }
 
 /// A maintained view, about to leave the region.
 #[must_use = "a view gives nothing until its changes are asked for"]
-pub struct View<'s, R: Row> {
+pub struct View<'s, D: 'static, R: Row> {
     flow: Flow<'s>,
     id: &'static str,
     node: usize,
     rows: Rows<'s, R>,
+    expired: TimedStream<'s, D>,
 }
 
-impl<'s, R: Row> View<'s, R> {
+impl<'s, D: 'static, R: Row> View<'s, D, R> {
+    /// The records that came too late to change anything (INV-6), for a table of their own. Some of them are shown to
+    /// operators of the system as late, if the stream says [what may be shown](TimedStream::shown).
+    pub fn expired(&self) -> TimedStream<'s, D> {
+        self.expired.clone()
+    }
+
     /// The changes of each epoch: a row that changes is retracted as it was and inserted as it is.
     pub fn changes(self) -> Stream<'s, Change<R>> {
         leave_region(&self.flow, (self.id, self.node), self.rows.inner, |_, _| false)

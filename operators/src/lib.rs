@@ -28,6 +28,8 @@ pub mod stream;
 pub mod window;
 
 #[cfg(test)]
+mod evolution;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod shards;

@@ -1,4 +1,8 @@
 //! What a view is computed from, by key: the rows that are in the collection, and those that are not yet.
+//!
+//! A retraction takes back an insertion, so no row is ever there less than zero times: see [`Retain`] for which. That is
+//! settled once an epoch over all its records as a multiset, so it depends neither on their order nor on who sent them
+//! (INV-2), and what is left of it is counts of rows, which are state (INV-7).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,6 +21,15 @@ use super::Row;
 use crate::window::{WindowError, check};
 
 /// How long a row is in the collection.
+///
+/// A row that a record inserts is there until it is retracted or its time is over; of equal rows each insertion has its own
+/// time. What a record whose own time is over would change is counted as `expired`, whether it inserts or retracts.
+///
+/// **A retraction** of a row takes back as many insertions of an equal row under the same key, at once, also while they
+/// wait: those of its own event time, and where there are fewer, the oldest of those that are kept. They must have come in
+/// an earlier epoch or in the same one. What meets none is counted as `unmatched` and changes nothing, later either: so a
+/// row is never there less than zero times. A retraction that has the event time of its insertion takes back exactly that
+/// one, or expires with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retain(Span);
 
@@ -60,6 +73,25 @@ impl Retain {
         }
     }
 
+    /// What the rows that are kept mean: what became of them so far, for the next build.
+    pub(super) fn meaning(self) -> &'static str {
+        match self.0 {
+            Span::Last(_) => "rows of the last span",
+            Span::AtLeast(_) => "rows kept for a span",
+            Span::Forever => "rows kept until retracted",
+        }
+    }
+
+    /// Whether the time of a row is over under `before`, the watermark `W(e-1)`.
+    pub(super) fn is_over(self, time: EventTime, before: Watermark) -> bool {
+        Some(self.leaves(time)) <= before
+    }
+
+    /// The time under which a row is kept: one for all where none of them matters, so that a retraction finds its row.
+    fn filed(self, time: EventTime) -> EventTime {
+        if self.0 == Span::Forever { EventTime(0) } else { time }
+    }
+
     /// Rows up to the first time have come in when the epoch is closed; those whose time plus span is at or before the
     /// second have left.
     fn bounds(self, time: EpochTime) -> (Watermark, Watermark) {
@@ -92,7 +124,7 @@ impl fmt::Display for Retain {
 /// The rows of a key, by event time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept<V: Ord> {
-    /// How many of each row; never 0.
+    /// How many of each row; never 0, and below it only in what earlier builds stored.
     rows: BTreeMap<EventTime, BTreeMap<V, i64>>,
     /// How many different ones.
     len: u64,
@@ -106,19 +138,27 @@ impl<V: Ord> Default for Kept<V> {
     }
 }
 
-impl<V: Ord> Kept<V> {
-    fn add(&mut self, time: EventTime, Change { row, diff }: Change<V>) {
+impl<V: Row> Kept<V> {
+    /// Adds a change; notes in `below` where there are less than none of a row then.
+    fn add(&mut self, time: EventTime, Change { row, diff }: Change<V>, below: &mut Vec<(EventTime, V)>) {
         let rows = self.rows.entry(time).or_default();
         match rows.entry(row) {
             Entry::Vacant(new) if diff != 0 => {
+                if diff < 0 {
+                    below.push((time, new.key().clone()));
+                }
                 new.insert(diff);
                 self.len += 1;
             }
             Entry::Occupied(mut old) => {
                 *old.get_mut() += diff;
-                if *old.get() == 0 {
-                    old.remove();
-                    self.len -= 1;
+                match *old.get() {
+                    0 => {
+                        old.remove();
+                        self.len -= 1;
+                    }
+                    1.. => {}
+                    _ => below.push((time, old.key().clone())),
                 }
             }
             Entry::Vacant(_) => {}
@@ -127,10 +167,52 @@ impl<V: Ord> Kept<V> {
             self.rows.remove(&time);
         }
     }
+
+    /// Takes out what there is less than none of; gives how many of each row are still to be taken back.
+    fn take_owed(&mut self, below: Vec<(EventTime, V)>, changes: &mut Vec<Change<V>>) -> BTreeMap<V, i64> {
+        let mut owed = BTreeMap::new();
+        for (time, row) in below {
+            // Insertions that came after it may have met it; and a row may be noted twice.
+            let n = self.rows.get(&time).and_then(|rows| rows.get(&row)).copied().unwrap_or(0);
+            if n < 0 {
+                if Some(time) <= self.entered {
+                    changes.push(Change::by(-n, row.clone()));
+                }
+                self.add(time, Change::by(-n, row.clone()), &mut Vec::new());
+                *owed.entry(row).or_default() -= n;
+            }
+        }
+        owed
+    }
+
+    /// Takes rows back that are owed, the oldest first, from `oldest` on; gives how many there were not.
+    fn settle(&mut self, mut owed: BTreeMap<V, i64>, oldest: Bound<EventTime>, changes: &mut Vec<Change<V>>) -> u64 {
+        let Kept { rows, len, entered } = self;
+        for (time, rows) in rows.range_mut((oldest, Bound::Unbounded)) {
+            if owed.is_empty() {
+                break;
+            }
+            rows.retain(|row, n| {
+                let Some(owes) = owed.get_mut(row).filter(|_| *n > 0) else { return true };
+                let taken = (*n).min(*owes);
+                (*n, *owes) = (*n - taken, *owes - taken);
+                if *owes == 0 {
+                    owed.remove(row);
+                }
+                if Some(*time) <= *entered {
+                    changes.push(Change::by(-taken, row.clone()));
+                }
+                *len -= u64::from(*n == 0);
+                *n != 0
+            });
+        }
+        rows.retain(|_, rows| !rows.is_empty());
+        owed.into_values().map(i64::unsigned_abs).sum()
+    }
 }
 
 /// The rule that keeps the rows of a key and says what changes in the collection; run it with `PerKey`. Its state is
-/// version 1.
+/// version 1. Whoever sends it rows leaves out those whose time is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Keeping<V> {
     retain: Retain,
@@ -160,20 +242,22 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         out: &mut Emit<Change<V>>,
     ) -> Keep {
         let (enters, leaves) = self.retain.bounds(time);
-        let mut changes = Vec::with_capacity(records.len());
+        let (mut changes, mut below) = (Vec::with_capacity(records.len()), Vec::new());
         // 1. What the records change, of rows that are in the collection or wait for it.
-        let mut expired = 0;
         for (at, change) in records.drain(..) {
-            if Some(self.retain.leaves(at)) <= time.before {
-                expired += 1;
-                continue;
-            }
+            let at = self.retain.filed(at);
             if Some(at) <= kept.entered {
                 changes.push(change.clone());
             }
-            kept.add(at, change);
+            kept.add(at, change, &mut below);
         }
-        out.count("expired", expired);
+        // What met nothing of its own time meets what is older or newer, but nothing that leaves in this epoch anyway.
+        let owed = kept.take_owed(below, &mut changes);
+        if !owed.is_empty() {
+            let over = kept.rows.keys().take_while(|at| self.retain.is_over(**at, time.before)).last();
+            let oldest = over.map_or(Bound::Unbounded, |over| Bound::Excluded(*over));
+            out.count("unmatched", kept.settle(owed, oldest, &mut changes));
+        }
         // 2. Rows whose time has come.
         if enters > kept.entered {
             let after = kept.entered.map_or(Bound::Unbounded, Bound::Excluded);

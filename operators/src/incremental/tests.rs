@@ -15,6 +15,7 @@ use tidemill_dataflow::watermark::Watermarks;
 use super::{Change, IncrementalOps, Retain};
 use views::*;
 
+mod expired;
 mod views;
 
 /// A small generator of numbers: the same for the same seed.
@@ -163,14 +164,14 @@ type Edge = (i64, (u32, u32));
 fn graph(flow: &Flow<'_>, ends: &Ends<Edge>) {
     let rule = Watermarks::out_of_order(minutes(0));
     let edges = flow.source("edges", ends.source()).event_time(|(time, _)| *time, |_| None, rule);
-    // One event time for all, so that an edge that goes meets the one that came.
-    let rows = edges.map(|(_, edge)| *edge).with_event_time(|_| EventTime(0));
-    rows.clone()
-        .key_by(|(_, (from, _))| key("t", NAMES[*from as usize]))
+    // An edge goes at another time than it came.
+    edges
+        .clone()
+        .key_by(|(_, (_, (from, _)))| key("t", NAMES[*from as usize]))
         .incremental(
             "reached",
             Retain::forever(),
-            |(sign, edge)| Change::by(*sign, *edge),
+            |(_, (sign, edge))| Change::by(*sign, *edge),
             |there| {
                 let root = there.clone().map(|_| 0).distinct();
                 root.clone().iterate(|scope, reached| {
@@ -181,7 +182,10 @@ fn graph(flow: &Flow<'_>, ends: &Ends<Edge>) {
         )
         .changes()
         .sink("found", ends.sums("reached", changed::<u32>));
-    rows.sink("edges_seen", ends.sums("edges", |(sign, (from, to)): &Edge| (format!("{from} {to}"), *sign)));
+    edges.sink(
+        "edges_seen",
+        ends.sums("edges", |(_, (sign, (from, to))): &(EventTime, Edge)| (format!("{from} {to}"), *sign)),
+    );
 }
 
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
