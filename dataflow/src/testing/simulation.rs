@@ -135,7 +135,9 @@ impl Simulation {
     }
 
     /// Checks that the tables are those of the same pipeline over everything at once. For pipelines whose results do not
-    /// depend on where epochs are cut: whatever corrects late records.
+    /// depend on where epochs are cut: whatever corrects late records. Everything at once is one partition, whose watermark
+    /// ends behind its latest record; that of several partitions ends behind the slowest of them. Where rows wait for the
+    /// watermark (`once_closed`, timers), say [`drained`](Self::drained): then both end with time itself.
     ///
     /// # Panics
     /// If they are not, or if a run fails; the message has the line that repeats it. And if no run wrote a row.
