@@ -195,7 +195,7 @@ impl<'s, D: 'static, R: Row> View<'s, D, R> {
 
     /// The changes of each epoch: a row that changes is retracted as it was and inserted as it is.
     pub fn changes(self) -> Stream<'s, Change<R>> {
-        leave_region(&self.flow, (self.id, self.node), self.rows.inner, |_, _| false)
+        leave_region(&self.flow, (self.id, self.node), self.rows.inner, |_, _| false).0
     }
 
     /// The changes of each epoch, but none of a row once the watermark before the epoch is at or past its `time` plus
@@ -205,6 +205,15 @@ impl<'s, D: 'static, R: Row> View<'s, D, R> {
     /// record that can change a row comes before it is frozen, and if what led to the row is kept until then:
     /// [`Retain::at_least`] with a span that reaches from the earliest of those events to `time + span`.
     pub fn frozen_after(self, time: impl Fn(&R) -> EventTime + 'static, span: Duration) -> Stream<'s, Change<R>> {
+        self.frozen_after_and_late(time, span).0
+    }
+
+    /// The same, and what would have changed of final rows.
+    pub fn frozen_after_and_late(
+        self,
+        time: impl Fn(&R) -> EventTime + 'static,
+        span: Duration,
+    ) -> (Stream<'s, Change<R>>, Stream<'s, Change<R>>) {
         let frozen = move |row: &R, before: Watermark| before.is_some_and(|before| time(row).plus(span) <= before);
         leave_region(&self.flow, (self.id, self.node), self.rows.inner, frozen)
     }

@@ -98,10 +98,11 @@ impl<R> Default for Gathered<R> {
 }
 
 const RECORDS: usize = 0;
-const ACKS: usize = 1;
+const FROZEN: usize = 1;
+const ACKS: usize = 2;
 
 /// What the region gives in each epoch, once the epoch is closed: consolidated, sorted, nothing of what an earlier run
-/// gave. Changes of rows that are `frozen` under `W(e-1)` are counted and left out.
+/// gave. Changes of rows that are `frozen` under `W(e-1)` are counted, and given by the second stream instead.
 ///
 /// All changes of a row must come to one worker; `id` and `node` are those of the operator at the entrance.
 pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
@@ -109,13 +110,15 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
     (id, node): (&'static str, usize),
     updates: TimelyStream<'s, Epoch, Vec<Update<R>>>,
     frozen: impl Fn(&R, Watermark) -> bool + 'static,
-) -> Stream<'s, Change<R>> {
+) -> (Stream<'s, Change<R>>, Stream<'s, Change<R>>) {
     let mut builder = OperatorBuilder::new(format!("{id}/leave"), flow.scope);
     let mut input = builder.new_input(updates, Pipeline);
     let mut controls = builder.new_input(flow.control(), Pipeline);
     let (records_out, records) = builder.new_output();
+    let (frozen_out, late) = builder.new_output();
     let (acks_out, acks) = builder.new_output();
     let mut records_out = OutputBuilder::<_, NoopBuilder<Batch<Change<R>>>>::from(records_out);
+    let mut frozen_out = OutputBuilder::<_, NoopBuilder<Batch<Change<R>>>>::from(frozen_out);
     let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
     let gauge = flow.gauge(node, Role::Leave);
     let restored = flow.env.restored.epoch;
@@ -142,17 +145,17 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
                 let at_work = gauge.working(epoch);
                 let mut changes = gathered.changes;
                 Change::consolidate(&mut changes);
-                let all = changes.len();
-                changes.retain(|change| !frozen(&change.row, control.before));
-                let left_out = (all - changes.len()) as u64;
+                let left_out: Vec<_> = changes.extract_if(.., |change| frozen(&change.row, control.before)).collect();
                 gauge.gave(changes.len());
                 records_out
                     .activate()
                     .session_with_builder(&ports[RECORDS])
                     .give_container(&mut Batch::new(order, changes));
-                if left_out > 0 {
-                    let counts = [("frozen".to_owned(), left_out)].into();
+                if !left_out.is_empty() {
+                    let counts = [("frozen".to_owned(), left_out.len() as u64)].into();
                     acks_out.activate().session(&ports[ACKS]).give(Ack::Counts { operator: id.into(), counts });
+                    let mut left_out = Batch::new(order, left_out);
+                    frozen_out.activate().session_with_builder(&ports[FROZEN]).give_container(&mut left_out);
                 }
                 drop(at_work);
             }
@@ -160,5 +163,6 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
         }
     });
     flow.wiring.acks.borrow_mut().push(acks);
-    Stream { flow: flow.clone(), batches: records, filter: None, node }
+    let stream = |batches| Stream { flow: flow.clone(), batches, filter: None, node };
+    (stream(records), stream(late))
 }

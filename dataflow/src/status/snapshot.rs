@@ -310,7 +310,7 @@ pub struct Counts {
 pub struct Samples {
     /// The last ten lines that could not become a record, oldest first.
     pub malformed: Vec<LeftOut>,
-    /// The last ten records that came after their window was complete, on this process.
+    /// The last ten records that came after their window was complete, or too late for a view, on this process.
     pub late: Vec<SetAside>,
     /// The last ten records with the id of another one that was kept, and another time or content, on this process.
     pub conflicting: Vec<SetAside>,
@@ -321,7 +321,7 @@ pub struct Samples {
 /// Why an operator set a record aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
-    /// It came after its window was complete, whatever the window does with it.
+    /// It came after its window was complete, whatever the window does with it, or too late for a view.
     Late,
     /// A record with its id, and another time or content, was kept.
     Conflicting,

@@ -187,8 +187,8 @@ impl<V: Row> Kept<V> {
 
     /// Takes rows back that are owed, the oldest first, from `oldest` on; gives how many there were not.
     fn settle(&mut self, mut owed: BTreeMap<V, i64>, oldest: Bound<EventTime>, changes: &mut Vec<Change<V>>) -> u64 {
-        let Kept { rows, len, entered } = self;
-        for (time, rows) in rows.range_mut((oldest, Bound::Unbounded)) {
+        let Kept { rows: times, len, entered } = self;
+        for (time, rows) in times.range_mut((oldest, Bound::Unbounded)) {
             if owed.is_empty() {
                 break;
             }
@@ -206,7 +206,7 @@ impl<V: Row> Kept<V> {
                 *n != 0
             });
         }
-        rows.retain(|_, rows| !rows.is_empty());
+        times.retain(|_, rows| !rows.is_empty());
         owed.into_values().map(i64::unsigned_abs).sum()
     }
 }

@@ -79,7 +79,9 @@ fn shop(flow: &Flow<'_>, ends: &Ends<Event>) {
     let events = flow.source("events", ends.records()).event_time(|e: &Event| EventTime(e.time), |_| None, rule);
     let events = unique(events);
     top_pages(events.clone()).sink("top", ends.sums("top", changed::<TopPage>));
-    funnel(events.clone()).sink("steps", ends.sums("funnel", changed::<Users>));
+    let (steps, late) = funnel(events.clone());
+    steps.sink("steps", ends.sums("funnel", changed::<Users>));
+    late.sink("late_steps", ends.sums("late_steps", |late: &Change<Users>| (format!("{late:?}"), 1)));
     events.sink("accepted_ids", ends.sums("accepted", |e: &Event| (e.id.to_string(), 1)));
 }
 
@@ -134,7 +136,9 @@ fn after_every_epoch_views_show_what_is_recomputed_from_all_events() {
         let partitions = day(seed);
         let outcome = Simulation::new().run(seed, &script(&partitions), shop);
         check(&outcome, &partitions, seed);
-        assert!(outcome.counts["funnel/frozen"] > 0, "seed {seed}: nothing was kept from changing");
+        let frozen = outcome.counts["funnel/frozen"].cast_signed();
+        assert!(frozen > 0, "seed {seed}: nothing was kept from changing");
+        assert_eq!(outcome.tables.rows("late_steps").values().sum::<i64>(), frozen, "seed {seed}");
         assert!(outcome.counts["unique/unverified"] > 0, "seed {seed}: nothing came too late");
     }
 }

@@ -60,9 +60,9 @@ impl Naive {
         let mut retractions = Vec::new();
         for (name, at, row, diff) in records {
             let side = if *diff > 0 { &mut *kept } else { &mut retractions };
-            side.extend(std::iter::repeat_n((*name, *row, *at), diff.unsigned_abs() as usize));
+            side.extend(std::iter::repeat_n((*name, *row, *at), usize::try_from(diff.unsigned_abs()).unwrap()));
         }
-        let missed = |kept: &mut Vec<_>, at: Option<usize>| at.map(|at| kept.swap_remove(at)).is_none();
+        let missed = |all: &mut Vec<_>, at: Option<usize>| at.map(|at| all.swap_remove(at)).is_none();
         retractions.retain(|back| {
             let own_time = kept.iter().position(|one| one == back);
             missed(kept, own_time)
@@ -141,8 +141,11 @@ fn a_row_that_is_taken_back_in_its_own_epoch_was_never_there() {
     assert!(given.is_empty() && shards.0.entries() == 0);
 }
 
-/// One key's epochs: the records (event time, row, how often), the watermark after them, and what is in the collection then.
-fn follows(retain: Retain, epochs: &[(&[(i64, u8, i64)], i64, &[(u8, i64)])]) -> Workers {
+/// An epoch of one key: the records (event time, row, how often), the watermark after them, and what is in the collection
+/// then.
+type Epoch<'a> = (&'a [(i64, u8, i64)], i64, &'a [(u8, i64)]);
+
+fn follows(retain: Retain, epochs: &[Epoch<'_>]) -> Workers {
     let (mut workers, mut shown) = (Workers::new(1, retain), BTreeMap::new());
     workers.close(&[], -1_000);
     for (records, after, wanted) in epochs {

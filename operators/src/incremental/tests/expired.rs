@@ -79,8 +79,8 @@ fn lines() -> Lines<(i64, u64)> {
         let late = if n % 701 == 3 { 3_000_000 } else { 0 };
         format!("{} {n:036}\n", n * 1_000 - late)
     };
-    let parse = |line: &str| {
-        let (time, number) = line.split_once(' ')?;
+    let parse = |text: &str| {
+        let (time, number) = text.split_once(' ')?;
         Some((time.parse().ok()?, number.parse().ok()?))
     };
     Lines::new([(1_000..6_000).map(line).collect::<String>()], parse)

@@ -67,8 +67,8 @@ pub(super) fn top_pages<'s>(events: TimedStream<'s, Event>) -> Stream<'s, Change
 /// A tenant, the hour of a view, the step that was reached, and by how many users.
 pub(super) type Users = (String, EventTime, usize, i64);
 
-/// Users who viewed in an hour, of them those who clicked within an hour of a view, and purchased after such a click.
-pub(super) fn funnel<'s>(events: TimedStream<'s, Event>) -> Stream<'s, Change<Users>> {
+/// Changes, and those that came too late: users who viewed in an hour, of them those who clicked within an hour of a view, and purchased after such a click.
+pub(super) fn funnel<'s>(events: TimedStream<'s, Event>) -> (Stream<'s, Change<Users>>, Stream<'s, Change<Users>>) {
     let taken = |e: &Event| Change::insert(((e.tenant.clone(), e.user.clone()), (EventTime(e.time), e.step as usize)));
     events
         .key_by(|e| key(e.tenant.as_str(), e.user.as_str()))
@@ -78,7 +78,7 @@ pub(super) fn funnel<'s>(events: TimedStream<'s, Event>) -> Stream<'s, Change<Us
             });
             reached.distinct().count_by_key().map(|((tenant, hour, step), users)| (tenant, hour, step, users))
         })
-        .frozen_after(|(_, hour, ..)| *hour, hours(3))
+        .frozen_after_and_late(|(_, hour, ..)| *hour, hours(3))
 }
 
 /// What `top_pages` should show.
