@@ -289,7 +289,7 @@ fn run_in(
     checked(&plan)?;
     let sealed = sealed_plan(&plan, options);
     let started = start(&context, options, &plan, &sealed)?;
-    let Begun { journal, restored, decision } = started;
+    let Begun { journal, restored, decision, dropped } = started;
     let (run, place) = (journal.run(), context.place.take());
     let processes = place.as_ref().map_or(1, |place| place.options.processes());
     let state = journal.state().clone();
@@ -327,7 +327,7 @@ fn run_in(
         observers: observers.as_ref().map(Observers::sender),
         operators: registry.codecs,
         plan: Planned::of(&plan),
-        dropped: options.drop_state.clone(),
+        dropped,
         book,
     };
     let failing = Arc::clone(&shared);

@@ -1,6 +1,6 @@
 //! What an entry of the log says. These types, as JSON, are the stored format; [`FORMAT`] counts its changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +47,31 @@ pub struct Seal {
     pub instance: String,
     /// The epoch of the checkpoint that the run restores; `None` starts with empty state and replays from the first epoch.
     pub checkpoint: Option<u64>,
+    /// The checkpoint (0: none) after which every epoch was processed by this plan and this program, starting from the
+    /// state of it that is left without `dropped`. `None` in logs that are older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
+    /// The operators whose state at `since` was given up.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub dropped: BTreeSet<String>,
     /// Records that no operator sees any more, in this run and every later one. The list only grows, and only by records
     /// beyond what is committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<Quarantined>,
+}
+
+impl Seal {
+    /// The checkpoint (0: none) after which nothing is known to have been processed in another way.
+    #[must_use]
+    pub fn unchanged_since(&self) -> u64 {
+        self.since.or(self.checkpoint).unwrap_or(0)
+    }
+
+    /// The operators whose state was given up at a checkpoint, so that going on from it means to give it up again.
+    #[must_use]
+    pub fn dropped_at(&self, checkpoint: u64) -> BTreeSet<String> {
+        if self.since == Some(checkpoint) { self.dropped.clone() } else { BTreeSet::new() }
+    }
 }
 
 /// A record whose processing panicked again and again.

@@ -20,6 +20,7 @@
 //! | [`testing`] | a store in memory, and one that stops, acts or fails at a chosen step |
 //!
 //! ```
+//! use std::collections::BTreeSet;
 //! use std::sync::Arc;
 //! use tidemill_log::{Entry, Log, LogOptions, Seal, FORMAT, reader, testing::MemoryStore};
 //!
@@ -34,6 +35,8 @@
 //!     processes: 1,
 //!     instance: "a random name".into(),
 //!     checkpoint: None,
+//!     since: None,
+//!     dropped: BTreeSet::new(),
 //!     quarantined: Vec::new(),
 //! }))?;
 //! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));

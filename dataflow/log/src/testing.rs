@@ -4,6 +4,8 @@ pub mod conformance;
 mod memory;
 mod scripted;
 
+use std::collections::BTreeSet;
+
 use crate::entry::{FORMAT, Seal};
 pub use memory::MemoryStore;
 
@@ -20,6 +22,8 @@ pub fn seal(run: u64) -> Seal {
         processes: 1,
         instance,
         checkpoint: None,
+        since: None,
+        dropped: BTreeSet::new(),
         quarantined: Vec::new(),
     }
 }

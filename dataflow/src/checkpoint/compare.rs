@@ -186,7 +186,11 @@ impl fmt::Display for Change {
             Change::Migrated { id, from, to } => write!(f, "`{id}`: its state is migrated from version {from} to {to}"),
             Change::Dropped { id, lives_on: false } => write!(f, "the state of `{id}` is dropped, as asked"),
             Change::Dropped { id, lives_on: true } => {
-                write!(f, "the state of `{id}` is dropped, as asked; it starts empty")
+                write!(
+                    f,
+                    "the state of `{id}` is dropped, as asked; it starts empty, and takes back none of the rows that it \
+                     wrote: build its tables anew with `replay`, or have it write to others"
+                )
             }
             Change::DroppedBefore { id } => write!(
                 f,

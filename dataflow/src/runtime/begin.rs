@@ -60,6 +60,8 @@ pub(super) struct Begun {
     pub(super) restored: Restored,
     /// Which records are set aside, and where others are looked for.
     pub(super) decision: Decision,
+    /// The operators whose state this run was told to give up, or an earlier one at the same checkpoint.
+    pub(super) dropped: BTreeSet<String>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "it names writes to other systems and reaches no result")]
@@ -72,6 +74,7 @@ fn seal_of(
     plan: &str,
     (options, processes): (&RunOptions, u32),
     checkpoint: Option<Epoch>,
+    (since, dropped): (Epoch, BTreeSet<String>),
     quarantined: &[Quarantined],
     before: Option<&Seal>,
 ) -> Seal {
@@ -85,6 +88,8 @@ fn seal_of(
         processes,
         instance: known.unwrap_or_else(new_instance),
         checkpoint,
+        since: Some(since),
+        dropped,
         quarantined: quarantined.to_vec(),
     }
 }
@@ -102,8 +107,45 @@ fn check_unfenced(context: &RunContext, options: &RunOptions, plan: &Plan, seale
         // Damaged, or pruned while we read: that is found out, and said, once nobody writes any more.
         return Ok(());
     }
-    changes(manifest.as_ref(), plan, &options.drop_state)?;
-    check_seal(&state, sealed, manifest.as_ref(), options).map(drop)
+    onward(&state, manifest.as_ref(), (plan, sealed), options).map(drop)
+}
+
+/// How a plan goes on from a checkpoint.
+struct Onward {
+    changes: Changes,
+    /// The operators whose state in the checkpoint is given up.
+    dropped: BTreeSet<String>,
+    /// What the seal says of both: see [`Seal`].
+    since: (Epoch, BTreeSet<String>),
+    warnings: Vec<String>,
+}
+
+/// Compares a plan with a checkpoint, and with what was bound after it; refuses what cannot be gone on with.
+fn onward(
+    state: &LogState,
+    manifest: Option<&Manifest>,
+    (plan, sealed): (&Plan, &str),
+    options: &RunOptions,
+) -> Result<Onward, RunError> {
+    let (seal, checkpoint) = (state.seal(), manifest.map_or(0, |manifest| manifest.epoch));
+    let again = seal.map(|seal| seal.dropped_at(checkpoint)).unwrap_or_default();
+    let changes = changes(manifest, plan, &options.drop_state.union(&again).cloned().collect())?;
+    let asked = options.drop_state.union(&again);
+    let dropped: BTreeSet<String> = asked.filter(|id| changes.heir(id).is_none()).cloned().collect();
+    let mut warnings: Vec<String> = changes.notes().collect();
+    warnings.extend(again.difference(&options.drop_state).map(|id| {
+        format!("`{id}`: a run before was told to drop its state, and none has taken a checkpoint since: so this one drops it")
+    }));
+    let as_before = |seal: &Seal| {
+        let same = seal.plan == sealed && seal.build == fingerprint() && dropped == again;
+        same && checkpoint >= seal.unchanged_since()
+    };
+    let since = match seal.filter(|seal| as_before(seal)) {
+        Some(seal) => (seal.unchanged_since(), seal.dropped.clone()),
+        None => (checkpoint, dropped.clone()),
+    };
+    warnings.extend(check_seal(state, sealed, manifest, options, dropped.difference(&again).next())?);
+    Ok(Onward { changes, dropped, since, warnings })
 }
 
 /// Compares plan and checkpoint, takes the next run number, chooses the newest intact checkpoint, and seals.
@@ -116,9 +158,10 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         // There is never a checkpoint: only the refusal of what cannot be dropped matters.
         changes(None, plan, &options.drop_state)?;
         let quarantined = options.quarantined.clone();
-        let journal = Journal::memory(seal_of(1, sealed, (options, 1), None, &quarantined, None))?;
+        let seal = seal_of(1, sealed, (options, 1), None, (0, BTreeSet::new()), &quarantined, None);
         let decision = Decision { quarantined, ..Decision::default() };
-        return Ok(Begun { journal, restored: Restored::default(), decision });
+        let (journal, restored, dropped) = (Journal::memory(seal)?, Restored::default(), BTreeSet::new());
+        return Ok(Begun { journal, restored, decision, dropped });
     }
     check_unfenced(context, options, plan, sealed)?;
     let kept = LogOptions { keep_bindings: options.keep_bindings, ..log_options() };
@@ -130,23 +173,25 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
     log.seal(|state| {
         let mut warnings = Vec::new();
         let mut restored = restore::choose(&*context.store, state, &mut warnings)?;
-        let changes = changes(restored.manifest.as_ref(), plan, &options.drop_state)?;
-        warnings.extend(changes.notes());
-        warnings.extend(check_seal(state, sealed, restored.manifest.as_ref(), options)?);
-        restored.adopt(&changes);
+        // A damaged checkpoint is told of also where it leads to a refusal.
         warnings.iter().for_each(|warning| (context.warn)(warning));
+        let onward = onward(state, restored.manifest.as_ref(), (plan, sealed), options)?;
+        restored.adopt(&onward.changes);
+        onward.warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
         let decision = quarantine(context, options, state)?;
-        let seal = seal_of(run, sealed, (options, processes), checkpoint, &decision.quarantined, state.seal());
-        chosen = Some((restored, decision));
+        let (shape, quarantined) = ((options, processes), &decision.quarantined);
+        let seal = seal_of(run, sealed, shape, checkpoint, onward.since, quarantined, state.seal());
+        chosen = Some((restored, decision, onward.dropped));
         Ok::<_, RunError>(seal)
     })?;
-    let (restored, decision) = chosen.expect("a seal was decided");
+    let (restored, decision, mut dropped) = chosen.expect("a seal was decided");
     decision.new.iter().for_each(|record| (context.warn)(&sentence(record, "it is a dead letter from now on")));
     let refused = "what it led to is committed, so it is not set aside; go on with the build that committed it, or mend the \
                    pipeline";
     decision.refused.iter().for_each(|record| (context.warn)(&sentence(record, refused)));
-    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored, decision })
+    dropped.extend(options.drop_state.iter().cloned());
+    Ok(Begun { journal: Journal::Durable(Box::new(log)), restored, decision, dropped })
 }
 
 /// Which records are set aside from now on, by what panicked so far and what is committed.
@@ -194,13 +239,14 @@ pub(super) fn changes(
     }
 }
 
-/// A changed plan or another build may start only where no bound epoch waits to be replayed by it: what they hold would
-/// come out differently, and part of it may be written already. Gives a warning where that risk is taken.
+/// A changed plan, another build or less state may start only where no bound epoch waits to be replayed by it: what they hold
+/// would come out differently, and part of it may be written already. Gives a warning where that risk is taken.
 fn check_seal(
     state: &LogState,
     sealed: &str,
     manifest: Option<&Manifest>,
     options: &RunOptions,
+    newly_dropped: Option<&String>,
 ) -> Result<Option<String>, RunError> {
     let Some(seal) = state.seal() else { return Ok(None) };
     if state.drained() {
@@ -211,26 +257,35 @@ fn check_seal(
     check_settings(state, sealed)?;
     let checkpoint = manifest.map(|manifest| manifest.epoch);
     let waiting = state.bindings_after(checkpoint).count();
-    let what = match (seal.plan != sealed, seal.build != fingerprint()) {
+    let since = seal.unchanged_since();
+    let older = checkpoint.unwrap_or(0) < since;
+    let with_the_build = "run once with the build that bound them (it takes a checkpoint when it stops)";
+    let (what, remedy) = match (seal.plan != sealed, seal.build != fingerprint(), newly_dropped) {
         _ if waiting == 0 => return Ok(None),
-        (true, _) => "the pipeline's plan changed",
-        (false, true) => "this is another build",
-        (false, false) => return Ok(None),
+        _ if older => {
+            let what =
+                format!("a changed pipeline or another build went on from checkpoint {since}, which cannot be used");
+            (what, "no build has bound them all: restore the damaged files from a copy".to_owned())
+        }
+        (true, ..) => ("the pipeline's plan changed".to_owned(), with_the_build.to_owned()),
+        (_, true, _) => ("this is another build".to_owned(), with_the_build.to_owned()),
+        (.., Some(id)) => {
+            let remedy = format!("run once without --drop-state {id} (it takes a checkpoint when it stops)");
+            (format!("state of `{id}` is to be dropped"), remedy)
+        }
+        (false, false, None) => return Ok(None),
     };
     let waiting = format!("{what}, and {waiting} bound epochs wait to be replayed as they were");
     if options.replay_with_changed_plan {
         return Ok(Some(format!(
-            "{waiting}; they are replayed by this build, as asked: what it does differently shows in the tables from the \
+            "{waiting}; they are replayed by this build, as asked: what comes out differently shows in the tables from the \
              first epoch that was not committed"
         )));
     }
     // A program is told from another by its bytes: what a closure does stands in no plan.
-    let same = match seal.plan == sealed {
+    let same = match seal.plan == sealed && newly_dropped.is_none() && !older {
         true => " (there is none if both do the same, as when the same sources were built again)",
         false => "",
     };
-    Err(RunError::State(format!(
-        "{waiting}: run once with the build that bound them (it takes a checkpoint when it stops), or take the risk{same} \
-         with --replay-with-changed-plan"
-    )))
+    Err(RunError::State(format!("{waiting}: {remedy}, or take the risk{same} with --replay-with-changed-plan")))
 }

@@ -57,7 +57,7 @@ pub fn follow(
     // Process 0 has sealed, and writes nothing more before all are connected.
     let state = reader::read(Arc::clone(&context.store), tidemill_log::FOLDER)?;
     check_run(&state, run, &sealed_plan(&plan, options))?;
-    let restored = restored(&context, &state, &plan, options)?;
+    let restored = restored(&context, &state, &plan)?;
     let shared = Arc::new(Shared::new(restored.epoch, Arc::clone(&context.status)));
     let (workers, processes) = (options.workers, place.options.processes());
     let memory_budget = options.memory_budget;
@@ -146,13 +146,15 @@ pub(super) fn check_run(state: &LogState, run: u64, sealed: &str) -> Result<(), 
     Ok(())
 }
 
-/// The checkpoint that the seal names: what process 0 starts from.
-fn restored(context: &RunContext, state: &LogState, plan: &Plan, options: &RunOptions) -> Result<Restored, RunError> {
-    let Some(epoch) = state.seal().and_then(|seal| seal.checkpoint) else { return Ok(Restored::default()) };
+/// The checkpoint that the seal names, less the state that it names: what process 0 starts from.
+fn restored(context: &RunContext, state: &LogState, plan: &Plan) -> Result<Restored, RunError> {
+    let Some((seal, epoch)) = state.seal().and_then(|seal| Some((seal, seal.checkpoint?))) else {
+        return Ok(Restored::default());
+    };
     let entry = state.checkpoints().iter().find(|entry| entry.epoch == epoch);
     let entry = entry.ok_or_else(|| RunError::State(format!("checkpoint {epoch} of the seal is not in the log")))?;
     let mut restored = restore::load(&*context.store, entry)?;
-    let changes = changes(restored.manifest.as_ref(), plan, &options.drop_state)?;
+    let changes = changes(restored.manifest.as_ref(), plan, &seal.dropped_at(epoch))?;
     restored.adopt(&changes);
     Ok(restored)
 }

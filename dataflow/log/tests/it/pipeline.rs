@@ -1,6 +1,6 @@
 //! A pipeline in miniature: it uses the log in the order in which the engine does, with one row an epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidemill_log::{
@@ -24,6 +24,8 @@ pub(crate) fn seal(run: u64, checkpoint: Option<u64>) -> Seal {
         processes: 1,
         instance: "tests".into(),
         checkpoint,
+        since: None,
+        dropped: BTreeSet::new(),
         quarantined: Vec::new(),
     }
 }

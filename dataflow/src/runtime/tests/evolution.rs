@@ -17,6 +17,8 @@ use crate::testing::{attempt_processes, by_epoch, context, dying_at, memory, tex
 use crate::time::{EpochTime, EventTime, minutes};
 use crate::watermark::Watermarks;
 
+mod dropped;
+mod fallback;
 mod older;
 mod unfinished;
 mod unreadable;
@@ -276,7 +278,7 @@ fn dropped_state_is_not_dropped_again_by_a_supervisor_that_repeats_the_command()
     let all = sample();
     let store = begun(&all);
     let first = goes_on(plain, &all, &store, &dropping(&["totals"]));
-    assert_eq!(first, ["the state of `totals` is dropped, as asked; it starts empty"]);
+    assert_eq!(first, [dropped::SAID]);
     let (key, since) = added(&all).pop_first().unwrap();
     let mut longer: Vec<Vec<u8>> = all.partitions.to_vec();
     longer[0].extend(format!("900000 {key}\n").into_bytes());

@@ -8,18 +8,29 @@ use tidemill_log::{Log, Seal, Store};
 use super::*;
 use crate::runtime::begin::log_options;
 
+/// Options of a run that takes a checkpoint when it ends, and no other.
+pub(super) fn rarely(options: RunOptions) -> RunOptions {
+    RunOptions { checkpoint_every: Duration::from_secs(3_600), ..options }
+}
+
 /// A store with bound epochs after its last checkpoint.
 fn cut_off(all: &Lines) -> Arc<dyn Store> {
     let store = begun(all);
-    let rarely = RunOptions { checkpoint_every: Duration::from_secs(3_600), ..options(2) };
+    cut_off_run(plain, all, &store, &options(2));
+    store
+}
+
+/// Starts until a run has bound epochs after the last checkpoint, and has died.
+pub(super) fn cut_off_run(author: Author, all: &Lines, store: &Arc<dyn Store>, options: &RunOptions) {
+    let options = rarely(options.clone());
     // Each start that dies leaves an entry more, which the next one reads twice.
     for step in (4..).step_by(6) {
-        let dying = dying_at(&store, step);
-        let ended = run(built(plain, all, &store), &rarely, context(&dying), &StopHandle::default());
+        let dying = dying_at(store, step);
+        let ended = run(built(author, all, store), &options, context(&dying), &StopHandle::default());
         assert!(ended.is_err(), "the run ended before an epoch was bound and not checkpointed");
-        let state = state(&store);
+        let state = state(store);
         if state.bindings_after(state.checkpoints().last().map(|last| last.epoch)).count() > 0 {
-            return store;
+            return;
         }
     }
     unreachable!("steps go on until a return")
