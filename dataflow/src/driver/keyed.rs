@@ -151,7 +151,10 @@ fn restored<L: ShardLogic>(env: &Env, id: &str, peers: Peers, mut logic: L) -> L
         for (group, section) in piece.sections().filter(|(group, _)| groups.contains(&u32::from(*group))) {
             let section = codec.current(version, group, section);
             if let Err(error) = section.and_then(|section| logic.restore(group, &section)) {
-                env.shared.fail(RunError::State(format!("operator `{id}`, key group {group}: {error}")));
+                env.shared.fail(RunError::State(format!(
+                    "operator `{id}`, key group {group}: {error}; go on with the build that wrote it, raise the operator's \
+                     state version with a migration from version {version}, or give its state up with --drop-state {id}"
+                )));
                 return logic;
             }
         }

@@ -1,4 +1,5 @@
-//! Starts whose store fails while the checkpoint is read: what cannot be read now is not taken for damaged.
+//! Starts whose store fails while the checkpoint is read: what cannot be read now is not taken for damaged. And starts that
+//! read it, and find a state of another shape than the plan could tell.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,5 +50,50 @@ fn a_store_that_goes_on_failing_ends_the_start_and_the_checkpoint_is_used_when_i
         assert_eq!((said, state(&store).seal()), (Vec::new(), before.seal()), "{part}: an older checkpoint was sealed");
         let again = start_with(plain, &all, &store, &options(2));
         assert_eq!((again.0.unwrap().resumed_from, again.1), (Some(newest), Vec::new()), "{part}");
+    }
+}
+
+/// [`Total`] with a state of another shape, and nothing that says so.
+struct Reshaped;
+
+impl KeyedLogic for Reshaped {
+    type In = i64;
+    type State = (String, String);
+    type Out = Row;
+    const STATE_VERSION: u32 = 1;
+    fn on_epoch(&self, _: &OwnedKey, _: &mut Self::State, _: &mut Vec<i64>, _: EpochTime, _: &mut Emit<Row>) -> Keep {
+        Keep::Keep
+    }
+    fn deadline(&self, _: &Self::State) -> Option<EventTime> {
+        None
+    }
+    fn heap_bytes(&self, _: &Self::State) -> usize {
+        0
+    }
+}
+
+#[test]
+fn state_that_does_not_decode_is_refused_with_what_to_do_and_each_of_it_can_be_done() {
+    fn reshaped(flow: &Flow<'_>, lines: &Lines, store: &Arc<dyn Store>) {
+        let events = events(flow, lines, "lines");
+        table(counted(&events, "totals", KIND, Reshaped), "totals_table", "totals", store);
+    }
+    let all = sample();
+    let ways: [(Author, &[&str]); 3] = [(plain, &[]), (since, &[]), (reshaped, &["totals"])];
+    for (author, dropped) in ways {
+        let store = begun(&all);
+        let before = state(&store);
+        let error = start_with(reshaped, &all, &store, &options(2)).0.unwrap_err();
+        assert_eq!(error.kind(), RunErrorKind::Refused, "{error}");
+        let remedies = [
+            "operator `totals`, key group",
+            "go on with the build that wrote it",
+            "with a migration from version 1",
+            "--drop-state totals",
+        ];
+        assert!(remedies.iter().all(|remedy| error.to_string().contains(remedy)), "{error}");
+        let after = state(&store);
+        assert_eq!((before.bound(), before.committed()), (after.bound(), after.committed()), "nothing is bound");
+        goes_on(author, &all, &store, &dropping(dropped));
     }
 }
