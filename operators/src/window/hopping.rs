@@ -17,6 +17,9 @@ use tidemill_dataflow::time::{EventTime, Watermark, millis};
 use super::assigner::{Assigner, Late, STAND_IN};
 use super::{WindowError, check};
 
+/// An event is in at most so many windows: each of them is a row of its key and slice in the epoch that holds the event.
+const MOST_WINDOWS: i64 = 10_000;
+
 /// Hopping windows of one width and step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hopping {
@@ -47,7 +50,7 @@ impl Hopping {
     }
 
     /// One window begins every `step`, in whole milliseconds. Each epoch gives a row for every window that its records
-    /// are in, so a row of a tumbling window becomes width / step of them.
+    /// are in, so a row of a tumbling window becomes width / step of them: 10,000 at most, or the plan is refused.
     #[must_use]
     pub fn every(self, step: Duration) -> Self {
         Hopping { step: millis(step), ..self }
@@ -88,11 +91,12 @@ impl Assigner for Hopping {
 
     fn validate(&self) -> Result<(), WindowError> {
         check("the width of a hopping window", self.width)?;
-        if (1..=self.width).contains(&self.step) {
+        let least = (self.width - 1) / MOST_WINDOWS + 1;
+        if (least..=self.width).contains(&self.step) {
             return Ok(());
         }
-        let (what, most) = ("the step of a hopping window", "its width");
-        Err(WindowError { what, millis: self.step, least: 1, most })
+        let (what, most) = ("the step of a hopping window", "its width (an event is in at most 10,000 windows)");
+        Err(WindowError { what, millis: self.step, least, most })
     }
 
     fn width(&self) -> i64 {

@@ -73,17 +73,29 @@ proptest! {
 
 #[test]
 fn a_step_of_zero_and_one_longer_than_the_width_are_refused_and_say_what_to_do() {
-    for (step, told) in [(Duration::ZERO, "0 ms"), (minutes(2), "120000 ms"), (Duration::MAX, "from 1 ms to its width")]
+    for (step, told) in [(Duration::ZERO, "0 ms"), (minutes(2), "120000 ms"), (Duration::MAX, "from 6 ms to its width")]
     {
         let error = Hopping::of(minutes(1)).every(step).validate().unwrap_err().to_string();
         assert!(error.contains("the step") && error.contains(told) && error.contains("give it another"), "{error}");
     }
     let error = Hopping::of(Duration::ZERO).validate().unwrap_err();
     assert_eq!(error.what, "the width of a hopping window");
-    for step in [seconds(60), seconds(7), Duration::from_millis(1)] {
+    for step in [seconds(60), seconds(7), Duration::from_millis(6)] {
         assert_eq!(Hopping::of(minutes(1)).every(step).validate(), Ok(()));
     }
     assert_eq!(Hopping::stand_in().validate(), Ok(()));
+}
+
+#[test]
+fn a_step_that_puts_an_event_in_too_many_windows_is_refused_with_the_least_that_does_not() {
+    let error = Hopping::of(minutes(24 * 60)).every(Duration::from_millis(1)).validate().unwrap_err().to_string();
+    assert!(error.contains("from 8640 ms to its width (an event is in at most 10,000 windows)"), "{error}");
+    for (width, least) in [(10_000, 1), (10_001, 2), (20_000, 2), (20_001, 3)] {
+        let most = (0..20).map(|time| starts(&of(width, least), time).len()).max();
+        assert!(most <= Some(10_000) && of(width, least).validate().is_ok(), "{width} ms every {least} ms: {most:?}");
+        let error = of(width, least - 1).validate().unwrap_err();
+        assert_eq!((error.millis, error.least), (least - 1, least));
+    }
 }
 
 #[test]
