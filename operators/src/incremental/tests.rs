@@ -81,7 +81,7 @@ fn shop(flow: &Flow<'_>, ends: &Ends<Event>) {
     top_pages(events.clone()).sink("top", ends.sums("top", changed::<TopPage>));
     let (steps, late) = funnel(events.clone());
     steps.sink("steps", ends.sums("funnel", changed::<Users>));
-    late.sink("late_steps", ends.sums("late_steps", |late: &Change<Users>| (format!("{late:?}"), 1)));
+    late.sink("late_steps", ends.sums("late_steps", |change: &Change<Users>| (format!("{change:?}"), 1)));
     events.sink("accepted_ids", ends.sums("accepted", |e: &Event| (e.id.to_string(), 1)));
 }
 
