@@ -191,7 +191,8 @@ impl BindState {
             quarantined.extend(block.quarantined.into_iter().map(|letter| (partition.name.clone(), letter)));
         }
         for (number, watermark) in &cut.recorded {
-            self.partitions[*number as usize].clock.reached = watermark.map(|time| time.plus(rule.out_of_orderness));
+            self.partitions[*number as usize].clock =
+                PartitionClock::at(watermark.map(|time| time.plus(rule.out_of_orderness)));
         }
         let before = self.watermark;
         // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last windows

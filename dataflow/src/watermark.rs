@@ -130,18 +130,41 @@ impl BlockClock {
 pub struct PartitionClock {
     /// The largest event time that counts.
     pub reached: Watermark,
+    /// The last two times that nobody vouched for, latest last, if nothing that counts came after them: blocks of a slow
+    /// partition are too small to confirm a jump by themselves.
+    #[serde(default)]
+    lone: [Watermark; 2],
 }
 
 impl PartitionClock {
+    /// A clock that goes on from here.
+    #[must_use]
+    pub fn at(reached: Watermark) -> Self {
+        PartitionClock { reached, lone: [None, None] }
+    }
+
     /// Takes in the next block of the partition; returns how many records were too far ahead to count (at least:
     /// unconfirmed jumps of one block count as one).
     pub fn advance(&mut self, block: &BlockTimes, rule: &Watermarks) -> u64 {
-        self.reached = self.reached.max(block.confirmed);
+        if block.confirmed.is_some() {
+            *self = PartitionClock::at(self.reached.max(block.confirmed));
+        }
         let mut ahead = block.future;
-        for lone in [block.lowest_lone, block.lone].into_iter().flatten() {
+        let mut lone: Vec<EventTime> = [block.lowest_lone, block.lone].into_iter().flatten().collect();
+        lone.dedup();
+        for time in lone {
+            if let [Some(first), Some(second)] = self.lone {
+                // The same rule as within a block.
+                self.reached = self.reached.max(Some(first.min(second).min(time)));
+            }
             match self.reached {
-                Some(reached) if lone <= reached.plus(rule.max_future_skew) => self.reached = Some(reached.max(lone)),
-                _ => ahead += u64::from(Some(lone) == block.lone),
+                Some(reached) if time <= reached.plus(rule.max_future_skew) => {
+                    *self = PartitionClock::at(Some(reached.max(time)));
+                }
+                _ => {
+                    self.lone = [self.lone[1], Some(time)];
+                    ahead += u64::from(Some(time) == block.lone);
+                }
             }
         }
         ahead
@@ -196,11 +219,39 @@ mod tests {
     #[test]
     fn a_lone_time_within_the_skew_of_the_partition_counts() {
         let rule = Watermarks::out_of_order(minutes(2));
-        let mut partition = PartitionClock { reached: Some(EventTime(0)) };
+        let mut partition = PartitionClock::at(Some(EventTime(0)));
         let mut clock = BlockClock::new(&rule);
         clock.see(EventTime(HOUR), None);
         assert_eq!(partition.advance(&clock.finish(), &rule), 0);
         assert_eq!(partition.watermark(&rule), Some(EventTime(HOUR - 120_000)));
+    }
+
+    /// What a partition has reached after blocks of these times, none with a server's clock.
+    fn after(blocks: &[&[i64]]) -> Option<i64> {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut partition = PartitionClock::default();
+        for block in blocks {
+            let mut clock = BlockClock::new(&rule);
+            block.iter().for_each(|time| clock.see(EventTime(*time), None));
+            partition.advance(&clock.finish(), &rule);
+        }
+        partition.reached.map(|time| time.0)
+    }
+
+    #[test]
+    fn blocks_of_single_records_confirm_each_other() {
+        assert_eq!(after(&[&[5], &[7]]), None);
+        assert_eq!(after(&[&[5], &[7], &[6]]), Some(6));
+        assert_eq!(after(&[&[5, 9], &[7]]), Some(7));
+        // After a night, too.
+        assert_eq!(after(&[&[0, 1, 2], &[9 * HOUR], &[9 * HOUR + 1], &[9 * HOUR + 2]]), Some(9 * HOUR + 2));
+    }
+
+    #[test]
+    fn a_stray_clock_between_blocks_of_single_records_has_no_company() {
+        let stray = 90 * HOUR;
+        assert_eq!(after(&[&[0, 1, 2], &[stray], &[3], &[stray], &[4], &[stray], &[5]]), Some(5));
+        assert_eq!(after(&[&[stray], &[1], &[2], &[3]]), Some(3));
     }
 
     #[test]

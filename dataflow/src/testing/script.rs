@@ -24,8 +24,8 @@ type Kept = (EventTime, String);
 /// what a rule sees together and what it sees later; the watermark follows from the pipeline's own rule, over the
 /// partitions that have not ended.
 ///
-/// Where no server's clock vouches for times, the engine lets a time count that two more records of its step are not before,
-/// or that is near what counted already. So begin a partition with a step of three records if the watermark is to move.
+/// Where no server's clock vouches for times, the engine lets a time count that the next two records are not before, or that
+/// is near what counted already. So begin a partition with three records if the watermark is to move.
 ///
 /// A record is whatever serde can write as JSON and read back; its event time is said beside it, so a pipeline's records
 /// are pairs of the two, or the [records alone](super::Ends::records). A script ends, and its last watermark is that of its last records, unless a simulation
