@@ -149,7 +149,7 @@ enum Stop {
 enum Offer {
     Taken,
     /// The number held this entry of another run.
-    Lost(Envelope, u64),
+    Lost(Box<Envelope>, u64),
 }
 
 impl Log {
@@ -354,7 +354,7 @@ impl Log {
                     self.fence.check()?;
                     Err(error)
                 })?;
-                Ok(Offer::Lost(other, frame::checksum(&found)))
+                Ok(Offer::Lost(Box::new(other), frame::checksum(&found)))
             }
         }
     }

@@ -128,7 +128,7 @@ fn onward(
     options: &RunOptions,
 ) -> Result<Onward, RunError> {
     let (seal, checkpoint) = (state.seal(), manifest.map_or(0, |manifest| manifest.epoch));
-    let again = seal.map(|seal| seal.dropped_at(checkpoint)).unwrap_or_default();
+    let again = seal.map(|before| before.dropped_at(checkpoint)).unwrap_or_default();
     let changes = changes(manifest, plan, &options.drop_state.union(&again).cloned().collect())?;
     let asked = options.drop_state.union(&again);
     let dropped: BTreeSet<String> = asked.filter(|id| changes.heir(id).is_none()).cloned().collect();
@@ -136,12 +136,12 @@ fn onward(
     warnings.extend(again.difference(&options.drop_state).map(|id| {
         format!("`{id}`: a run before was told to drop its state, and none has taken a checkpoint since: so this one drops it")
     }));
-    let as_before = |seal: &Seal| {
-        let same = seal.plan == sealed && seal.build == fingerprint() && dropped == again;
-        same && checkpoint >= seal.unchanged_since()
+    let as_before = |before: &Seal| {
+        let same = before.plan == sealed && before.build == fingerprint() && dropped == again;
+        same && checkpoint >= before.unchanged_since()
     };
-    let since = match seal.filter(|seal| as_before(seal)) {
-        Some(seal) => (seal.unchanged_since(), seal.dropped.clone()),
+    let since = match seal.filter(|before| as_before(before)) {
+        Some(before) => (before.unchanged_since(), before.dropped.clone()),
         None => (checkpoint, dropped.clone()),
     };
     warnings.extend(check_seal(state, sealed, manifest, options, dropped.difference(&again).next())?);

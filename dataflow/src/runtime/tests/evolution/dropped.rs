@@ -20,8 +20,8 @@ fn state_is_not_dropped_where_epochs_wait_that_were_bound_with_it() {
     let all = sample();
     let store = begun(&all);
     cut_off_run(plain, &all, &store, &options(2));
-    let said = ["state of `totals` is to be dropped", "bound epochs wait", "run once without --drop-state totals"];
-    is_refused(plain, &all, &store, &dropping(&["totals"]), &said);
+    let refusal = ["state of `totals` is to be dropped", "bound epochs wait", "run once without --drop-state totals"];
+    is_refused(plain, &all, &store, &dropping(&["totals"]), &refusal);
     let risky = RunOptions { replay_with_changed_plan: true, ..dropping(&["totals"]) };
     let said = goes_on(plain, &all, &store, &risky);
     assert!(said[0] == SAID && said[1].contains("they are replayed by this build, as asked"), "{said:?}");

@@ -34,13 +34,13 @@ fn epochs_that_another_plan_bound_are_not_replayed_from_the_checkpoint_before() 
     assert_eq!(state(&store).seal().unwrap().checkpoint, Some(begun_at));
     damage(&store);
     let sealed = state(&store);
-    let (ended, said) = start_with(tuned, &all, &store, &options(2));
-    let error = ended.unwrap_err();
+    let (refused, told) = start_with(tuned, &all, &store, &options(2));
+    let error = refused.unwrap_err();
     assert_eq!(error.kind(), RunErrorKind::Refused, "{error}");
     for part in ["went on from checkpoint", "no build has bound them all", "--replay-with-changed-plan"] {
         assert!(error.to_string().contains(part), "{error}");
     }
-    assert!(said.len() == 1 && said[0].contains("cannot be used"), "which file is damaged is said: {said:?}");
+    assert!(told.len() == 1 && told[0].contains("cannot be used"), "which file is damaged is said: {told:?}");
     let after = state(&store);
     assert_eq!((after.seal(), after.bound()), (sealed.seal(), sealed.bound()), "a refused start writes nothing");
     let risky = RunOptions { replay_with_changed_plan: true, ..options(2) };
@@ -53,7 +53,7 @@ fn epochs_that_another_plan_bound_are_not_replayed_from_the_checkpoint_before() 
 }
 
 #[test]
-fn epochs_that_this_plan_bound_are_replayed_from_the_checkpoint_before_also_if_another_began() {
+fn epochs_that_this_plan_bound_are_replayed_from_the_checkpoint_before() {
     let all = sample();
     let store = begun(&all);
     cut_off_run(plain, &all, &store, &options(2));
@@ -61,8 +61,11 @@ fn epochs_that_this_plan_bound_are_replayed_from_the_checkpoint_before_also_if_a
     let said = goes_on(plain, &all, &store, &options(2));
     assert!(said.len() == 1 && said[0].contains("instead"), "{said:?}");
     assert_eq!(shown(&store, "totals"), oracle(&all));
+}
 
-    // The plan changes at checkpoint c, takes one of its own, and that one is damaged: c is what it began with.
+#[test]
+fn a_changed_plan_goes_back_to_the_checkpoint_that_it_began_with() {
+    let all = sample();
     let store = begun(&all);
     let changed_at = newest(&store);
     goes_on(tuned, &all, &store, &rarely(options(2)));
