@@ -1,8 +1,6 @@
 //! What each operator costs per record as part of a pipeline: whole runs over lines in memory on one worker, with the
 //! exchange, the state and the log. The first is a pipeline of a source alone, to be taken off the others.
 
-use std::sync::Arc;
-
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::flow::Flow;
@@ -51,8 +49,8 @@ fn lines() -> Lines<Visit> {
         let skewed = |of: u64, by: u64| (mixed / by) % of * ((mixed / by / of) % of) / of;
         format!("{} {n} {} /page/{}\n", time.max(0), skewed(USERS, 7), skewed(PAGES, 11))
     };
-    let parse = |line: &str| {
-        let mut parts = line.split(' ');
+    let parse = |text: &str| {
+        let mut parts = text.split(' ');
         let (time, id) = (EventTime(parts.next()?.parse().ok()?), parts.next()?.parse().ok()?);
         Some(Visit { time, id, user: parts.next()?.parse().ok()?, page: parts.next()?.to_owned() })
     };
@@ -60,6 +58,9 @@ fn lines() -> Lines<Visit> {
 }
 
 type Visits<'s> = TimedStream<'s, Visit>;
+
+/// What a pipeline does with visits, by name.
+type Flows = (&'static str, fn(Visits<'_>));
 
 fn of_user(visit: &Visit) -> KeyRef<'_> {
     key("shop", visit.user)
@@ -101,7 +102,7 @@ impl Process for Away {
 }
 
 /// The pipelines; what they give is looked at and not written.
-const FLOWS: [(&str, fn(Visits<'_>)); 18] = [
+const FLOWS: [Flows; 18] = [
     ("source", |visits| drop(visits.inspect(|_| ()))),
     ("dedup", |visits| {
         let identity = |visit: &Visit| Identity { id: u128::from(visit.id), fingerprint: 0 };

@@ -180,9 +180,9 @@ mod tests {
         ];
         let plans: Vec<_> = built_in().iter().map(|of| (of.name(), of.plan().unwrap().to_string())).collect();
         assert_eq!(plans.len(), golden.len());
-        for ((name, plan), (golden_name, golden)) in plans.iter().zip(golden) {
+        for ((name, plan), (golden_name, expected)) in plans.iter().zip(golden) {
             assert_eq!(*name, golden_name);
-            assert_eq!(plan, golden, "a change of {name} changes what restores: say so in the CHANGELOG");
+            assert_eq!(plan, expected, "a change of {name} changes what restores: say so in the CHANGELOG");
         }
     }
 }

@@ -93,8 +93,8 @@ fn a_step_that_puts_an_event_in_too_many_windows_is_refused_with_the_least_that_
     for (width, least) in [(10_000, 1), (10_001, 2), (20_000, 2), (20_001, 3)] {
         let most = (0..20).map(|time| starts(&of(width, least), time).len()).max();
         assert!(most <= Some(10_000) && of(width, least).validate().is_ok(), "{width} ms every {least} ms: {most:?}");
-        let error = of(width, least - 1).validate().unwrap_err();
-        assert_eq!((error.millis, error.least), (least - 1, least));
+        let refusal = of(width, least - 1).validate().unwrap_err();
+        assert_eq!((refusal.millis, refusal.least), (least - 1, least));
     }
 }
 
