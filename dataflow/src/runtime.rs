@@ -438,17 +438,24 @@ fn open_reader(
 }
 
 fn book(context: &RunContext, state: &LogState, restored: &Restored) -> Result<Book, RunError> {
-    let mut needed = Vec::new();
+    let (mut needed, mut all_read) = (Vec::new(), true);
     for entry in state.checkpoints() {
         match load_manifest(&*context.store, entry) {
             Ok(manifest) => needed.push(reachable(&manifest, entry.manifest.clone())),
             // It was reported already; what it alone needed may go.
             Err(LoadError::Damaged(_)) => {}
-            Err(failed @ LoadError::Store(_)) => return Err(failed.into()),
+            // An older one, since the one that is gone on from was read.
+            Err(LoadError::Store(error)) => {
+                (context.warn)(&format!(
+                    "{} cannot be read ({error}): this run deletes nothing of before",
+                    entry.manifest
+                ));
+                all_read = false;
+            }
         }
     }
     let mut book = Book::new(state, restored.manifest.as_ref(), needed);
-    for folder in ["_tidemill/state", "_tidemill/checkpoints"] {
+    for folder in ["_tidemill/state", "_tidemill/checkpoints"].into_iter().filter(|_| all_read) {
         book.known.extend(context.store.list(folder)?);
     }
     Ok(book)

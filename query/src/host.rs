@@ -62,7 +62,8 @@ impl HostGuard {
         if self.admits(host) {
             return next.run(request).await;
         }
-        let sentence = "this address answers to localhost, to IP addresses and to the names that it was told of only\n";
+        let sentence = "this address answers only to localhost, to IP addresses and to names that `serve --host NAME` lets in: have a proxy pass one of \
+                        those on as the host\n";
         (StatusCode::MISDIRECTED_REQUEST, sentence).into_response()
     }
 }

@@ -128,7 +128,10 @@ fn onward(
     options: &RunOptions,
 ) -> Result<Onward, RunError> {
     let (seal, checkpoint) = (state.seal(), manifest.map_or(0, |manifest| manifest.epoch));
-    let again = seal.map(|before| before.dropped_at(checkpoint)).unwrap_or_default();
+    let before_this = seal.map(|before| before.dropped_at(checkpoint)).unwrap_or_default();
+    // A run that bound nothing has left no trace of what it was to drop: the state is as good as before it.
+    let bound = state.bindings_after(manifest.map(|manifest| manifest.epoch)).next().is_some();
+    let again = if bound { before_this.clone() } else { BTreeSet::new() };
     let changes = changes(manifest, plan, &options.drop_state.union(&again).cloned().collect())?;
     let asked = options.drop_state.union(&again);
     let dropped: BTreeSet<String> = asked.filter(|id| changes.heir(id).is_none()).cloned().collect();
@@ -137,7 +140,7 @@ fn onward(
         format!("`{id}`: a run before was told to drop its state, and none has taken a checkpoint since: so this one drops it")
     }));
     let as_before = |before: &Seal| {
-        let same = before.plan == sealed && before.build == fingerprint() && dropped == again;
+        let same = before.plan == sealed && before.build == fingerprint() && dropped == before_this;
         same && checkpoint >= before.unchanged_since()
     };
     let since = match seal.filter(|before| as_before(before)) {

@@ -1,11 +1,10 @@
 //! What a view is computed from, by key: the rows that are in the collection, and those that are not yet.
 //!
-//! A retraction takes back an insertion, so no row is ever there less than zero times: see [`Retain`] for which. That is
-//! settled once an epoch over all its records as a multiset, so it depends neither on their order nor on who sent them
-//! (INV-2), and what is left of it is counts of rows, which are state (INV-7).
+//! A retraction takes back an insertion, so no row is ever there less than zero times: see [`Retain`] for which. One that
+//! came before its insertion waits for it. That is settled once an epoch over all its records as a multiset, so it depends
+//! neither on their order nor on who sent them (INV-2), and what is left of it is counts of rows, which are state (INV-7).
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Bound;
@@ -26,10 +25,10 @@ use crate::window::{WindowError, check};
 /// time. What a record whose own time is over would change is counted as `expired`, whether it inserts or retracts.
 ///
 /// **A retraction** of a row takes back as many insertions of an equal row under the same key, at once, also while they
-/// wait: those of its own event time, and where there are fewer, the oldest of those that are kept. They must have come in
-/// an earlier epoch or in the same one. What meets none is counted as `unmatched` and changes nothing, later either: so a
-/// row is never there less than zero times. A retraction that has the event time of its insertion takes back exactly that
-/// one, or expires with it.
+/// wait: those of its own event time, and where there are fewer, the oldest of those that are kept. What finds none yet
+/// waits for an insertion that comes later, and shows nowhere meanwhile, so a row is never there less than zero times; it is
+/// counted as `unmatched` when its own time is over. So a retraction that has the event time of its insertion takes back
+/// exactly that one, whichever of the two is read first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retain(Span);
 
@@ -124,7 +123,8 @@ impl fmt::Display for Retain {
 /// The rows of a key, by event time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept<V: Ord> {
-    /// How many of each row; never 0, and below it only in what earlier builds stored.
+    /// How many of each row; never 0. Below it: retractions that wait for their insertions, which the collection does not
+    /// show.
     rows: BTreeMap<EventTime, BTreeMap<V, i64>>,
     /// How many different ones.
     len: u64,
@@ -139,75 +139,55 @@ impl<V: Ord> Default for Kept<V> {
 }
 
 impl<V: Row> Kept<V> {
-    /// Adds a change; notes in `below` where there are less than none of a row then.
-    fn add(&mut self, time: EventTime, Change { row, diff }: Change<V>, below: &mut Vec<(EventTime, V)>) {
+    /// Adds a change, and to `changes` what the collection shows of it.
+    fn add(&mut self, time: EventTime, Change { row, diff }: Change<V>, changes: &mut Vec<Change<V>>) {
         let rows = self.rows.entry(time).or_default();
-        match rows.entry(row) {
-            Entry::Vacant(new) if diff != 0 => {
-                if diff < 0 {
-                    below.push((time, new.key().clone()));
-                }
-                new.insert(diff);
-                self.len += 1;
+        let was = rows.get(&row).copied().unwrap_or(0);
+        let is = was + diff;
+        self.len = self.len - u64::from(was != 0) + u64::from(is != 0);
+        if is == 0 {
+            rows.remove(&row);
+            if rows.is_empty() {
+                self.rows.remove(&time);
             }
-            Entry::Occupied(mut old) => {
-                *old.get_mut() += diff;
-                match *old.get() {
-                    0 => {
-                        old.remove();
-                        self.len -= 1;
-                    }
-                    1.. => {}
-                    _ => below.push((time, old.key().clone())),
-                }
-            }
-            Entry::Vacant(_) => {}
+        } else {
+            rows.insert(row.clone(), is);
         }
-        if rows.is_empty() {
-            self.rows.remove(&time);
+        let visible = is.max(0) - was.max(0);
+        if visible != 0 && Some(time) <= self.entered {
+            changes.push(Change::by(visible, row));
         }
     }
 
-    /// Takes out what there is less than none of; gives how many of each row are still to be taken back.
-    fn take_owed(&mut self, below: Vec<(EventTime, V)>, changes: &mut Vec<Change<V>>) -> BTreeMap<V, i64> {
-        let mut owed = BTreeMap::new();
-        for (time, row) in below {
-            // Insertions that came after it may have met it; and a row may be noted twice.
-            let n = self.rows.get(&time).and_then(|rows| rows.get(&row)).copied().unwrap_or(0);
-            if n < 0 {
-                if Some(time) <= self.entered {
-                    changes.push(Change::by(-n, row.clone()));
-                }
-                self.add(time, Change::by(-n, row.clone()), &mut Vec::new());
-                *owed.entry(row).or_default() -= n;
-            }
-        }
-        owed
+    /// Whether retractions wait.
+    fn owes(&self) -> bool {
+        self.rows.values().any(|rows| rows.values().any(|n| *n < 0))
     }
 
-    /// Takes rows back that are owed, the oldest first, from `oldest` on; gives how many there were not.
-    fn settle(&mut self, mut owed: BTreeMap<V, i64>, oldest: Bound<EventTime>, changes: &mut Vec<Change<V>>) -> u64 {
-        let Kept { rows: times, len, entered } = self;
-        for (time, rows) in times.range_mut((oldest, Bound::Unbounded)) {
+    /// Has the retractions of these rows that wait meet the insertions from `oldest` on, the oldest of both first.
+    fn settle(&mut self, touched: BTreeSet<V>, oldest: Bound<EventTime>, changes: &mut Vec<Change<V>>) {
+        for row in touched {
+            let counts =
+                || self.rows.range((oldest, Bound::Unbounded)).filter_map(|(at, of)| Some((*at, *of.get(&row)?)));
+            let owed: Vec<_> = counts().filter(|(_, n)| *n < 0).collect();
             if owed.is_empty() {
-                break;
+                continue;
             }
-            rows.retain(|row, n| {
-                let Some(owes) = owed.get_mut(row).filter(|_| *n > 0) else { return true };
-                let taken = (*n).min(*owes);
-                (*n, *owes) = (*n - taken, *owes - taken);
-                if *owes == 0 {
-                    owed.remove(row);
+            let mut there = counts().filter(|(_, n)| *n > 0).collect::<VecDeque<_>>();
+            for (owed_at, mut owes) in owed {
+                while owes < 0
+                    && let Some((at, n)) = there.front_mut()
+                {
+                    let (at, taken) = (*at, (*n).min(-owes));
+                    (*n, owes) = (*n - taken, owes + taken);
+                    if *n == 0 {
+                        there.pop_front();
+                    }
+                    self.add(at, Change::by(-taken, row.clone()), changes);
+                    self.add(owed_at, Change::by(taken, row.clone()), changes);
                 }
-                if Some(*time) <= *entered {
-                    changes.push(Change::by(-taken, row.clone()));
-                }
-                *len -= u64::from(*n == 0);
-                *n != 0
-            });
+            }
         }
-        times.retain(|_, rows| !rows.is_empty());
-        owed.into_values().map(i64::unsigned_abs).sum()
     }
 }
 
@@ -242,28 +222,26 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         out: &mut Emit<Change<V>>,
     ) -> Keep {
         let (enters, leaves) = self.retain.bounds(time);
-        let (mut changes, mut below) = (Vec::with_capacity(records.len()), Vec::new());
+        let mut changes = Vec::with_capacity(records.len());
         // 1. What the records change, of rows that are in the collection or wait for it.
+        let owes = self.retain != Retain::forever()
+            && (records.iter().any(|(_, change)| change.diff < 0) || (!records.is_empty() && kept.owes()));
+        let touched: BTreeSet<V> = records.iter().filter(|_| owes).map(|(_, change)| change.row.clone()).collect();
         for (at, change) in records.drain(..) {
-            let at = self.retain.filed(at);
-            if Some(at) <= kept.entered {
-                changes.push(change.clone());
-            }
-            kept.add(at, change, &mut below);
+            kept.add(self.retain.filed(at), change, &mut changes);
         }
         // What met nothing of its own time meets what is older or newer, but nothing that leaves in this epoch anyway.
-        let owed = kept.take_owed(below, &mut changes);
-        if !owed.is_empty() {
+        if owes {
             let over = kept.rows.keys().take_while(|at| self.retain.is_over(**at, time.before)).last();
             let oldest = over.map_or(Bound::Unbounded, |over| Bound::Excluded(*over));
-            out.count("unmatched", kept.settle(owed, oldest, &mut changes));
+            kept.settle(touched, oldest, &mut changes);
         }
         // 2. Rows whose time has come.
         if enters > kept.entered {
             let after = kept.entered.map_or(Bound::Unbounded, Bound::Excluded);
             let until = enters.map_or(Bound::Unbounded, Bound::Included);
             let entering = kept.rows.range((after, until)).flat_map(|(_, rows)| rows);
-            changes.extend(entering.map(|(row, diff)| Change::by(*diff, row.clone())));
+            changes.extend(entering.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone())));
             kept.entered = enters;
         }
         // 3. Rows whose time is over; all of them had come in.
@@ -272,7 +250,11 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         {
             let gone = first.remove();
             kept.len -= gone.len() as u64;
-            changes.extend(gone.into_iter().map(|(row, diff)| Change::by(-diff, row)));
+            let unmatched: u64 = gone.values().filter(|n| **n < 0).map(|n| n.unsigned_abs()).sum();
+            if unmatched > 0 {
+                out.count("unmatched", unmatched);
+            }
+            changes.extend(gone.into_iter().filter(|(_, n)| *n > 0).map(|(row, n)| Change::by(-n, row)));
         }
         Change::consolidate(&mut changes);
         out.records.append(&mut changes);
@@ -298,7 +280,7 @@ impl<V: Row> KeyedLogic for Keeping<V> {
     fn refeed(&self, _key: &OwnedKey, kept: &Kept<V>, out: &mut Vec<Change<V>>) {
         let Some(entered) = kept.entered else { return };
         let rows = kept.rows.range(..=entered).flat_map(|(_, rows)| rows);
-        out.extend(rows.map(|(row, diff)| Change::by(*diff, row.clone())));
+        out.extend(rows.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone())));
     }
 }
 

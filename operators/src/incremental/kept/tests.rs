@@ -46,20 +46,28 @@ impl Workers {
     }
 }
 
-/// The insertions that are kept, one by one: key, row and event time.
+/// The insertions that are kept, and the retractions that wait for theirs, one by one: key, row and event time.
 struct Naive {
     retain: Retain,
     kept: Vec<(usize, u8, i64)>,
+    waiting: Vec<(usize, u8, i64)>,
 }
 
 impl Naive {
-    /// The rows of the collection after an epoch of records whose time is not over, and how many retractions met nothing.
+    /// The rows of the collection after an epoch of records whose time is not over, and how many retractions ended that met
+    /// nothing.
     fn close(&mut self, records: &[Record], before: i64, after: i64) -> (BTreeMap<u8, i64>, u64) {
-        let Naive { retain, kept } = self;
+        let Naive { retain, kept, waiting: retractions } = self;
+        let mut unmatched = 0;
+        let mut let_go = |all: &mut Vec<(usize, u8, i64)>, under: i64| {
+            let was = all.len();
+            all.retain(|(.., at)| !retain.is_over(EventTime(*at), Some(EventTime(under))));
+            unmatched += (was - all.len()) as u64;
+        };
+        let_go(retractions, before);
         kept.retain(|(.., at)| !retain.is_over(EventTime(*at), Some(EventTime(before))));
-        let mut retractions = Vec::new();
         for (name, at, row, diff) in records {
-            let side = if *diff > 0 { &mut *kept } else { &mut retractions };
+            let side = if *diff > 0 { &mut *kept } else { &mut *retractions };
             side.extend(std::iter::repeat_n((*name, *row, *at), usize::try_from(diff.unsigned_abs()).unwrap()));
         }
         let missed = |all: &mut Vec<_>, at: Option<usize>| at.map(|at| all.swap_remove(at)).is_none();
@@ -67,6 +75,7 @@ impl Naive {
             let own_time = kept.iter().position(|one| one == back);
             missed(kept, own_time)
         });
+        retractions.sort_by_key(|(.., at)| *at);
         retractions.retain(|(name, row, _)| {
             let same = |(_, (n, r, _)): &(usize, &(usize, u8, i64))| (n, r) == (name, row);
             let oldest = kept.iter().enumerate().filter(same).min_by_key(|(_, (.., at))| *at).map(|(at, _)| at);
@@ -81,7 +90,10 @@ impl Naive {
             *rows.entry(*row).or_default() += i64::from(is_in);
         }
         rows.retain(|_, n| *n != 0);
-        (rows, retractions.len() as u64)
+        if matches!(retain.0, Span::Last(_)) {
+            let_go(retractions, after);
+        }
+        (rows, unmatched)
     }
 }
 
@@ -101,7 +113,7 @@ proptest! {
         retain in prop::sample::select(vec![Retain(Span::Last(50)), Retain(Span::AtLeast(50)), Retain(Span::Forever)]),
     ) {
         let (mut shards, mut before) = (Workers::new(workers, retain), 1_000);
-        let (mut naive, mut shown) = (Naive { retain, kept: Vec::new() }, BTreeMap::new());
+        let (mut naive, mut shown) = (Naive { retain, kept: Vec::new(), waiting: Vec::new() }, BTreeMap::new());
         shards.close(&[], before);
         for (number, (records, after)) in epochs.iter().enumerate() {
             // Who sends them leaves out those whose time is over.
@@ -179,13 +191,24 @@ fn of_equal_rows_a_retraction_takes_the_one_of_its_time_else_the_oldest() {
 }
 
 #[test]
-fn a_retraction_that_meets_nothing_is_counted_and_counts_against_nothing() {
+fn a_retraction_that_comes_first_waits_for_its_insertion_and_shows_nowhere() {
     for retain in [Retain(Span::Last(10)), Retain(Span::AtLeast(10)), Retain::forever()] {
-        let mut workers = Workers::new(2, retain);
-        workers.close(&[], -1_000);
-        // There is one of the row, and one of another key.
-        assert_eq!(workers.close(&[(0, 3, 7, -3), (0, 2, 7, 1), (1, 3, 7, 1)], 5).1, 2);
-        let (given, unmatched) = workers.close(&[(0, 4, 7, 1)], 5);
-        assert_eq!((given, unmatched), (vec![Change::insert(7)], 0));
+        // Of its own time, and of another one.
+        for time in [3, 4] {
+            let first = follows(retain, &[(&[(3, 7, -1)], 5, &[]), (&[(time, 7, 1)], 5, &[])]);
+            assert_eq!(first.0.entries(), 0, "{retain}, inserted at {time}");
+        }
     }
+}
+
+#[test]
+fn a_retraction_that_meets_nothing_is_counted_when_its_time_is_over_and_counts_against_nothing() {
+    let mut workers = Workers::new(2, Retain(Span::Last(10)));
+    workers.close(&[], -1_000);
+    // There is one of the row, and one of another key.
+    let (given, unmatched) = workers.close(&[(0, 3, 7, -3), (0, 2, 7, 1), (1, 3, 7, 1)], 5);
+    assert_eq!((given, unmatched), (vec![Change::insert(7)], 0));
+    assert_eq!(workers.close(&[], 13).1, 2);
+    let (given, unmatched) = workers.close(&[(0, 12, 7, 1)], 13);
+    assert_eq!((given, unmatched), (vec![Change::insert(7)], 0));
 }

@@ -54,6 +54,23 @@ fn what_a_run_dropped_before_it_died_stays_dropped_without_the_option_and_with_i
 }
 
 #[test]
+fn a_run_that_bound_nothing_dropped_nothing() {
+    let all = sample();
+    // It dies as soon as it has its seal, or a little later: nothing is bound.
+    let sealed_only = (1..400).find_map(|step| {
+        let store = begun(&all);
+        let before = reader::read(Arc::clone(&store), "_tidemill").unwrap();
+        let dying = dying_at(&store, step);
+        let _ = run(built(plain, &all, &store), &dropping(&["totals"]), context(&dying), &StopHandle::default());
+        let after = reader::read(Arc::clone(&store), "_tidemill").unwrap();
+        (after.seal() != before.seal() && after.bound() == before.bound()).then_some(store)
+    });
+    let store = sealed_only.expect("a run dies between its seal and its first epoch");
+    assert_eq!(goes_on(plain, &all, &store, &options(2)), Vec::<String>::new());
+    assert_eq!(shown(&store, "totals"), oracle(&all));
+}
+
+#[test]
 fn every_process_drops_what_the_seal_says() {
     let all = sample();
     let store = begun(&all);
