@@ -209,6 +209,5 @@ fn a_retraction_that_meets_nothing_is_counted_when_its_time_is_over_and_counts_a
     let (given, unmatched) = workers.close(&[(0, 3, 7, -3), (0, 2, 7, 1), (1, 3, 7, 1)], 5);
     assert_eq!((given, unmatched), (vec![Change::insert(7)], 0));
     assert_eq!(workers.close(&[], 13).1, 2);
-    let (given, unmatched) = workers.close(&[(0, 12, 7, 1)], 13);
-    assert_eq!((given, unmatched), (vec![Change::insert(7)], 0));
+    assert_eq!(workers.close(&[(0, 12, 7, 1)], 13), (vec![Change::insert(7)], 0));
 }
