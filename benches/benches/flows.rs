@@ -4,6 +4,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::flow::Flow;
+use tidemill_dataflow::hash::hash128;
 use tidemill_dataflow::key::{KeyRef, OwnedKey, key};
 use tidemill_dataflow::runtime::{RunOptions, StopHandle, run};
 use tidemill_dataflow::stream::{KeyedStream, TimedStream};
@@ -105,7 +106,7 @@ impl Process for Away {
 const FLOWS: [Flows; 18] = [
     ("source", |visits| drop(visits.inspect(|_| ()))),
     ("dedup", |visits| {
-        let identity = |visit: &Visit| Identity { id: u128::from(visit.id), fingerprint: 0 };
+        let identity = |visit: &Visit| Identity { id: hash128(&visit.id.to_le_bytes(), 0), fingerprint: 0 };
         drop(visits.dedup("unique", identity, Horizon::event_time(hours(1))).unique.inspect(|_| ()));
     }),
     ("window_tumbling", |visits| {
