@@ -30,6 +30,8 @@ pub mod window;
 #[cfg(test)]
 mod evolution;
 #[cfg(test)]
+mod late_lines;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod shards;

@@ -1,17 +1,14 @@
 //! What becomes of records that come too late for a view: each is given, counted, and some are shown.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::key::key;
-use tidemill_dataflow::runtime::{RunContext, StopHandle, run};
-use tidemill_dataflow::status::Status;
-use tidemill_dataflow::testing::{Ends, Lines, Script, Simulation, context, memory, options, text};
+use tidemill_dataflow::testing::{Ends, Script, Simulation, memory, text};
 use tidemill_dataflow::time::{EventTime, seconds};
 use tidemill_dataflow::watermark::Watermarks;
 
 use super::super::{Change, IncrementalOps, KeyedRows, Retain};
+use crate::late_lines::shown_as_late;
 
 /// Who read how much of a meter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,28 +70,11 @@ fn what_comes_too_late_for_a_view_is_given_and_counted_and_its_own_after_any_cra
     }
 }
 
-/// About 250 KiB of seconds with their numbers, of which seven come fifty minutes late.
-fn lines() -> Lines<(i64, u64)> {
-    let line = |n: i64| {
-        let late = if n % 701 == 3 { 3_000_000 } else { 0 };
-        format!("{} {n:036}\n", n * 1_000 - late)
-    };
-    let parse = |text: &str| {
-        let (time, number) = text.split_once(' ')?;
-        Some((time.parse().ok()?, number.parse().ok()?))
-    };
-    Lines::new([(1_000..6_000).map(line).collect::<String>()], parse)
-}
-
 #[test]
 fn records_that_come_too_late_for_a_view_are_shown_to_those_who_watch() {
-    let (store, lines, status) = (memory(), lines(), Arc::new(Status::new("latest")));
+    let store = memory();
     let latest = text("latest", &store, |change: &Change<u64>| format!("{} {}", change.diff, change.row));
-    let pipeline = move |flow: &Flow<'_>| {
-        let records = flow
-            .source("records", lines.clone())
-            .event_time(|(time, _)| EventTime(*time), |_| None, Watermarks::out_of_order(seconds(1)))
-            .shown(|(_, number)| format!("number {number}"));
+    shown_as_late(&store, ("last_minute", "expired"), move |records| {
         let view = records.key_by(|_| key("t", "all")).incremental(
             "last_minute",
             Retain::last(seconds(60)),
@@ -102,13 +82,5 @@ fn records_that_come_too_late_for_a_view_are_shown_to_those_who_watch() {
             |numbers| numbers,
         );
         view.changes().sink("latest", latest());
-    };
-    let watched = RunContext { status: Arc::clone(&status), ..context(&store) };
-    let report = run(pipeline, &options(2), watched, &StopHandle::default()).unwrap();
-
-    let shown = status.snapshot().samples.late;
-    let numbers: Vec<u64> = shown.iter().map(|sample| sample.payload["number ".len()..].parse().unwrap()).collect();
-    assert!(!shown.is_empty() && shown.iter().all(|sample| sample.operator == "last_minute"), "{shown:?}");
-    assert_eq!(numbers.len() as u64, report.state.counts()["last_minute/expired"], "{numbers:?}");
-    assert!(numbers.iter().all(|number| number % 701 == 3), "{numbers:?}");
+    });
 }
