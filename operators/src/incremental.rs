@@ -6,8 +6,7 @@
 //! - **What goes in.** Each record inserts or retracts rows, and only closed epochs get in. The collection is kept by key, in
 //!   checkpoints, and bounded by [`Retain`]: a row leaves when the watermark is far enough past its event time. A record
 //!   that came too late for that is counted as `expired`, shown among the late ones, given by [`View::expired`], and changes
-//!   nothing (INV-6). A retraction whose time ended without an insertion is counted as
-//!   `unmatched`.
+//!   nothing (INV-6). A retraction whose time ended without an insertion is counted as `unmatched`.
 //! - **What comes out** of an epoch is the difference between the view over the collection at its end and at the end of the
 //!   epoch before, each changed row once, the same for any number of workers (INV-2). The closure must be a function of the
 //!   collection: no clock, no random numbers, no floats summed in any order.

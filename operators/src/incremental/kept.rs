@@ -4,6 +4,7 @@
 //! came before its insertion waits for it. That is settled once an epoch over all its records as a multiset, so it depends
 //! neither on their order nor on who sent them (INV-2), and what is left of it is counts of rows, which are state (INV-7).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
@@ -142,21 +143,28 @@ impl<V: Row> Kept<V> {
     /// Adds a change, and to `changes` what the collection shows of it.
     fn add(&mut self, time: EventTime, Change { row, diff }: Change<V>, changes: &mut Vec<Change<V>>) {
         let rows = self.rows.entry(time).or_default();
-        let was = rows.get(&row).copied().unwrap_or(0);
+        let entry = rows.entry(row);
+        let was = if let Entry::Occupied(old) = &entry { *old.get() } else { 0 };
         let is = was + diff;
         self.len = self.len - u64::from(was != 0) + u64::from(is != 0);
-        if is == 0 {
-            rows.remove(&row);
-            if rows.is_empty() {
-                self.rows.remove(&time);
-            }
-        } else {
-            rows.insert(row.clone(), is);
+        let shown = is.max(0) - was.max(0);
+        if shown != 0 && Some(time) <= self.entered {
+            changes.push(Change::by(shown, entry.key().clone()));
         }
-        let visible = is.max(0) - was.max(0);
-        if visible != 0 && Some(time) <= self.entered {
-            changes.push(Change::by(visible, row));
+        match entry {
+            Entry::Occupied(old) if is == 0 => _ = old.remove(),
+            Entry::Vacant(_) if is == 0 => {}
+            entry => *entry.or_default() = is,
         }
+        if rows.is_empty() {
+            self.rows.remove(&time);
+        }
+    }
+
+    /// What the collection shows of rows of these times once they have come in.
+    fn insertions(&self, times: (Bound<EventTime>, Bound<EventTime>)) -> impl Iterator<Item = Change<V>> {
+        let rows = self.rows.range(times).flat_map(|(_, rows)| rows);
+        rows.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone()))
     }
 
     /// Whether retractions wait.
@@ -240,8 +248,7 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         if enters > kept.entered {
             let after = kept.entered.map_or(Bound::Unbounded, Bound::Excluded);
             let until = enters.map_or(Bound::Unbounded, Bound::Included);
-            let entering = kept.rows.range((after, until)).flat_map(|(_, rows)| rows);
-            changes.extend(entering.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone())));
+            changes.extend(kept.insertions((after, until)));
             kept.entered = enters;
         }
         // 3. Rows whose time is over; all of them had come in.
@@ -279,8 +286,7 @@ impl<V: Row> KeyedLogic for Keeping<V> {
 
     fn refeed(&self, _key: &OwnedKey, kept: &Kept<V>, out: &mut Vec<Change<V>>) {
         let Some(entered) = kept.entered else { return };
-        let rows = kept.rows.range(..=entered).flat_map(|(_, rows)| rows);
-        out.extend(rows.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone())));
+        out.extend(kept.insertions((Bound::Unbounded, Bound::Included(entered))));
     }
 }
 
