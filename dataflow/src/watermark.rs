@@ -150,9 +150,8 @@ impl PartitionClock {
             *self = PartitionClock::at(self.reached.max(block.confirmed));
         }
         let mut ahead = block.future;
-        let mut lone: Vec<EventTime> = [block.lowest_lone, block.lone].into_iter().flatten().collect();
-        lone.dedup();
-        for time in lone {
+        let higher = block.lone.filter(|_| block.lone != block.lowest_lone);
+        for time in [block.lowest_lone, higher].into_iter().flatten() {
             if let [Some(first), Some(second)] = self.lone {
                 // The same rule as within a block.
                 self.reached = self.reached.max(Some(first.min(second).min(time)));

@@ -132,9 +132,9 @@ fn onward(
     // A run that bound nothing has left no trace of what it was to drop: the state is as good as before it.
     let bound = state.bindings_after(manifest.map(|manifest| manifest.epoch)).next().is_some();
     let again = if bound { before_this.clone() } else { BTreeSet::new() };
-    let changes = changes(manifest, plan, &options.drop_state.union(&again).cloned().collect())?;
-    let asked = options.drop_state.union(&again);
-    let dropped: BTreeSet<String> = asked.filter(|id| changes.heir(id).is_none()).cloned().collect();
+    let mut dropped: BTreeSet<String> = options.drop_state.union(&again).cloned().collect();
+    let changes = changes(manifest, plan, &dropped)?;
+    dropped.retain(|id| changes.heir(id).is_none());
     let mut warnings: Vec<String> = changes.notes().collect();
     warnings.extend(again.difference(&options.drop_state).map(|id| {
         format!("`{id}`: a run before was told to drop its state, and none has taken a checkpoint since: so this one drops it")

@@ -206,7 +206,7 @@ fn rebuild(
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let pipeline = pipeline.on(io);
     let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &options, context, stop);
-    let ended = drive(begin, (store, None), None, Vec::new(), Arc::default())?;
+    let ended = drive(&StopHandle::default(), begin, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }

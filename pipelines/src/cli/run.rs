@@ -46,19 +46,8 @@ pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
     place.open(true, Faults::None).map_err(|error| Failure::failed(with_causes(&error)))
 }
 
-/// Runs a pipeline, shows how far it is, and stops it when it is asked to by a signal.
+/// Runs a pipeline, shows how far it is, and stops it when it is asked to: by a signal, or by whoever has the handle.
 pub(crate) fn drive(
-    begin: impl FnOnce(RunContext, &StopHandle) -> Result<RunReport, RunError>,
-    (store, place): (Arc<dyn Store>, Option<Place>),
-    maintenance: Option<Box<dyn Maintenance>>,
-    observers: Vec<Box<dyn CommitObserver>>,
-    status: Arc<Status>,
-) -> Result<Result<RunReport, RunError>, Failure> {
-    drive_until(&StopHandle::default(), begin, (store, place), maintenance, observers, status)
-}
-
-/// The same, stopped by whoever has the handle, too.
-fn drive_until(
     stop: &StopHandle,
     begin: impl FnOnce(RunContext, &StopHandle) -> Result<RunReport, RunError>,
     (store, place): (Arc<dyn Store>, Option<Place>),
@@ -122,7 +111,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
     let begin = |context: RunContext, asked: &StopHandle| runtime::run(pipeline, &job.options, context, asked);
     let (store, maintenance) = (Arc::clone(&job.store), io.maintenance());
-    let report = match drive_until(&stop, begin, (store, place), maintenance, observers, status)? {
+    let report = match drive(&stop, begin, (store, place), maintenance, observers, status)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.
         Err(RunError::Source(SourceError::Interrupted { .. })) => {
             let state = existing(&job)?.unwrap_or_default();

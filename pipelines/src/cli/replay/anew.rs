@@ -63,7 +63,7 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let status = Arc::new(Status::new(pipeline.name()));
-    let ended = drive(begin, (store, None), io.maintenance(), Vec::new(), status)?;
+    let ended = drive(&StopHandle::default(), begin, (store, None), io.maintenance(), Vec::new(), status)?;
     let report = ended.map_err(why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
     tell(&report, out, finished)
