@@ -11,9 +11,10 @@ use tidemill_connectors::generate::{GenerateConfig, generate};
 use tidemill_dataflow::key::{KeyRef, key};
 use tidemill_dataflow::keyed::{Emit, KeyedLogic, PerKey, ShardLogic};
 use tidemill_dataflow::source::{Block, Decode, Decoded};
-use tidemill_dataflow::time::{EpochTime, hours, minutes};
+use tidemill_dataflow::time::{EpochTime, EventTime, hours, minutes};
 use tidemill_operators::aggregate::{
-    Aggregate, approx_distinct, count, distinct, mean, quantiles, quantiles_float, sum, sum_float,
+    Aggregate, approx_distinct, count, distinct, first, last, max, mean, min, quantiles, quantiles_float, sum,
+    sum_decimal, sum_float,
 };
 use tidemill_operators::emission::{Held, OnceLogic, UpsertLogic};
 use tidemill_operators::window::assigner::Assigner;
@@ -36,6 +37,10 @@ fn events() -> Vec<Event> {
 
 fn user(event: &Event) -> &[u8] {
     event.user().text.as_bytes()
+}
+
+fn timed(event: &Event) -> (EventTime, &[u8]) {
+    (event.timestamp(), user(event))
 }
 
 fn by_kind(event: &Event) -> KeyRef<'_> {
@@ -117,6 +122,11 @@ fn operators(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(events.len() as u64));
     deltas(&mut group, "count", &events, &minute, count());
     deltas(&mut group, "sum", &events, &minute, sum(number));
+    deltas(&mut group, "min", &events, &minute, min(number));
+    deltas(&mut group, "max", &events, &minute, max(number));
+    deltas(&mut group, "first", &events, &minute, first(timed));
+    deltas(&mut group, "last", &events, &minute, last(timed));
+    deltas(&mut group, "sum_decimal", &events, &minute, sum_decimal(move |event| i128::from(number(event))));
     deltas(&mut group, "sum_float", &events, &minute, sum_float(float));
     deltas(&mut group, "mean", &events, &minute, mean(number));
     deltas(&mut group, "distinct", &events, &minute, distinct(hash));

@@ -123,7 +123,8 @@ impl fmt::Display for Retain {
 
 /// The rows of a key, by event time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept<V: Ord> {
+#[serde(from = "Stored<V>")]
+pub struct Kept<V: Ord + Clone> {
     /// How many of each row; never 0. Below it: retractions that wait for their insertions, which the collection does not
     /// show.
     rows: BTreeMap<EventTime, BTreeMap<V, i64>>,
@@ -131,11 +132,34 @@ pub struct Kept<V: Ord> {
     len: u64,
     /// Rows up to this time are in the collection, later ones wait.
     entered: Watermark,
+    /// The rows of which retractions wait, and from when these are: told from `rows`, so not stored.
+    #[serde(skip_serializing)]
+    owed: BTreeMap<V, BTreeSet<EventTime>>,
 }
 
-impl<V: Ord> Default for Kept<V> {
+/// What is stored of [`Kept`].
+#[derive(Deserialize)]
+struct Stored<V: Ord> {
+    rows: BTreeMap<EventTime, BTreeMap<V, i64>>,
+    len: u64,
+    entered: Watermark,
+}
+
+impl<V: Ord + Clone> From<Stored<V>> for Kept<V> {
+    fn from(Stored { rows, len, entered }: Stored<V>) -> Self {
+        let mut owed = BTreeMap::<V, BTreeSet<EventTime>>::new();
+        for (time, of) in &rows {
+            for (row, _) in of.iter().filter(|(_, n)| **n < 0) {
+                owed.entry(row.clone()).or_default().insert(*time);
+            }
+        }
+        Kept { rows, len, entered, owed }
+    }
+}
+
+impl<V: Ord + Clone> Default for Kept<V> {
     fn default() -> Self {
-        Kept { rows: BTreeMap::new(), len: 0, entered: None }
+        Kept { rows: BTreeMap::new(), len: 0, entered: None, owed: BTreeMap::new() }
     }
 }
 
@@ -150,6 +174,11 @@ impl<V: Row> Kept<V> {
         let shown = is.max(0) - was.max(0);
         if shown != 0 && Some(time) <= self.entered {
             changes.push(Change::by(shown, entry.key().clone()));
+        }
+        if was >= 0 && is < 0 {
+            self.owed.entry(entry.key().clone()).or_default().insert(time);
+        } else if was < 0 && is >= 0 {
+            no_longer_owed(&mut self.owed, entry.key(), time);
         }
         match entry {
             Entry::Occupied(old) if is == 0 => _ = old.remove(),
@@ -167,22 +196,15 @@ impl<V: Row> Kept<V> {
         rows.filter(|(_, n)| **n > 0).map(|(row, n)| Change::by(*n, row.clone()))
     }
 
-    /// Whether retractions wait.
-    fn owes(&self) -> bool {
-        self.rows.values().any(|rows| rows.values().any(|n| *n < 0))
-    }
-
     /// Has the retractions of these rows that wait meet the insertions from `oldest` on, the oldest of both first.
     fn settle(&mut self, touched: BTreeSet<V>, oldest: Bound<EventTime>, changes: &mut Vec<Change<V>>) {
         for row in touched {
-            let counts =
-                || self.rows.range((oldest, Bound::Unbounded)).filter_map(|(at, of)| Some((*at, *of.get(&row)?)));
-            let owed: Vec<_> = counts().filter(|(_, n)| *n < 0).collect();
-            if owed.is_empty() {
-                continue;
-            }
-            let mut there = counts().filter(|(_, n)| *n > 0).collect::<VecDeque<_>>();
-            for (owed_at, mut owes) in owed {
+            let Some(owed) = self.owed.get(&row) else { continue };
+            let owed: Vec<_> = owed.range((oldest, Bound::Unbounded)).copied().collect();
+            let counts = self.rows.range((oldest, Bound::Unbounded)).filter_map(|(at, of)| Some((*at, *of.get(&row)?)));
+            let mut there: VecDeque<_> = counts.filter(|(_, n)| *n > 0).collect();
+            for owed_at in owed {
+                let mut owes = self.rows[&owed_at][&row];
                 while owes < 0
                     && let Some((at, n)) = there.front_mut()
                 {
@@ -196,6 +218,15 @@ impl<V: Row> Kept<V> {
                 }
             }
         }
+    }
+}
+
+/// Nothing of `row` waits at `time` any more.
+fn no_longer_owed<V: Ord>(owed: &mut BTreeMap<V, BTreeSet<EventTime>>, row: &V, time: EventTime) {
+    let times = owed.get_mut(row).expect("a retraction that waits is noted");
+    times.remove(&time);
+    if times.is_empty() {
+        owed.remove(row);
     }
 }
 
@@ -233,7 +264,7 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         let mut changes = Vec::with_capacity(records.len());
         // 1. What the records change, of rows that are in the collection or wait for it.
         let owes = self.retain != Retain::forever()
-            && (records.iter().any(|(_, change)| change.diff < 0) || (!records.is_empty() && kept.owes()));
+            && (!kept.owed.is_empty() || records.iter().any(|(_, change)| change.diff < 0));
         let touched: BTreeSet<V> = records.iter().filter(|_| owes).map(|(_, change)| change.row.clone()).collect();
         for (at, change) in records.drain(..) {
             kept.add(self.retain.filed(at), change, &mut changes);
@@ -255,9 +286,13 @@ impl<V: Row> KeyedLogic for Keeping<V> {
         while let Some(first) = kept.rows.first_entry()
             && Some(self.retain.leaves(*first.key())) <= leaves
         {
-            let gone = first.remove();
+            let (at, gone) = first.remove_entry();
             kept.len -= gone.len() as u64;
-            let unmatched: u64 = gone.values().filter(|n| **n < 0).map(|n| n.unsigned_abs()).sum();
+            let mut unmatched = 0;
+            for (row, n) in gone.iter().filter(|(_, n)| **n < 0) {
+                no_longer_owed(&mut kept.owed, row, at);
+                unmatched += n.unsigned_abs();
+            }
             if unmatched > 0 {
                 out.count("unmatched", unmatched);
             }
