@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `content` | a file's unpacked bytes, in order |
 //! | `digest` | the digest of what was read, made so that it can be resumed |
+//! | `notice` | what is said about the files, each sentence once |
 //! | `identity` | which given file is which recorded partition, and whether it was touched |
 //! | `partition` | one file's position: cutting blocks, over-long lines, the head |
 //! | `reader` | all files together: the source's [`BlockReader`] |
@@ -20,10 +21,13 @@
 mod content;
 mod digest;
 mod identity;
+mod notice;
 mod partition;
 mod reader;
 #[cfg(test)]
 mod tests;
+
+pub use notice::Notice;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -43,6 +47,8 @@ pub struct FilesConfig {
     pub format: Format,
     /// The key that makes users of web server logs from addresses.
     pub hash_key: HashKey,
+    /// Who is told what was taken for what, and what was left.
+    pub notice: Notice,
 }
 
 /// A source of events from files.

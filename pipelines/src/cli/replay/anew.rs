@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_connectors::files::FilesConfig;
+use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_connectors::messages::Topics;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::source::{PartitionBinding, SourceError, as_the_connector_left_it};
@@ -20,7 +20,7 @@ use tidemill_log::{FOLDER, History, Location, LogState};
 use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
 use crate::cli::run::{drive, failure, hash_key, open_store, topics, with_registry};
-use crate::cli::{Failure, with_causes};
+use crate::cli::{Failure, lines, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::Pipeline;
 
@@ -112,7 +112,7 @@ fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding]) -> EventSource {
     let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
     let formats: Vec<_> = recorded.iter().filter_map(named).collect();
     let format = formats.first().copied().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
-    EventSource::files(FilesConfig { paths, format, hash_key: hash_key() })
+    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), notice: Notice::to(lines::say) })
 }
 
 fn log_config(from: &str) -> Result<LogConfig, Failure> {

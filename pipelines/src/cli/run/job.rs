@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidemill_clickhouse::Target;
 use tidemill_connectors::events::{Format, HashKey};
-use tidemill_connectors::files::FilesConfig;
+use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
@@ -16,7 +16,7 @@ use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
 use super::arguments::{InputFormat, RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
-use crate::cli::{Failure, avro, secrets, with_causes};
+use crate::cli::{Failure, avro, lines, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
@@ -250,6 +250,7 @@ fn source(
         Some(InputFormat::Ndjson) => Format::Ndjson,
         Some(InputFormat::Combined) => Format::Combined,
     };
-    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key() };
+    let notice = Notice::to(lines::say);
+    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key(), notice };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
 }
