@@ -113,7 +113,8 @@ pub fn costs(path: &Path) -> Result<(Cost, Cost), BenchError> {
         let chunk = Chunk { dest: 0, from: 0, order: Order::default(), rows };
         let mut verdicts = Emit::default();
         dedup.close_epoch(time, vec![chunk], &mut verdicts);
-        ids_cost.epoch(&mut dedup, verdicts.counts.get("accepted").copied().unwrap_or(0), epoch);
+        let excepted: usize = verdicts.records.iter().map(|verdicts| verdicts.exceptions.len()).sum();
+        ids_cost.epoch(&mut dedup, (events.len() - excepted) as u64, epoch);
         events.iter().for_each(|event| combiner.add(key(event.tenant(), event.user()), event.timestamp()));
         let keys = combiner.len() as u64;
         sessions.close_epoch(time, combiner.drain(0, 1), &mut Emit::default());

@@ -240,14 +240,16 @@ fn checked(plan: &Plan) -> Result<(), RunError> {
     if plan.problems().is_empty() { Ok(()) } else { Err(RunError::Usage(plan.problems().join("\n"))) }
 }
 
-/// Whether a folder with this log may be gone on with under these options; reads and writes nothing.
+/// Whether a folder with this log may be gone on with under these options; reads and writes nothing. Gives whether the plan is
+/// that of the last start: another one may still be refused by a start, which compares it with the checkpoint.
 ///
 /// # Errors
 /// [`RunError::Usage`] for a wrong plan or option, [`RunError::State`] where the folder was begun with other settings.
-pub fn check(build: &impl Build, options: &RunOptions, state: &LogState) -> Result<(), RunError> {
+pub fn check(build: &impl Build, options: &RunOptions, state: &LogState) -> Result<bool, RunError> {
     check_options(options)?;
-    let plan = plan(build, options)?;
-    check_settings(state, &sealed_plan(&plan, options))
+    let sealed = sealed_plan(&plan(build, options)?, options);
+    check_settings(state, &sealed)?;
+    Ok(state.seal().is_none_or(|seal| seal.plan == sealed))
 }
 
 /// What `seal` records of the plan: a start with another one is refused where bound epochs wait to be replayed.

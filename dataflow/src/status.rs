@@ -7,6 +7,7 @@
 mod book;
 pub(crate) mod gauge;
 mod marks;
+mod reasons;
 mod snapshot;
 mod why_open;
 
@@ -25,6 +26,7 @@ pub(crate) use book::SAMPLES;
 pub use book::{LATENCY_BUCKETS, LatencyHistogram};
 use gauge::{Gauge, Role};
 pub use marks::{EpochTimes, Mark};
+pub use reasons::{MalformedPlace, MalformedReason};
 pub use snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
     Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
@@ -99,6 +101,13 @@ impl Status {
     pub fn progress(&self) -> Progress {
         let load = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed);
         Progress { bytes_read: load(&self.read), bytes_total: load(&self.found), ..self.book().progress() }
+    }
+
+    /// Why lines that this run read could not become records, the most frequent kind first; only the process that leads a
+    /// run knows.
+    #[must_use]
+    pub fn malformed_reasons(&self) -> Vec<MalformedReason> {
+        self.book().malformed_reasons()
     }
 
     /// Another process of the run was last heard at this time.

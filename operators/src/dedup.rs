@@ -3,7 +3,8 @@
 //! "First" is the earlier epoch, then the smaller (partition, offset, row) (INV-2). An id leaves memory when the
 //! watermark passes its time bucket's horizon; a row older than that whose id is not in memory cannot be judged and is
 //! [`Verdict::Unverified`], so that no row is dropped on a guess (INV-6). Only ids travel to the worker that owns them;
-//! the verdicts travel back to where the records are.
+//! the verdicts travel back to where the records are, and what goes on is counted there. A record without an id of its own
+//! (a line of a log: its place in the file cannot repeat) is not judged at all.
 //!
 //! Two different event ids with one 128-bit hash would count as duplicates; among n ids within a horizon that happens
 //! with probability n^2 / 2^129. Two rows with one id and different content read as plain duplicates with probability
@@ -85,6 +86,21 @@ pub fn partition_ids(
     chunks
 }
 
+/// How far behind the watermark unverified rows were, by counters: each up to so many milliseconds, the last without end.
+pub const UNVERIFIED_AGES: [(&str, i64); 4] = [
+    ("unverified_up_to_2h", 2 * HOUR),
+    ("unverified_up_to_1d", 24 * HOUR),
+    ("unverified_up_to_7d", 7 * 24 * HOUR),
+    ("unverified_older", i64::MAX),
+];
+const HOUR: i64 = 3_600_000;
+
+/// The place in [`UNVERIFIED_AGES`] of a row of this time.
+fn age_of(ts: i64, watermark: Watermark) -> usize {
+    let age = watermark.map_or(0, |watermark| watermark.0.saturating_sub(ts));
+    UNVERIFIED_AGES.iter().position(|(_, most)| age <= *most).unwrap_or(UNVERIFIED_AGES.len() - 1)
+}
+
 /// New ids are kept in blocks of this many until the next snapshot, so that no long list is ever copied.
 const BLOCK: usize = 8_192;
 
@@ -126,7 +142,8 @@ impl ShardLogic for DedupLogic {
 
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<IdRow>>, out: &mut Emit<Verdicts>) {
         self.table.advance(time.before);
-        let (mut accepted, mut duplicates, mut conflicting, mut unverified) = (0, 0, 0, 0);
+        let (mut duplicates, mut conflicting, mut unverified) = (0, 0, 0);
+        let mut ages = [0; UNVERIFIED_AGES.len()];
         for chunk in input {
             debug_assert!(chunk.rows.is_sorted_by(|a, b| a.row < b.row), "the rows of a block come in its order");
             let mut exceptions = Vec::new();
@@ -134,22 +151,25 @@ impl ShardLogic for DedupLogic {
                 match verdict {
                     Verdict::Duplicate => duplicates += 1,
                     Verdict::Conflicting => (duplicates, conflicting) = (duplicates + 1, conflicting + 1),
-                    Verdict::Unverified => unverified += 1,
+                    Verdict::Unverified => {
+                        unverified += 1;
+                        ages[age_of(row.ts, time.before)] += 1;
+                    }
                 }
                 exceptions.push((row.row, verdict));
             };
-            accepted += match &mut self.fresh {
+            match &mut self.fresh {
                 Some(fresh) => self.table.check_new(&chunk.rows, verdict, |seen| fresh.push(seen)),
                 None => self.table.check_new(&chunk.rows, verdict, |_| {}),
-            };
+            }
             if !exceptions.is_empty() {
                 out.give(Verdicts { dest: chunk.from, order: chunk.order, exceptions });
             }
         }
-        out.count("accepted", accepted);
         out.count("duplicates", duplicates);
         out.count("conflicting_duplicates", conflicting);
         out.count("unverified", unverified);
+        UNVERIFIED_AGES.iter().zip(ages).for_each(|((name, _), n)| out.count(name, n));
         if let (Some(fresh), Some(floor)) = (&mut self.fresh, self.table.expiry().floor(time.after)) {
             fresh.forget(self.table.expiry(), floor);
         }

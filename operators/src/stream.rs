@@ -59,6 +59,7 @@ impl<D: Send + Sync + 'static> Deduplicated<'_, D> {
 /// Operators on streams with event times.
 pub trait StreamOps<'s, D: 'static> {
     /// Keeps the first record of each id (earliest epoch, then earliest in the input). Only ids travel between workers.
+    /// `identity` gives an [`Identity`], or an `Option` of one: a record without is kept, whatever its time.
     ///
     /// ```
     /// use tidemill_dataflow::hash::{hash64, hash128};
@@ -83,20 +84,20 @@ pub trait StreamOps<'s, D: 'static> {
     /// }
     /// ```
     #[track_caller]
-    fn dedup(
+    fn dedup<I: Into<Option<Identity>>>(
         self,
         id: &'static str,
-        identity: impl Fn(&D) -> Identity + 'static,
+        identity: impl Fn(&D) -> I + 'static,
         horizon: Horizon,
     ) -> Deduplicated<'s, D>;
 }
 
 impl<'s, D: Send + Sync + 'static> StreamOps<'s, D> for TimedStream<'s, D> {
     #[track_caller]
-    fn dedup(
+    fn dedup<I: Into<Option<Identity>>>(
         self,
         id: &'static str,
-        identity: impl Fn(&D) -> Identity + 'static,
+        identity: impl Fn(&D) -> I + 'static,
         Horizon(horizon): Horizon,
     ) -> Deduplicated<'s, D> {
         let node = self.record(id, format!("dedup, horizon {} s of event time", horizon.as_secs()));
@@ -104,8 +105,9 @@ impl<'s, D: Send + Sync + 'static> StreamOps<'s, D> for TimedStream<'s, D> {
         let ids = self.route("ids", move |batch: &Batch<D>, peers: Peers| {
             let mut rows = Vec::with_capacity(batch.len());
             batch.for_each_row(|row, record| {
-                let who = identity(record);
-                rows.push(IdRow::new(who.id, time(record), who.fingerprint, row));
+                if let Some(who) = identity(record).into() {
+                    rows.push(IdRow::new(who.id, time(record), who.fingerprint, row));
+                }
             });
             partition_ids(batch.order, peers.me, peers.workers, rows)
         });

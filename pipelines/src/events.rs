@@ -1,6 +1,6 @@
 //! What pipelines over the collector's events begin with: their event times, and each of them once.
 
-use tidemill_connectors::events::Event;
+use tidemill_connectors::events::{Event, IdOrigin};
 
 use crate::io::AnalyticsIo;
 use crate::prelude::*;
@@ -19,6 +19,8 @@ pub fn unique_events<'s>(flow: &Flow<'s>, io: &AnalyticsIo) -> Deduplicated<'s, 
 }
 
 /// Events of one tenant with the same `event_id` are one event; a retry may differ in what the collector added to it.
-fn identity(event: &Event) -> Identity {
-    Identity { id: event.id(), fingerprint: event.fingerprint() }
+/// Lines of web server logs are all different, however late they come.
+fn identity(event: &Event) -> Option<Identity> {
+    let sent = event.id_origin() == IdOrigin::Sender;
+    sent.then(|| Identity { id: event.id(), fingerprint: event.fingerprint() })
 }

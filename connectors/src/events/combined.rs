@@ -2,7 +2,7 @@
 //!
 //! A user is a pseudonym: keyed BLAKE3 over address and agent, so that without the key nobody finds the address
 //! again, and it stands nowhere else in the event. An event's id is made of the file and the line's offset in it: two equal
-//! lines are two events, and a line read again is the same event.
+//! lines are two events, and no id can come twice ([`IdOrigin::Place`]).
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -14,7 +14,7 @@ use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 use crate::dead_letters::mask_addresses;
 
 use super::block_text::{SideText, Span};
-use super::event::{Event, EventKind, Misfit};
+use super::event::{Event, EventKind, IdOrigin, Misfit};
 use super::extra::push_text;
 use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
 use super::log_line::LogLine;
@@ -131,6 +131,7 @@ impl CombinedDecoder {
             ip: Span::NONE,
             kind,
             misfit: Misfit::None,
+            id_origin: IdOrigin::Place,
             text: Arc::clone(&block.text),
         }
     }

@@ -37,6 +37,15 @@ pub(super) enum Misfit {
     Some,
 }
 
+/// Where an event's id comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdOrigin {
+    /// The sender chose it: the same id again is the same event.
+    Sender,
+    /// It was made of a place in a file, which no other line has: it cannot repeat.
+    Place,
+}
+
 /// One event. Cheap to clone; holds its whole block in memory as long as it lives.
 #[derive(Clone)]
 pub struct Event {
@@ -69,6 +78,7 @@ pub struct Event {
     pub(super) ip: Span,
     pub(super) kind: EventKind,
     pub(super) misfit: Misfit,
+    pub(super) id_origin: IdOrigin,
 }
 
 impl Event {
@@ -90,6 +100,13 @@ impl Event {
     #[must_use]
     pub fn event_id(&self) -> &str {
         self.text.text(self.event_id)
+    }
+
+    /// Where `event_id` comes from; what came from a place needs no deduplication.
+    #[must_use]
+    #[inline]
+    pub fn id_origin(&self) -> IdOrigin {
+        self.id_origin
     }
 
     /// `event_type`.

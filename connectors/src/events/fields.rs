@@ -10,7 +10,7 @@ use tidemill_dataflow::hash::{hash64, mix};
 use tidemill_dataflow::time::EventTime;
 
 use super::block_text::{BlockText, SideText, Span};
-use super::event::{Event, EventKind, Misfit};
+use super::event::{Event, EventKind, IdOrigin, Misfit};
 use super::{DEFAULT_TENANT, MAX_ID_BYTES};
 
 /// The last millisecond of the year 9999.
@@ -164,6 +164,7 @@ impl Judge<'_> {
             ip: fields.ip.span(),
             kind,
             misfit: fields.misfit(server_time.is_some()),
+            id_origin: IdOrigin::Sender,
             text: Arc::clone(self.text),
         })
     }

@@ -33,7 +33,7 @@ mod strict;
 mod tests;
 
 pub use combined::{CombinedDecoder, HashKey};
-pub use event::{Event, EventKind};
+pub use event::{Event, EventKind, IdOrigin};
 pub(crate) use extra::push_text;
 pub use format::{Format, UnknownFormat};
 pub use json::JsonDecoder;

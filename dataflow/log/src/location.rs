@@ -87,6 +87,7 @@ impl Location {
     /// The place cannot be used; the sentence says what to do.
     pub fn open_for_reading(&self) -> Result<ReadingSide, LocationError> {
         match self {
+            Self::Folder(root) if !root.exists() => Err(LocationError::Absent { path: root.clone() }),
             Self::Folder(root) => {
                 let objects = local_files(root)?;
                 let local =

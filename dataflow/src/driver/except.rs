@@ -2,6 +2,7 @@
 //!
 //! Records never cross the exchange of a dedup: only ids do, and the few verdicts that are not "keep" come back.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::batch::{Batch, Order};
+use crate::control::Ack;
 use crate::pending::PendingByTime;
 use crate::status::Why;
 use crate::status::gauge::Role;
@@ -48,10 +50,12 @@ impl<D> Default for Gathered<D> {
 
 const KEPT: usize = 0;
 const ASIDE: usize = 1;
+const ACKS: usize = 2;
 
 impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
     /// Operator authors: this stream without the excepted rows, and the rows that go aside. Blocks are told apart by
-    /// their place in the input, so the stream must come from a source without a union in between.
+    /// their place in the input, so the stream must come from a source without a union in between. What goes on is counted
+    /// as `accepted`.
     pub fn except(
         self,
         (id, node): (&'static str, usize),
@@ -78,8 +82,10 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let mut verdicts = builder.new_input(rows, Exchange::new(|e: &Exceptions| u64::from(e.dest)));
         let (kept_out, kept) = builder.new_output();
         let (aside_out, aside) = builder.new_output();
+        let (acks_out, acks) = builder.new_output();
         let mut kept_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(kept_out);
         let mut aside_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(aside_out);
+        let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
         let gauge = flow.gauge(node, Role::Except);
         builder.build(move |initial| {
             drop(initial);
@@ -87,17 +93,18 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
             move |frontiers| {
                 input.for_each(|capability, batch| {
                     let Some(&epoch) = capability.least() else { return };
-                    let ports = || (KEPT..=ASIDE).map(|port| capability.delayed(&epoch, port)).collect();
+                    let ports = || (KEPT..=ACKS).map(|port| capability.delayed(&epoch, port)).collect();
                     pending.at(epoch, ports).batches.push(std::mem::take(batch));
                 });
                 verdicts.for_each(|capability, batch| {
                     let Some(&epoch) = capability.least() else { return };
-                    let ports = || (KEPT..=ASIDE).map(|port| capability.delayed(&epoch, port)).collect();
+                    let ports = || (KEPT..=ACKS).map(|port| capability.delayed(&epoch, port)).collect();
                     pending.at(epoch, ports).exceptions.append(batch);
                 });
                 while let Some((epoch, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
                     let _at_work = gauge.working(epoch);
                     let by_block = merged(gathered.exceptions);
+                    let mut accepted = 0;
                     for batch in gathered.batches {
                         gauge.took(batch.len());
                         let (mut kept, late) = match by_block.binary_search_by_key(&batch.order, |e| e.order) {
@@ -109,11 +116,16 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                                 apply(&batch, exceptions)
                             }
                         };
+                        accepted += kept.len() as u64;
                         gauge.gave(kept.len() + late.as_ref().map_or(0, Batch::len));
                         kept_out.activate().session_with_builder(&ports[KEPT]).give_container(&mut kept);
                         if let Some(mut late) = late {
                             aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                         }
+                    }
+                    if accepted > 0 {
+                        let counts = BTreeMap::from([("accepted".to_owned(), accepted)]);
+                        acks_out.activate().session(&ports[ACKS]).give(Ack::Counts { operator: id.into(), counts });
                     }
                     unverified.show();
                     conflicting.show();
@@ -121,6 +133,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                 gauge.closed(&[&frontiers[0], &frontiers[1]], None);
             }
         });
+        flow.wiring.acks.borrow_mut().push(acks);
         let stream = |batches| Stream { flow: flow.clone(), batches, filter: None, node };
         let timed = |batches| TimedStream { stream: stream(batches), time: Rc::clone(&time), show: show.clone() };
         (timed(kept), timed(aside))

@@ -11,6 +11,7 @@ use tidemill_log::{PartitionBinding, PartitionStatus};
 use super::Start;
 use super::gauge::{Gauge, Role};
 use super::marks::{self, EpochTimes, Watcher};
+use super::reasons::{MalformedReason, Reasons};
 use super::snapshot::{
     Checkpoint, Checkpoints, Counts, EpochLatency, Epochs, LeftOut, Moment, Operator, Partition, Process, Progress,
     Rates, Samples, SetAside, Sink, Snapshot, State, Totals, Waiting, Why, Worker, Working,
@@ -90,6 +91,7 @@ pub(super) struct Book {
     checkpoints_begun: BTreeMap<Epoch, Moment>,
     stored: BTreeMap<String, u64>,
     malformed: VecDeque<LeftOut>,
+    reasons: Reasons,
     /// With the number of each one's partition.
     aside: BTreeMap<Why, VecDeque<(u32, SetAside)>>,
     waiting: Option<Waiting>,
@@ -158,6 +160,11 @@ impl Book {
             self.malformed.extend(newest.map(|(partition, letter)| LeftOut::new(partition, letter)));
         }
         keep_last(&mut self.malformed);
+        bound.malformed.iter().for_each(|(partition, letter)| self.reasons.see(partition, letter));
+    }
+
+    pub(super) fn malformed_reasons(&self) -> Vec<MalformedReason> {
+        self.reasons.by_count()
     }
 
     pub(super) fn set_aside(&mut self, why: Why, records: Vec<(u32, SetAside)>) {

@@ -181,20 +181,19 @@ impl DedupTable {
         }
     }
 
-    /// The verdict on each row but the accepted ones, whose ids are in the table from then on, and how many these are.
+    /// The verdict on each row but the accepted ones, whose ids are in the table from then on.
     /// Of two rows with the same id the earlier in `rows` is accepted.
-    pub fn check(&mut self, rows: &[IdRow], verdict: impl FnMut(&IdRow, Verdict)) -> u64 {
-        self.check_new(rows, verdict, |_| {})
+    pub fn check(&mut self, rows: &[IdRow], verdict: impl FnMut(&IdRow, Verdict)) {
+        self.check_new(rows, verdict, |_| {});
     }
 
-    /// Like `check`; calls `accepted` with every id that is new. Returns how many rows were accepted.
+    /// Like `check`; calls `accepted` with every id that is new.
     pub(super) fn check_new(
         &mut self,
         rows: &[IdRow],
         mut verdict: impl FnMut(&IdRow, Verdict),
         mut accepted: impl FnMut(Seen),
-    ) -> u64 {
-        let mut count = 0;
+    ) {
         for some in rows.chunks(ROWS_AT_A_TIME) {
             let touched = some.iter().fold(0, |sum, row| sum ^ self.group(row.id).table.touch(row.id));
             std::hint::black_box(touched);
@@ -202,14 +201,10 @@ impl DedupTable {
                 let seen = Seen::of(row);
                 match self.judge(&seen, row.ts) {
                     Some(other) => verdict(row, other),
-                    None => {
-                        count += 1;
-                        accepted(seen);
-                    }
+                    None => accepted(seen),
                 }
             }
         }
-        count
     }
 
     #[inline]

@@ -63,11 +63,13 @@ impl Workers {
         let count = u32::try_from(self.0.len()).unwrap();
         let mut verdicts = BTreeMap::new();
         for chunk in partition_ids(Order::default(), 7, count, rows.iter().copied()) {
-            let (dest, length) = (chunk.dest as usize, chunk.rows.len() as u64);
+            let dest = chunk.dest as usize;
             let mut out = Emit::default();
             self.0[dest].close_epoch(EpochTime { epoch: 1, before, after: None }, vec![chunk], &mut out);
             let of = |name| out.counts.get(name).copied().unwrap_or(0);
-            assert_eq!(of("accepted") + of("duplicates") + of("unverified"), length);
+            let excepted: usize = out.records.iter().map(|block| block.exceptions.len()).sum();
+            assert_eq!(of("duplicates") + of("unverified"), excepted as u64);
+            assert_eq!(UNVERIFIED_AGES.iter().map(|(name, _)| of(name)).sum::<u64>(), of("unverified"));
             for given in out.records {
                 assert_eq!(given.dest, 7);
                 assert!(given.exceptions.is_sorted_by(|a, b| a.0 < b.0));
@@ -237,4 +239,19 @@ fn without_snapshots_nothing_waits_for_one() {
     let mut logic = DedupLogic::without_snapshots(hours(1));
     verdicts(&mut logic, None, &[(1, 5, 0)]);
     assert!(logic.changes().is_none());
+}
+
+#[test]
+fn unverified_rows_are_counted_by_how_far_behind_the_watermark_they_were() {
+    let mut logic = DedupLogic::new(hours(1));
+    let now = 100 * 24 * HOUR;
+    let ages = [HOUR + 1, 2 * HOUR, 2 * HOUR + 1, 24 * HOUR, 7 * 24 * HOUR, 7 * 24 * HOUR + 1, now];
+    let rows = (0..).zip(ages).map(|(row, age)| IdRow::new(u128::from(row), EventTime(now - age), 0, row)).collect();
+    let chunk = Chunk { dest: 0, from: 0, order: Order::default(), rows };
+    let mut out = Emit::default();
+    let before = Some(EventTime(now));
+    logic.close_epoch(EpochTime { epoch: 1, before, after: before }, vec![chunk], &mut out);
+    let of = |name| out.counts.get(name).copied().unwrap_or(0);
+    assert_eq!(of("unverified"), 7);
+    assert_eq!(UNVERIFIED_AGES.map(|(name, _)| of(name)), [2, 2, 1, 2]);
 }

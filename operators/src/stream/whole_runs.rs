@@ -45,6 +45,9 @@ fn pipeline(flow: &Flow<'_>, ends: &Ends<Visit>) {
     one.sink("one_table", ends.sums("one", shown));
     more.sink("more_table", ends.sums("more", shown));
 
+    let with_even_ids = |visit: &Timed| visit.1.0.is_multiple_of(2).then(|| identity(visit));
+    let some_judged = visits.clone().dedup("unique_even", with_even_ids, Horizon::event_time(hours(1)));
+    some_judged.unique.sink("odd_and_unique_table", ends.sums("odd_and_unique", shown));
     let judged = visits.dedup("unique", identity, Horizon::event_time(hours(1)));
     judged.unverified.sink("unverified_table", ends.sums("unverified", shown));
     judged.unique.clone().sink("unique_table", ends.sums("unique", shown));
@@ -108,6 +111,10 @@ proptest! {
         prop_assert_eq!(tables.rows("one"), ids(|user| user == 1));
         prop_assert_eq!(tables.rows("more"), ids(|user| user > 1));
         let unique: BTreeSet<_> = all.iter().map(|(id, _)| *id).collect();
+        // A record without an identity is never taken for another one.
+        let odd = all.iter().map(|(id, _)| *id).filter(|id| id % 2 == 1);
+        let even_once = unique.iter().copied().filter(|id| id % 2 == 0);
+        prop_assert_eq!(tables.rows("odd_and_unique"), numbers(odd.chain(even_once)));
         prop_assert_eq!(tables.rows("unique"), numbers(unique));
         prop_assert_eq!(tables.rows("unverified"), BTreeMap::new());
     }

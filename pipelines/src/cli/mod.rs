@@ -10,6 +10,7 @@ mod collect;
 mod config;
 mod demo;
 mod diff;
+mod ending;
 mod explain;
 mod generate;
 mod lines;

@@ -20,11 +20,12 @@ use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
-use tidemill_dataflow::status::Status;
+use tidemill_dataflow::status::{MalformedReason, Status};
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
 use super::books::Books;
+use super::ending::Ending;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
@@ -86,9 +87,9 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
                 job.place
             )));
         }
-        runtime::check(&pipeline, &job.options, state)?;
+        let same_plan = runtime::check(&pipeline, &job.options, state)?;
         finish_exchange(state, io.targets())?;
-        if job.files && nothing_to_do(&job, state)? {
+        if job.files && same_plan && nothing_to_do(&job, state)? {
             lines::say("finished before: all input was read and committed; nothing was changed");
             if let Some(place) = &place
                 && let Err(error) = runtime::dismiss(place, job.options.workers, &lines::warn)
@@ -96,7 +97,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
                 lines::warn(&format!("not all processes were told that nothing is left to do: {error}"));
             }
             let report = finished_before(state);
-            return print(&job, &report, &Usage::of(clock, 0));
+            return end(&job, &report, &Usage::of(clock), &Books::of(state), &[]);
         }
     }
     if before.as_ref().is_none_or(|state| !state.ended()) {
@@ -111,6 +112,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
     let begin = |context: RunContext, asked: &StopHandle| runtime::run(pipeline, &job.options, context, asked);
     let (store, maintenance) = (Arc::clone(&job.store), io.maintenance());
+    let shown = Arc::clone(&status);
     let report = match drive(&stop, begin, (store, place), maintenance, observers, status)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.
         Err(RunError::Source(SourceError::Interrupted { .. })) => {
@@ -123,8 +125,8 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     if processes::rests() {
         return Ok(());
     }
-    let read_before = before.as_ref().map_or(0, |state| Books::of(state).read);
-    print(&job, &report, &Usage::of(clock, read_before))
+    let books_before = before.as_ref().map(Books::of).unwrap_or_default();
+    end(&job, &report, &Usage::of(clock), &books_before, &shown.malformed_reasons())
 }
 
 /// Takes part in the run that process 0 leads.
@@ -257,52 +259,68 @@ struct Usage {
     seconds: f64,
     cpu_seconds: f64,
     peak_memory_bytes: u64,
-    /// Events of earlier runs: the rate is of this one.
-    read_before: u64,
 }
 
 impl Usage {
-    fn of(clock: Stopwatch, read_before: u64) -> Usage {
+    fn of(clock: Stopwatch) -> Usage {
         let seconds = clock.elapsed().as_secs_f64();
-        Usage { seconds, cpu_seconds: cpu_seconds(), peak_memory_bytes: peak_memory_bytes(), read_before }
+        Usage { seconds, cpu_seconds: cpu_seconds(), peak_memory_bytes: peak_memory_bytes() }
     }
 }
 
-fn print(job: &Job, report: &RunReport, usage: &Usage) -> Result<(), Failure> {
+/// Says how the run ended, and what operators should look at; fails where nothing of the input could be read.
+fn end(
+    job: &Job,
+    report: &RunReport,
+    usage: &Usage,
+    before: &Books,
+    reasons: &[MalformedReason],
+) -> Result<(), Failure> {
     let state = &report.state;
+    let ending = Ending {
+        books: Books::of(state),
+        before: *before,
+        counts: state.counts(),
+        reasons,
+        finished: report.finished,
+        dead_letters: &job.place_of_dead_letters(),
+    };
     let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
-        Books::of(state);
+        ending.books;
     let status = if report.finished { "finished" } else { "stopped" };
-    let rate = (read.saturating_sub(usage.read_before)) as f64 / usage.seconds.max(1e-9);
+    let rate = (read.saturating_sub(before.read)) as f64 / usage.seconds.max(1e-9);
     lines::say(&format!(
         "{status}: {read} events read, {accepted} accepted, {duplicates} duplicates, {malformed} malformed, \
          {quarantined} quarantined, {unverified} unverified; {rate:.0} events/s",
     ));
-    if !job.json {
-        return Ok(());
+    ending.warnings().iter().for_each(|warning| lines::warn(warning));
+    if job.json {
+        let object = json!({
+            "status": status,
+            "events_read": read,
+            "accepted": accepted,
+            "malformed": malformed,
+            "malformed_by_reason": reasons,
+            "quarantined": quarantined,
+            "duplicates": duplicates,
+            "conflicting_duplicates": conflicting_duplicates,
+            "late": late,
+            "unverified": unverified,
+            "unverified_by_age": BTreeMap::from(ending.unverified_ages()),
+            "epochs": state.committed().unwrap_or(0),
+            "checkpoints": report.checkpoints,
+            "resumed_from": report.resumed_from,
+            "seconds": usage.seconds,
+            "events_per_second": rate,
+            "cpu_seconds": usage.cpu_seconds,
+            "peak_memory_bytes": usage.peak_memory_bytes,
+            "rows": rows(job)?,
+        });
+        let mut line = object.to_string();
+        line.push('\n');
+        std::io::stdout().write_all(line.as_bytes()).map_err(Failure::failed)?;
     }
-    let object = json!({
-        "status": status,
-        "events_read": read,
-        "accepted": accepted,
-        "malformed": malformed,
-        "quarantined": quarantined,
-        "duplicates": duplicates,
-        "conflicting_duplicates": conflicting_duplicates,
-        "late": late,
-        "unverified": unverified,
-        "epochs": state.committed().unwrap_or(0),
-        "checkpoints": report.checkpoints,
-        "resumed_from": report.resumed_from,
-        "seconds": usage.seconds,
-        "events_per_second": rate,
-        "cpu_seconds": usage.cpu_seconds,
-        "peak_memory_bytes": usage.peak_memory_bytes,
-        "rows": rows(job)?,
-    });
-    let mut line = object.to_string();
-    line.push('\n');
-    std::io::stdout().write_all(line.as_bytes()).map_err(Failure::failed)
+    ending.refusal(|most| job.dead_letters.first(most)).map_or(Ok(()), Err)
 }
 
 /// Rows of every table of the lake as a query sees them; none where there is no lake.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use serde_json::Value;
 use tidemill_connectors::dead_letters;
 use tidemill_dataflow::batch::Batch;
 use tidemill_dataflow::sink::{DataFile, SinkError, TableSink, TableWriter};
+use tidemill_dataflow::status::MalformedPlace;
 use tidemill_dataflow::stream::Rejected;
 use tidemill_dataflow::time::Epoch;
 use tidemill_kafka::{DeadLetterTopic, dead_letter_line};
@@ -25,6 +27,29 @@ pub(super) fn sink(place: DeadLetters, pipeline: &'static str) -> TableSink<Reje
             DeadLetters::Topic(config) => Box::new(DeadLetterTopic::new(config.clone(), pipeline)),
         }),
     }
+}
+
+impl DeadLetters {
+    /// The first dead letters of files, at most so many; none of a topic, or where they cannot be read.
+    pub(crate) fn first(&self, most: usize) -> Vec<MalformedPlace> {
+        let DeadLetters::Files(store) = self else { return Vec::new() };
+        let names = store.list("dead_letters").unwrap_or_default();
+        let files = names.iter().filter_map(|name| store.get(name).ok().flatten());
+        let mut first = Vec::new();
+        for file in files {
+            let lines = file.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+            first.extend(lines.filter_map(|letter| place_of(&letter)).take(most - first.len()));
+            if first.len() == most {
+                break;
+            }
+        }
+        first
+    }
+}
+
+fn place_of(letter: &Value) -> Option<MalformedPlace> {
+    let text = |name: &str| letter[name].as_str().map(str::to_owned);
+    Some(MalformedPlace { partition: text("file")?, line: letter["line"].as_u64()?, reason: text("reason")? })
 }
 
 /// Dead letters travel as one column of NDJSON lines.

@@ -15,6 +15,12 @@ pub enum LocationError {
         /// What is wrong with it.
         problem: String,
     },
+    /// There is no such folder.
+    #[error("there is no folder {}; check the path, or name the --out of a run", .path.display())]
+    Absent {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The folder cannot be used.
     #[error("cannot open the folder {}", .path.display())]
     Folder {

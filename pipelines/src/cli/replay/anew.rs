@@ -12,13 +12,14 @@ use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_connectors::messages::Topics;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::source::{PartitionBinding, SourceError, as_the_connector_left_it};
-use tidemill_dataflow::status::Status;
+use tidemill_dataflow::status::{MalformedReason, Status};
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::KafkaSource;
 use tidemill_log::{FOLDER, History, Location, LogState};
 
 use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
+use crate::cli::ending::Ending;
 use crate::cli::run::{drive, failure, hash_key, open_store, topics, with_registry};
 use crate::cli::{Failure, lines, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
@@ -53,7 +54,8 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     let letters = DeadLetters::Files(Arc::clone(&store));
     let io = AnalyticsIo::new(pipeline.clone(), source, vec![SinkTarget::Lake(Arc::clone(&store))], letters);
     if let Some(begun) = read(&store, out)? {
-        runtime::check(&pipeline.on(io.clone()), &options, &begun)?;
+        // Another plan is compared with the checkpoint at the start.
+        let _same = runtime::check(&pipeline.on(io.clone()), &options, &begun)?;
     }
     let through = cuts.as_ref().map(History::through);
     let declared = pipeline.on(io.clone());
@@ -63,22 +65,33 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let status = Arc::new(Status::new(pipeline.name()));
+    let reasons = Arc::clone(&status);
     let ended = drive(&StopHandle::default(), begin, (store, None), io.maintenance(), Vec::new(), status)?;
     let report = ended.map_err(why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
-    tell(&report, out, finished)
+    tell(&report, out, finished, &reasons.malformed_reasons())
 }
 
-fn tell(report: &RunReport, out: &Location, finished: bool) -> Result<(), Failure> {
+fn tell(report: &RunReport, out: &Location, finished: bool, reasons: &[MalformedReason]) -> Result<(), Failure> {
     if !finished {
         return Err(Failure::failed("stopped; the same command goes on from there"));
     }
-    let Books { read, accepted, malformed, quarantined, duplicates, unverified, .. } = Books::of(&report.state);
+    let ending = Ending {
+        books: Books::of(&report.state),
+        before: Books::default(),
+        counts: report.state.counts(),
+        reasons,
+        finished,
+        dead_letters: &out.below("dead_letters").to_string(),
+    };
+    let Books { read, accepted, malformed, quarantined, duplicates, unverified, .. } = ending.books;
     say(&format!(
         "replayed through epoch {} into {out}: {read} events read, {accepted} accepted, {duplicates} duplicates, \
          {malformed} malformed, {quarantined} quarantined, {unverified} unverified",
         report.state.committed().unwrap_or(0),
-    ))
+    ))?;
+    ending.warnings().iter().for_each(|warning| lines::warn(warning));
+    Ok(())
 }
 
 /// A source that lost its beginning is refused with what that means here.

@@ -39,6 +39,18 @@ pub(super) struct Job {
     pub(super) json: bool,
     /// Where operators look.
     pub(super) ops: Option<SocketAddr>,
+    pub(super) dead_letters: DeadLetters,
+}
+
+impl Job {
+    /// What to call the place of dead letters.
+    pub(super) fn place_of_dead_letters(&self) -> String {
+        match (&self.dead_letters, &self.lake) {
+            (DeadLetters::Topic(config), _) => format!("the topic {}dead_letters", config.prefix),
+            (DeadLetters::Files(_), Some(lake)) => lake.below("dead_letters").to_string(),
+            (DeadLetters::Files(_), None) => format!("{}/dead_letters", self.place),
+        }
+    }
 }
 
 /// The places that `--out`, `--to` and `--state` name.
@@ -82,7 +94,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     targets.extend(places.clickhouse.into_iter().map(SinkTarget::ClickHouse));
     targets.extend(places.kafka.into_iter().map(SinkTarget::Kafka));
     let (source, dead_letters) = source(&arguments, dead_prefix, &store)?;
-    let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters).with_faults(&faults);
+    let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters.clone()).with_faults(&faults);
     let mut disabled_sinks: BTreeSet<String> = arguments.disable_sink.into_iter().collect();
     disabled_sinks.extend(io.unwanted());
     let options = RunOptions {
@@ -104,7 +116,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     let place = places.state.to_string();
     let files = arguments.from.is_none();
     let (json, ops) = (arguments.json, arguments.ops);
-    Ok(Job { pipeline, options, io, store, lake: places.lake, place, files, json, ops })
+    Ok(Job { pipeline, options, io, store, lake: places.lake, place, files, json, ops, dead_letters })
 }
 
 /// Refuses settings of a source that is not there, or that has none.
