@@ -49,7 +49,7 @@ fn a_payload_is_the_line_itself_or_base64_where_it_is_no_text() {
     let lines: [&[u8]; 3] = [b"not \"json\"", b"\xff\xfe", b"[1]"];
     let input = [corpus::file(folder.path(), "bad.ndjson", &corpus::joined(lines))];
     let out = folder.path().join("out");
-    tidemill().job(&input, &out).finish();
+    tidemill().job(&input, &out).outcome().assert_refused(&[3], &["all 3 records"]);
     let mut found = letters(&out);
     found.sort_by_key(|letter| letter["line"].as_u64());
     let whole: Vec<String> = found.iter().map(Value::to_string).collect();
@@ -71,7 +71,8 @@ fn no_clear_address_is_kept() {
     for (name, format) in [("events.ndjson", "ndjson"), ("access.log", "combined")] {
         let input = [corpus::file(folder.path(), name, &text)];
         let out = folder.path().join(format!("out-{format}"));
-        tidemill().job(&input, &out).option(&["--format", format]).finish();
+        let outcome = tidemill().job(&input, &out).option(&["--format", format]).outcome();
+        outcome.assert_refused(&[3], &["all 3 records"]);
         let found = format!("{:?}", letters(&out));
         assert_eq!(letters(&out).len(), 3);
         assert!(!found.contains("203.0.113.77") && !found.contains("8a2e:370:7334"), "{found}");

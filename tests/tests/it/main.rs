@@ -37,6 +37,8 @@ mod live;
 #[cfg(test)]
 mod nexmark;
 #[cfg(test)]
+mod odd_input;
+#[cfg(test)]
 mod otlp;
 #[cfg(test)]
 mod processes;
