@@ -117,11 +117,18 @@ pub(super) fn is_blank(content: &[u8]) -> bool {
     content.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c))
 }
 
+/// The longest address or host name, escapes included, that a cut payload may end within.
+const HALF_ADDRESS: usize = 512;
+
 /// Takes from the end of a cut payload what might be half a character or half an address.
 fn cut(mut bytes: &[u8]) -> &[u8] {
-    let half_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-    let tail = bytes.iter().rev().take(64).take_while(|byte| half_address(byte)).count();
-    bytes = &bytes[..bytes.len() - tail];
+    let half_address =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'-' | b'_' | b'%' | b'\\' | 0);
+    let tail = bytes.iter().rev().take(HALF_ADDRESS).take_while(|byte| half_address(byte)).count();
+    let (kept, word) = bytes.split_at(bytes.len() - tail);
+    if word.iter().any(|byte| byte.is_ascii_digit() || *byte == b':') {
+        bytes = kept;
+    }
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
         _ => bytes,
