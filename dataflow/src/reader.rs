@@ -341,9 +341,13 @@ impl Reader {
     fn cut_of(&mut self, number: u32, asked: u64, live: Option<Value>) -> PartitionCut {
         let position = self.reader.position(number);
         self.show_lag(number, &position);
+        let learned = self.reader.detail(number);
         let partition = &mut self.partitions[number as usize];
         partition.finished |= position.finished;
         partition.new = false;
+        if let Some(learned) = learned {
+            partition.info.detail = learned;
+        }
         let mut detail =
             json!({ "asked": asked, "head": partition.head.map(|t| t.0), "source": partition.info.detail });
         if let Some(live) = live {

@@ -160,6 +160,13 @@ pub trait BlockReader: Send {
     /// Where the partition stands now. Costs nothing but a digest's finish.
     fn position(&self, partition: u32) -> Position;
 
+    /// What is to be recorded of the partition as it stands now, where that may differ from what
+    /// [`partitions`](BlockReader::partitions) said: something that was learned from the content.
+    fn detail(&self, partition: u32) -> Option<serde_json::Value> {
+        let _ = partition;
+        None
+    }
+
     /// How many records are known to be there beyond the partition's position (in this run, if that ends), for display;
     /// `None` where nobody knows. Costs nothing: it tells what the last answer of the server said. Called about once a
     /// second, also while the engine holds the source back.

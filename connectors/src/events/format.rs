@@ -4,71 +4,116 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::MAX_LINE_BYTES;
-use super::lines::{is_blank, line_end};
-use super::log_line::LogLine;
+use super::logs::{LogReader, is_format};
 
 /// The kind of lines of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Told from the first line of each file that is not blank: one that starts with `{` means NDJSON, one that is a
-    /// web server log line means that, anything else NDJSON.
+    /// Told from the first lines of each file: the format in which the most of them are records.
     #[default]
     Guess,
-    /// One JSON object a line.
+    /// One JSON object a line, an event.
     Ndjson,
-    /// Common or Combined Log Format.
-    Combined,
+    /// A web server's log.
+    Log(LogReader),
 }
 
-/// A format's name that is none.
+/// A format that is none.
 #[derive(Debug, Error)]
-#[error("format {0:?} is unknown; use guess, ndjson or combined")]
-pub struct UnknownFormat(String);
+pub enum UnknownFormat {
+    /// No format has this name.
+    #[error("format {name:?} is unknown; use {}, or a format string of nginx or Apache", known())]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// A format string that lines cannot be read by.
+    #[error("{problem}")]
+    String {
+        /// What is wrong, where, and what to do.
+        problem: String,
+    },
+}
+
+/// The formats with a name, as the command line and checkpoints have it; of two names of one format the first is written.
+const NAMED: [(&str, Format); 11] = [
+    ("guess", Format::Guess),
+    ("ndjson", Format::Ndjson),
+    ("combined", Format::Log(LogReader::Combined)),
+    ("common", Format::Log(LogReader::Combined)),
+    ("nginx-main", Format::Log(LogReader::Combined)),
+    ("vhost-combined", Format::Log(LogReader::VhostCombined)),
+    ("vhost_combined", Format::Log(LogReader::VhostCombined)),
+    ("json-log", Format::Log(LogReader::Json)),
+    ("w3c", Format::Log(LogReader::W3c)),
+    ("alb", Format::Log(LogReader::Alb)),
+    ("elb", Format::Log(LogReader::Alb)),
+];
 
 impl FromStr for Format {
     type Err = UnknownFormat;
 
     fn from_str(name: &str) -> Result<Self, UnknownFormat> {
-        [Format::Guess, Format::Ndjson, Format::Combined]
-            .into_iter()
-            .find(|format| format.name() == name)
-            .ok_or_else(|| UnknownFormat(name.to_owned()))
+        match NAMED.into_iter().find(|(known, _)| *known == name) {
+            Some((_, format)) => Ok(format),
+            None if is_format(name) => Format::of_log(name),
+            None => Err(UnknownFormat::Name { name: name.to_owned() }),
+        }
     }
 }
 
+/// The names that are told to whoever gave another.
+fn known() -> String {
+    NAMED
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| !matches!(*name, "guess" | "vhost_combined" | "elb"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 impl Format {
-    /// Its name on the command line and in checkpoints.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Guess => "guess",
-            Format::Ndjson => "ndjson",
-            Format::Combined => "combined",
-        }
-    }
-
-    /// The format of content that starts with `bytes`; `None` while only white space is known.
+    /// The log format that a format string of nginx or Apache describes.
     ///
-    /// A first line that goes on behind `bytes` is judged by what is there.
-    pub(crate) fn of(bytes: &[u8]) -> Option<Format> {
-        let mut start = 0;
-        while start < bytes.len() {
-            let end = line_end(bytes, start);
-            let line = bytes[start..end].trim_ascii_end();
-            if !is_blank(line) {
-                return Some(Format::of_line(line));
-            }
-            start = end + 1;
-        }
-        None
+    /// # Errors
+    /// If lines cannot be read by it; says what is wrong, where, and what to do.
+    pub fn of_log(format: &str) -> Result<Format, UnknownFormat> {
+        LogReader::custom(format).map(Format::Log).map_err(|problem| UnknownFormat::String { problem })
     }
 
-    fn of_line(line: &[u8]) -> Format {
-        let is_log = || {
-            let text = std::str::from_utf8(line).ok().filter(|text| text.len() <= MAX_LINE_BYTES);
-            text.and_then(LogLine::parse).is_some()
-        };
-        if !line.trim_ascii_start().starts_with(b"{") && is_log() { Format::Combined } else { Format::Ndjson }
+    /// Its name on the command line and in checkpoints: a format string is its own.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        if let Format::Log(reader) = self
+            && let Some(format) = reader.format_string()
+        {
+            return format;
+        }
+        NAMED.into_iter().find(|(_, format)| format == self).map_or("guess", |(name, _)| name)
+    }
+
+    /// Whether it is a web server's log.
+    #[must_use]
+    pub fn is_log(&self) -> bool {
+        matches!(self, Format::Log(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_its_recorded_name() {
+        for (name, format) in NAMED {
+            assert_eq!(name.parse::<Format>().unwrap(), format, "{name}");
+            assert_eq!(format.name().parse::<Format>().unwrap(), format, "{name}");
+        }
+        assert_eq!("combined".parse::<Format>().unwrap().name(), "combined");
+        let custom = r#"$remote_addr [$time_local] "$request""#;
+        let format: Format = custom.parse().unwrap();
+        assert_eq!((format.name(), format.is_log()), (custom, true));
+        let error = "apache".parse::<Format>().unwrap_err().to_string();
+        assert!(error.contains("\"apache\" is unknown; use ndjson, combined,"), "{error}");
     }
 }

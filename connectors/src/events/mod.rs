@@ -18,27 +18,30 @@
 //! Of a key given twice the last value counts. A `\u` escape of half a surrogate pair makes a line malformed.
 
 mod block_text;
-mod combined;
 mod event;
 mod extra;
 mod fields;
 mod format;
+mod guess;
 mod json;
 mod lines;
-mod log_line;
+mod logs;
 mod ndjson;
 mod scanner;
 mod strict;
 #[cfg(test)]
 mod tests;
 
-pub use combined::{CombinedDecoder, HashKey};
 pub use event::{Event, EventKind, IdOrigin};
 pub(crate) use extra::push_text;
 pub use format::{Format, UnknownFormat};
+pub(crate) use guess::{Guess, Head, Shape};
 pub use json::JsonDecoder;
 pub(crate) use lines::masked;
+pub(crate) use logs::Directives;
+pub use logs::{HashKey, Layout, LogDecoder, LogReader};
 pub use ndjson::NdjsonDecoder;
+pub(crate) use strict::NOT_AN_OBJECT;
 pub use strict::{Member, members_of};
 
 /// The longest line that can be an event, in bytes without its terminator; longer ones are malformed.

@@ -16,6 +16,9 @@ use tidemill_dataflow::hash::hash64;
 use super::fields::{Fields, Slot, What, slot};
 use super::scanner::hex4;
 
+/// Why a line that does not begin like an object is malformed.
+pub(crate) const NOT_AN_OBJECT: &str = "not a JSON object";
+
 /// The members of an object in the order of the text, keys given twice included.
 pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -46,7 +49,7 @@ impl<'a> Members<'a> {
     /// Reads one JSON object that is all of `text`; says what is wrong without quoting any of it.
     pub(super) fn read(text: &'a str) -> Result<Self, String> {
         if !text.trim_ascii_start().starts_with('{') {
-            return Err("not a JSON object".into());
+            return Err(NOT_AN_OBJECT.into());
         }
         let members: Self = serde_json::from_str(text).map_err(|error| {
             let problem = if error.is_eof() { "it ends early" } else { "wrong" };

@@ -334,7 +334,11 @@ fn ids_differ_between_tenants() {
     assert_eq!(id("null"), id("\"default\""));
 }
 
-fn decode_log(decoder: &mut CombinedDecoder, bytes: &[u8]) -> Decoded<Event> {
+fn combined(file: &str, key: HashKey) -> LogDecoder {
+    LogDecoder::new(file, key, LogReader::Combined)
+}
+
+fn decode_log(decoder: &mut LogDecoder, bytes: &[u8]) -> Decoded<Event> {
     let mut out = Decoded::default();
     decoder.decode(block(bytes), &mut out);
     out
@@ -342,7 +346,7 @@ fn decode_log(decoder: &mut CombinedDecoder, bytes: &[u8]) -> Decoded<Event> {
 
 #[test]
 fn log_lines_become_events() {
-    let mut decoder = CombinedDecoder::new("access.log", HashKey::from_secret("s"));
+    let mut decoder = combined("access.log", HashKey::from_secret("s"));
     let head = "203.0.113.9 - - [17/May/2015:10:05:03 +0000]";
     let lines = [
         (r#""GET /blog?x=1.2 HTTP/1.1" 200 5 "-" "Moz""#, "page_view", Some("/blog"), None),
@@ -381,9 +385,9 @@ fn log_lines_become_events() {
     let again = decode_log(&mut decoder, text.as_bytes());
     let ids = |decoded: &Decoded<Event>| decoded.records.iter().map(Event::id).collect::<Vec<_>>();
     assert_eq!(ids(&out), ids(&again));
-    let other = decode_log(&mut CombinedDecoder::new("b.log", HashKey::from_secret("s")), text.as_bytes());
+    let other = decode_log(&mut combined("b.log", HashKey::from_secret("s")), text.as_bytes());
     assert!(ids(&out).iter().all(|id| !ids(&other).contains(id)));
-    let key = decode_log(&mut CombinedDecoder::new("access.log", HashKey::from_secret("t")), text.as_bytes());
+    let key = decode_log(&mut combined("access.log", HashKey::from_secret("t")), text.as_bytes());
     assert_ne!(key.records[0].user(), out.records[0].user());
     assert_eq!(key.records[0].event_id(), out.records[0].event_id());
 }
@@ -391,7 +395,7 @@ fn log_lines_become_events() {
 #[test]
 fn equal_log_lines_are_two_events() {
     let line = "::1 - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.0\" 200 1\r\n";
-    let out = decode_log(&mut CombinedDecoder::new("a", HashKey::default()), line.repeat(2).as_bytes());
+    let out = decode_log(&mut combined("a", HashKey::default()), line.repeat(2).as_bytes());
     assert_eq!((out.records.len(), out.malformed.len()), (2, 0));
     assert_ne!(out.records[0].id(), out.records[1].id());
 }
@@ -399,7 +403,7 @@ fn equal_log_lines_are_two_events() {
 #[test]
 fn a_user_is_keyed_blake3_of_address_and_agent() {
     let line = "203.0.113.9 - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.0\" 200 1 \"-\" \"Moz\"";
-    let out = decode_log(&mut CombinedDecoder::new("a", HashKey::from_secret("s")), line.as_bytes());
+    let out = decode_log(&mut combined("a", HashKey::from_secret("s")), line.as_bytes());
     let key = blake3::derive_key("tidemill 2025 web server log users", b"s");
     let expected = blake3::keyed_hash(&key, b"203.0.113.9\0Moz").to_hex();
     assert_eq!(out.records[0].user().text, &expected[..16]);
@@ -407,7 +411,7 @@ fn a_user_is_keyed_blake3_of_address_and_agent() {
 
 #[test]
 fn log_lines_that_do_not_match_hide_their_address() {
-    let mut decoder = CombinedDecoder::new("a", HashKey::default());
+    let mut decoder = combined("a", HashKey::default());
     let text = b"203.0.113.9 - - [17/May/2015:10:05:03 +0000] \"GET /\n\
         host-7.dsl.example.org - - [x]\nexample.org -\n \n2001:db8::1 - \xff\n10:05:03 up\n";
     let out = decode_log(&mut decoder, text);
@@ -421,23 +425,6 @@ fn log_lines_that_do_not_match_hide_their_address() {
     ];
     assert_eq!(payloads, expected.map(|(line, payload)| (line, payload.into())));
     assert_eq!(out.malformed[3].reason, "not UTF-8");
-}
-
-#[test]
-fn the_first_line_tells_the_format() {
-    let log = "203.0.113.9 - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.0\" 200 1";
-    for (text, expected) in [
-        (format!("{log}\n{{}}"), Some(Format::Combined)),
-        (format!("\r\n \n{log}\r\n"), Some(Format::Combined)),
-        (format!("  {{\n{log}"), Some(Format::Ndjson)),
-        (format!("x\n{log}"), Some(Format::Ndjson)),
-        (" \n\t\n".into(), None),
-        (String::new(), None),
-    ] {
-        assert_eq!(Format::of(text.as_bytes()), expected, "{text}");
-    }
-    assert!("apache".parse::<Format>().is_err());
-    assert_eq!("combined".parse::<Format>().unwrap(), Format::Combined);
 }
 
 /// What the scanner accepts the strict reader accepts, with the same fields; gives whether the scanner did.
@@ -556,7 +543,7 @@ proptest! {
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !lines::is_blank(line)).count();
         let out = decode(&bytes);
         prop_assert_eq!(out.records.len() + out.malformed.len(), lines);
-        let log = decode_log(&mut CombinedDecoder::new("a", HashKey::default()), &bytes);
+        let log = decode_log(&mut combined("a", HashKey::default()), &bytes);
         prop_assert_eq!(log.records.len() + log.malformed.len(), lines);
     }
 
@@ -586,7 +573,7 @@ proptest! {
         }
         let bytes = bytes.concat();
         agree(NdjsonDecoder, &bytes)?;
-        agree(CombinedDecoder::new("a", HashKey::default()), &bytes)?;
+        agree(combined("a", HashKey::default()), &bytes)?;
     }
     #[test]
     fn any_json_object_is_judged_without_a_panic(members in prop::collection::vec((json_key(), json_value()), 0..14)) {

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::source::{PartitionBinding, SourceError};
 use tidemill_log::PartitionStatus;
 
-use crate::events::{Format, HashKey, MAX_LINE_BYTES};
+use crate::events::{Directives, Format, HashKey, Head, Shape};
 
 use super::content::{Packing, Stat, Stream};
 use super::digest::RecordedDigest;
@@ -30,16 +30,25 @@ pub(super) struct Detail {
     /// The mark of the key behind a log's users.
     key: Option<String>,
     stat: Stat,
+    /// Of a W3C log: the directives in force where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directives: Option<String>,
 }
 
 impl Detail {
-    pub(super) fn of(path: &str, packing: Packing, format: Option<Format>, key: HashKey, stat: Stat) -> Detail {
+    /// The same of a log in which these directives are in force.
+    pub(super) fn behind(self, directives: Option<&Directives>) -> Detail {
+        Detail { directives: directives.map(Directives::text), ..self }
+    }
+
+    pub(super) fn of(path: &str, packing: Packing, format: Option<&Format>, key: HashKey, stat: Stat) -> Detail {
         Detail {
             path: path.to_owned(),
             packing: packing.name().to_owned(),
             format: format.map(|format| format.name().to_owned()),
-            key: (format == Some(Format::Combined)).then(|| key.mark()),
+            key: format.is_some_and(Format::is_log).then(|| key.mark()),
             stat,
+            directives: None,
         }
     }
 }
@@ -120,11 +129,11 @@ fn text(path: &Path) -> Result<String, SourceError> {
 /// A file that was not read before.
 fn first(config: &FilesConfig, number: usize, file: Given) -> Result<Partition, SourceError> {
     let (stat, packing) = examine(&file)?;
-    let format = match config.format {
-        Format::Guess => guess(&file, packing)?,
-        format => Some(format),
+    let facts = match &config.format {
+        Format::Guess => guessed(&file, packing)?,
+        format => facts(file.name.clone(), Some(format.clone())),
     };
-    Ok(Partition::new(narrow(number), facts(file.name, format), file.path.into(), packing, stat, config.hash_key))
+    Ok(Partition::new(narrow(number), facts, file.path.into(), packing, stat, config.hash_key))
 }
 
 /// A file that was read up to a recorded place.
@@ -143,10 +152,12 @@ fn again(
     if packing.name() != detail.packing {
         return Err(changed(name, &format!("it was a {} file and is {} now", detail.packing, packing.name())));
     }
-    let format = match &detail.format {
-        Some(recorded) => Some(same_format(config.format, recorded, name)?),
-        None if config.format == Format::Guess => guess(&file, packing)?,
-        None => Some(config.format),
+    let facts = match &detail.format {
+        Some(recorded) => facts(name.clone(), Some(same_format(&config.format, recorded, name)?)),
+        None if config.format == Format::Guess => {
+            guessed(&Given { name: name.clone(), path: file.path.clone() }, packing)?
+        }
+        None => facts(name.clone(), Some(config.format.clone())),
     };
     if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
         let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
@@ -157,8 +168,10 @@ fn again(
     if packing == Packing::Plain && stat.size < binding.end {
         return Err(changed(name, &format!("{} bytes of it were read and it has {} now", binding.end, stat.size)));
     }
-    let mut partition =
-        Partition::new(narrow(number), facts(name.clone(), format), file.path.into(), packing, stat, config.hash_key);
+    if let Some(directives) = &detail.directives {
+        facts.add_directives(0, Directives::of(directives));
+    }
+    let mut partition = Partition::new(narrow(number), facts, file.path.into(), packing, stat, config.hash_key);
     let untouched = stat == detail.stat;
     partition.stand_at(&Resume {
         offset: binding.end,
@@ -172,10 +185,10 @@ fn again(
     Ok(partition)
 }
 
-fn same_format(wanted: Format, recorded: &str, name: &str) -> Result<Format, SourceError> {
+fn same_format(wanted: &Format, recorded: &str, name: &str) -> Result<Format, SourceError> {
     let format: Format =
         recorded.parse().map_err(|_| changed(name, &format!("its recorded format {recorded:?} is unknown")))?;
-    if wanted != Format::Guess && wanted != format {
+    if *wanted != Format::Guess && *wanted != format {
         let problem = format!("{name} was read as {recorded} before; leave --format {} away", wanted.name());
         return Err(SourceError::Usage(problem));
     }
@@ -189,35 +202,38 @@ fn examine(file: &Given) -> Result<(Stat, Packing), SourceError> {
     found.map_err(|source| SourceError::Io { partition: file.name.clone(), source })
 }
 
-/// The format that a file's first line shows; `None` if there is none but white space.
-fn guess(file: &Given, packing: Packing) -> Result<Option<Format>, SourceError> {
-    let look = || -> io::Result<Option<Format>> {
-        const STEP: usize = 64 << 10;
-        let (mut stream, _) = Stream::open(Path::new(&file.path), packing)?;
-        let mut start = Vec::new();
-        loop {
-            let before = start.len();
-            stream.fill(&mut start, STEP)?;
-            let ended = start.len() - before < STEP;
-            let blank = |byte: &u8| matches!(byte, b'\n' | b'\t' | b'\r' | b' ' | 0x0b | 0x0c);
-            let Some(first) = start.iter().position(|byte| !blank(byte)) else {
-                start.clear();
-                if ended {
-                    return Ok(None);
-                }
-                continue;
-            };
-            let whole = ended || start[first] == b'{' || start[first..].contains(&b'\n');
-            if whole || start.len() - first > MAX_LINE_BYTES {
-                return Ok(Format::of(&start));
-            }
+/// What a file holds as far as its first lines show it; nothing if none of them is a record.
+fn guessed(file: &Given, packing: Packing) -> Result<Arc<FileFacts>, SourceError> {
+    let head = head_of(file, packing).map_err(|source| SourceError::Io { partition: file.name.clone(), source })?;
+    let guess = head.guess();
+    let shape = head.shape(guess.as_ref().map_or(0, |guess| guess.records));
+    if let Some(problem) = shape.refusal(&file.name, packing != Packing::Plain) {
+        return Err(SourceError::Changed { partition: file.name.clone(), problem });
+    }
+    let format = guess.as_ref().map(|guess| guess.format.clone());
+    Ok(Arc::new(FileFacts::new(file.name.clone(), format, (guess, shape))))
+}
+
+/// A file's first lines.
+fn head_of(file: &Given, packing: Packing) -> io::Result<Head> {
+    const STEP: usize = 64 << 10;
+    let (mut stream, _) = Stream::open(Path::new(&file.path), packing)?;
+    let (mut head, mut piece) = (Head::default(), Vec::new());
+    loop {
+        piece.clear();
+        stream.fill(&mut piece, STEP)?;
+        let more = head.take(&piece);
+        if piece.len() < STEP {
+            head.end();
         }
-    };
-    look().map_err(|source| SourceError::Io { partition: file.name.clone(), source })
+        if !more || piece.len() < STEP {
+            return Ok(head);
+        }
+    }
 }
 
 fn facts(name: String, format: Option<Format>) -> Arc<FileFacts> {
-    Arc::new(FileFacts { name, format: format.map_or_else(OnceLock::new, OnceLock::from) })
+    Arc::new(FileFacts::new(name, format, (None, Shape::Text)))
 }
 
 fn narrow(number: usize) -> u32 {

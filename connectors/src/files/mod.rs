@@ -20,6 +20,8 @@
 
 mod content;
 mod digest;
+#[cfg(test)]
+mod format_tests;
 mod identity;
 mod notice;
 mod partition;
@@ -29,6 +31,7 @@ mod tests;
 
 pub use notice::Notice;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -36,7 +39,7 @@ use tidemill_dataflow::source::{
     Block, BlockReader, DeadLetter, Decode, Decoded, PartitionBinding, Source, SourceError,
 };
 
-use crate::events::{CombinedDecoder, Event, Format, HashKey, NdjsonDecoder};
+use crate::events::{Directives, Event, Format, Guess, HashKey, LogDecoder, NOT_AN_OBJECT, NdjsonDecoder, Shape};
 
 /// What to read, and as what.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +78,8 @@ impl Source for FileSource {
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
         let partitions = identity::resolve(&self.config, recorded)?;
+        let guesses = partitions.iter().filter_map(|partition| partition.facts().guessed());
+        say_guesses(guesses, |sentence| self.config.notice.say(sentence));
         let facts: Vec<_> = partitions.iter().map(|partition| Arc::clone(partition.facts())).collect();
         *self.files.0.write().unwrap_or_else(PoisonError::into_inner) = facts;
         Ok(Box::new(reader::FileReader::new(partitions)))
@@ -89,8 +94,80 @@ struct FileTable(RwLock<Vec<Arc<FileFacts>>>);
 #[derive(Debug)]
 struct FileFacts {
     name: String,
-    /// Known before the first block with anything but white space is handed out.
+    /// Known before the first block with a record is handed out.
     format: OnceLock<Format>,
+    /// What the format was told from, in this run.
+    guess: Option<Guess>,
+    /// What the file seems to be where its format is not known.
+    shape: Shape,
+    /// What lines of a W3C log mean from an offset on, in order; known of a block before it is handed out.
+    directives: RwLock<Vec<(u64, Arc<Directives>)>>,
+}
+
+impl FileFacts {
+    fn new(name: String, format: Option<Format>, (guess, shape): (Option<Guess>, Shape)) -> FileFacts {
+        let format = format.map_or_else(OnceLock::new, OnceLock::from);
+        FileFacts { name, format, guess, shape, directives: RwLock::default() }
+    }
+
+    /// The directives that are in force at an offset.
+    fn directives_at(&self, offset: u64) -> Option<Arc<Directives>> {
+        let known = self.directives.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().rev().find(|(from, _)| *from <= offset).map(|(_, directives)| Arc::clone(directives))
+    }
+
+    /// From an offset on, other directives are in force.
+    fn add_directives(&self, from: u64, directives: Directives) {
+        let mut known = self.directives.write().unwrap_or_else(PoisonError::into_inner);
+        if known.last().is_none_or(|(last, _)| *last < from) {
+            known.push((from, Arc::new(directives)));
+        }
+    }
+
+    /// The decoder of a block at an offset, if the file is a web server's log.
+    fn log_decoder(&self, offset: u64, key: HashKey) -> Option<LogDecoder> {
+        match self.format.get() {
+            Some(Format::Log(reader)) => {
+                Some(LogDecoder::new(&self.name, key, reader.clone()).behind(self.directives_at(offset)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the file seems to be, where its format is not known.
+    fn seems(&self) -> Option<Shape> {
+        if self.format.get().is_none() { Some(self.shape) } else { None }
+    }
+
+    fn guessed(&self) -> Option<(&str, &Guess)> {
+        self.guess.as_ref().map(|guess| (self.name.as_str(), guess))
+    }
+}
+
+/// Says as what files are read; many files of a format share a sentence.
+fn say_guesses<'a>(guesses: impl Iterator<Item = (&'a str, &'a Guess)>, mut say: impl FnMut(&str)) {
+    let mut by_name: BTreeMap<&str, Vec<(&str, &Guess)>> = BTreeMap::new();
+    for (file, guess) in guesses {
+        by_name.entry(guess.name).or_default().push((file, guess));
+    }
+    for (name, files) in by_name {
+        match files[..] {
+            [(file, guess)] => say(&guess.sentence(file)),
+            [(first, _), ..] => say(&format!(
+                "{first} and {} more: read as {name}; --format or --log-format says otherwise",
+                files.len() - 1
+            )),
+            [] => {}
+        }
+    }
+}
+
+/// Says of lines that do not begin like an event how the file may be read, where its format is not known.
+fn name_the_way_out(seems: Option<Shape>, malformed: &mut [DeadLetter]) {
+    let Some(shape) = seems else { return };
+    for letter in malformed.iter_mut().filter(|letter| letter.reason == NOT_AN_OBJECT) {
+        letter.reason = shape.reason().to_owned();
+    }
 }
 
 /// Decodes blocks of the source's files, each as what its file holds.
@@ -109,9 +186,13 @@ impl Decode for FileDecoder {
     }
 
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
-        match self.combined(&block) {
+        match self.of_a_log(&block) {
             Some(mut decoder) => decoder.decode(block, out),
-            None => NdjsonDecoder.decode(block, out),
+            None => {
+                let seems = self.facts(&block).seems();
+                NdjsonDecoder.decode(block, out);
+                name_the_way_out(seems, &mut out.malformed);
+            }
         }
     }
 
@@ -120,7 +201,7 @@ impl Decode for FileDecoder {
     }
 
     fn letter(&self, block: &Block, reason: String) -> DeadLetter {
-        match self.combined(block) {
+        match self.of_a_log(block) {
             Some(decoder) => decoder.letter(block, reason),
             None => NdjsonDecoder.letter(block, reason),
         }
@@ -128,11 +209,13 @@ impl Decode for FileDecoder {
 }
 
 impl FileDecoder {
-    /// The decoder of web server logs, if the block's file is one.
-    fn combined(&self, block: &Block) -> Option<CombinedDecoder> {
+    fn facts(&self, block: &Block) -> Arc<FileFacts> {
         let files = self.files.0.read().unwrap_or_else(PoisonError::into_inner);
-        let facts = files.get(block.partition as usize).expect("a block comes from a file that was opened");
-        let combined = facts.format.get() == Some(&Format::Combined);
-        combined.then(|| CombinedDecoder::new(&facts.name, self.key))
+        Arc::clone(files.get(block.partition as usize).expect("a block comes from a file that was opened"))
+    }
+
+    /// The decoder of web server logs, if the block's file is one.
+    fn of_a_log(&self, block: &Block) -> Option<LogDecoder> {
+        self.facts(block).log_decoder(block.offset, self.key)
     }
 }

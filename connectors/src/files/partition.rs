@@ -7,7 +7,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_dataflow::source::{Block, Decode, Decoded, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
 
-use crate::events::{CombinedDecoder, Format, HashKey, MAX_LINE_BYTES, NdjsonDecoder};
+use crate::events::{Format, HashKey, Head, LogDecoder, LogReader, MAX_LINE_BYTES, NdjsonDecoder};
 
 use super::FileFacts;
 use super::content::{Packing, Stat, Stream};
@@ -93,7 +93,8 @@ impl Partition {
 
     pub(super) fn info(&self) -> PartitionInfo {
         let path = self.path.to_str().expect("paths were checked to be UTF-8 when they were given");
-        let detail = Detail::of(path, self.packing, self.facts.format.get().copied(), self.key, self.stat);
+        let detail = Detail::of(path, self.packing, self.facts.format.get(), self.key, self.stat);
+        let detail = detail.behind(self.facts.directives_at(self.offset).as_deref());
         let detail = serde_json::to_value(detail).expect("texts and numbers can always be written as JSON");
         PartitionInfo { name: self.facts.name.clone(), size: self.stat.size, detail }
     }
@@ -162,10 +163,14 @@ impl Partition {
 
     /// The times of the first events in some lines.
     fn times(&self, lines: &[u8]) -> Vec<EventTime> {
-        let block = Block { partition: self.number, offset: 0, first_line: 1, bytes: lines.to_vec(), skipped: 0 };
+        let block =
+            Block { partition: self.number, offset: self.offset, first_line: 1, bytes: lines.to_vec(), skipped: 0 };
         let mut decoded = Decoded::default();
-        match self.facts.format.get().copied().or_else(|| Format::of(lines)) {
-            Some(Format::Combined) => CombinedDecoder::new("", self.key).decode(block, &mut decoded),
+        match self.facts.format.get().cloned().or_else(|| Some(Head::of(lines).guess()?.format)) {
+            Some(Format::Log(reader)) => {
+                let directives = self.facts.directives_at(self.offset);
+                LogDecoder::new("", self.key, reader).behind(directives).decode(block, &mut decoded);
+            }
             _ => NdjsonDecoder.decode(block, &mut decoded),
         }
         decoded.records.iter().take(HEAD_EVENTS).map(|event| event.timestamp()).collect()
@@ -254,7 +259,7 @@ impl Partition {
         };
         let block =
             Block { partition: self.number, offset: self.offset, first_line: self.lines + 1, bytes, skipped: 0 };
-        self.learn_format(&block.bytes);
+        self.learn(&block.bytes);
         self.digest.update(&block.bytes);
         self.offset += block.bytes.len() as u64;
         self.last_line = if block.bytes.ends_with(b"\n") { LastLine::Ended } else { LastLine::Open };
@@ -310,18 +315,25 @@ impl Partition {
         let ended = self.last_line == LastLine::Ended;
         let terminator = u64::from(ended) + u64::from(ended && last_byte == b'\r');
         let skipped = (self.offset - offset - terminator).saturating_sub(WHOLE_LINE as u64);
-        self.learn_format(&kept);
+        self.learn(&kept);
         self.lines += 1;
         Ok(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped })
     }
 
-    /// The first line that is not blank tells the format, if nothing told it before.
-    fn learn_format(&self, lines: &[u8]) {
+    /// The first block in which a line is a record tells the format, if nothing told it before; directives tell what the
+    /// lines behind them mean.
+    fn learn(&self, lines: &[u8]) {
         if self.facts.format.get().is_none()
-            && let Some(format) = Format::of(lines)
+            && let Some(guess) = Head::of(lines).guess()
         {
             // Only this thread sets it, so it is still unset.
-            let _ = self.facts.format.set(format);
+            let _ = self.facts.format.set(guess.format);
+        }
+        if matches!(self.facts.format.get(), Some(Format::Log(LogReader::W3c))) {
+            let before = self.facts.directives_at(self.offset);
+            for (from, directives) in before.unwrap_or_default().changes(lines) {
+                self.facts.add_directives(self.offset + from, directives);
+            }
         }
     }
 

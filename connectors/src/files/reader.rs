@@ -60,6 +60,10 @@ impl BlockReader for FileReader {
         self.with(partition, |file| file.read(limit, until))
     }
 
+    fn detail(&self, partition: u32) -> Option<serde_json::Value> {
+        Some(self.partitions[partition as usize].info().detail)
+    }
+
     fn position(&self, partition: u32) -> Position {
         self.partitions[partition as usize].position()
     }

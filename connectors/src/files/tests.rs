@@ -11,7 +11,7 @@ use tidemill_dataflow::time::EventTime;
 use tidemill_log::PartitionStatus;
 
 use super::*;
-use crate::events::MAX_LINE_BYTES;
+use crate::events::{LogReader, MAX_LINE_BYTES};
 
 fn folder() -> TempDir {
     TempDir::new().unwrap()
@@ -297,7 +297,7 @@ fn what_cannot_be_an_input_is_refused_with_the_remedy() {
         }
     }
     let recorded = bindings(&*reader_at(&a, 50));
-    let config = FilesConfig { paths: vec![a], format: Format::Combined, ..FilesConfig::default() };
+    let config = FilesConfig { paths: vec![a], format: Format::Log(LogReader::Combined), ..FilesConfig::default() };
     let error = FileSource::new(config).open(&recorded).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("was read as ndjson before"), "{error}");
 }

@@ -1,0 +1,367 @@
+//! What a file holds, told from its first lines: the format in which the most of them are records.
+//!
+//! One line proves nothing: a file may begin with a comment, a piece of a line, a hole of NULs, or a line that is too long.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use memchr::memchr;
+use tidemill_dataflow::source::{Block, Decode, Decoded};
+
+use super::format::Format;
+use super::lines::is_blank;
+use super::logs::{LogLine, LogReader, Reading};
+use super::{MAX_LINE_BYTES, NdjsonDecoder};
+
+/// How many lines are looked at.
+const LINES: usize = 1_000;
+/// Bytes after which no further line is looked at.
+const BYTES: usize = 1 << 20;
+/// Bytes after which no further line is looked for, where most of them are in lines that are too long.
+const SCANNED: u64 = 64 << 20;
+
+/// The first lines of a file that are not blank, taken in as they are read, in bounded memory.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    bytes: Vec<u8>,
+    /// Where each line ends in `bytes` and in the file.
+    ends: Vec<(usize, u64)>,
+    scanned: u64,
+    /// Within a line that is too long, which counts and is left out.
+    skipping: bool,
+    too_long: usize,
+    /// The first bytes behind white space, whatever lines they are in.
+    start: Vec<u8>,
+}
+
+/// What a file is in which hardly a line is a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A JSON array of objects.
+    Array,
+    /// JSON objects over several lines.
+    Pretty,
+    Csv,
+    Markup,
+    /// Anything else.
+    Text,
+}
+
+/// How many bytes show whether a file begins as an array.
+const START: usize = 64;
+
+/// What a file seems to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guess {
+    pub(crate) format: Format,
+    /// What people call what the lines look like.
+    pub(crate) name: &'static str,
+    /// How many of how many lines are records of the format.
+    pub(crate) records: usize,
+    pub(crate) lines: usize,
+    /// Where the first record ends in the file.
+    pub(crate) first_end: u64,
+}
+
+impl Head {
+    /// The head of some whole lines.
+    pub(crate) fn of(lines: &[u8]) -> Head {
+        let mut head = Head::default();
+        head.take(lines);
+        head.end();
+        head
+    }
+
+    /// Takes the next bytes of the file; gives whether more are wanted.
+    pub(crate) fn take(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() && self.wants() {
+            let newline = memchr(b'\n', bytes);
+            let (piece, rest) = bytes.split_at(newline.map_or(bytes.len(), |at| at + 1));
+            self.scanned += piece.len() as u64;
+            if self.start.len() < START {
+                let behind = if self.start.is_empty() { piece.trim_ascii_start() } else { piece };
+                self.start.extend(behind.iter().take(START - self.start.len()));
+            }
+            if !self.skipping {
+                self.bytes.extend_from_slice(piece);
+                let start = self.start();
+                if self.bytes.len() - start > MAX_LINE_BYTES + 2 {
+                    self.skipping = true;
+                    self.bytes.truncate(start);
+                }
+            }
+            if newline.is_some() {
+                self.end();
+            }
+            bytes = rest;
+        }
+        self.wants()
+    }
+
+    /// The line that is being read ends here.
+    pub(crate) fn end(&mut self) {
+        let start = self.start();
+        if std::mem::take(&mut self.skipping) {
+            self.too_long += 1;
+        } else if is_blank(trimmed(&self.bytes[start..])) {
+            self.bytes.truncate(start);
+        } else {
+            self.ends.push((self.bytes.len(), self.scanned));
+        }
+    }
+
+    fn start(&self) -> usize {
+        self.ends.last().map_or(0, |(end, _)| *end)
+    }
+
+    fn wants(&self) -> bool {
+        self.ends.len() + self.too_long < LINES && self.bytes.len() < BYTES && self.scanned < SCANNED
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
+        let ranges = starts.zip(&self.ends).map(|(start, (end, _))| Range { start, end: *end });
+        ranges.map(|range| trimmed(&self.bytes[range]))
+    }
+
+    /// The format in which most lines are records; `None` if no line is one in any.
+    pub(crate) fn guess(&self) -> Option<Guess> {
+        let mut best: Option<Guess> = None;
+        let events = self.events().map(|records| ("NDJSON events", Format::Ndjson, records));
+        let logs = LogReader::GUESSED.into_iter().filter_map(|reader| {
+            let (name, records) = self.logged(&reader)?;
+            Some((name, Format::Log(reader), records))
+        });
+        for (name, format, records) in events.into_iter().chain(logs) {
+            if best.as_ref().is_none_or(|best| best.records < records.len()) {
+                let first_end = records.first().map_or(0, |row| self.ends[*row].1);
+                let lines = self.ends.len() + self.too_long;
+                best = Some(Guess { format, name, records: records.len(), lines, first_end });
+            }
+        }
+        best
+    }
+
+    /// What the file is, where no more than half of its lines are records; that it is a text says nothing.
+    pub(crate) fn shape(&self, records: usize) -> Shape {
+        if records * 2 > self.ends.len() + self.too_long {
+            return Shape::Text;
+        }
+        let inside = self.start.strip_prefix(b"[").map(<[u8]>::trim_ascii_start);
+        if inside.is_some_and(|inside| inside.starts_with(b"{")) {
+            return Shape::Array;
+        }
+        if self.is_pretty() {
+            return Shape::Pretty;
+        }
+        if self.start.starts_with(b"<") {
+            return Shape::Markup;
+        }
+        let is_csv = records == 0 && [b',', b';', b'\t'].into_iter().any(|separator| self.is_separated_by(separator));
+        if is_csv { Shape::Csv } else { Shape::Text }
+    }
+
+    /// Whether the first object of JSON goes on over its line.
+    fn is_pretty(&self) -> bool {
+        let Some((first_line, _)) = self.ends.first().filter(|_| self.start.starts_with(b"{") && self.ends.len() > 1)
+        else {
+            return false;
+        };
+        let mut objects = serde_json::Deserializer::from_slice(&self.bytes).into_iter::<serde::de::IgnoredAny>();
+        match objects.next() {
+            Some(Ok(_)) => objects.byte_offset() >= *first_line,
+            Some(Err(error)) => error.is_eof(),
+            None => false,
+        }
+    }
+
+    /// Whether most lines have as many of these as the first.
+    fn is_separated_by(&self, separator: u8) -> bool {
+        let columns = |line: &[u8]| memchr::memchr_iter(separator, line).count();
+        let first = self.lines().next().map_or(0, columns);
+        let same = self.lines().filter(|line| columns(line) == first).count();
+        first > 0
+            && self.ends.len() > 1
+            && same * 5 >= self.ends.len() * 4
+            && !self.lines().any(|line| line.trim_ascii_start().starts_with(b"{"))
+    }
+
+    /// The lines that are events.
+    fn events(&self) -> Option<Vec<usize>> {
+        if !self.lines().any(|line| line.trim_ascii_start().starts_with(b"{")) {
+            return None;
+        }
+        let block = Block { partition: 0, offset: 0, first_line: 0, bytes: self.bytes.clone(), skipped: 0 };
+        let mut decoded = Decoded::default();
+        NdjsonDecoder.decode(block, &mut decoded);
+        let malformed: BTreeSet<u64> = decoded.malformed.iter().map(|letter| letter.line).collect();
+        let records: Vec<usize> = (0..self.ends.len()).filter(|row| !malformed.contains(&(*row as u64))).collect();
+        Some(records).filter(|records| !records.is_empty())
+    }
+
+    /// What the lines of a log look like most often, and which lines are records of it.
+    fn logged(&self, reader: &LogReader) -> Option<(&'static str, Vec<usize>)> {
+        let mut looks = BTreeMap::new();
+        let mut records = Vec::new();
+        let (mut lines, mut read) = (reader.lines(None), LogLine::default());
+        for (row, line) in self.lines().enumerate() {
+            if let Ok(line) = std::str::from_utf8(line)
+                && let Reading::Record(name) = lines.read(line, &mut read)
+            {
+                *looks.entry(name).or_insert(0_usize) += 1;
+                records.push(row);
+            }
+        }
+        let (name, _) = looks.into_iter().max_by_key(|(_, count)| *count)?;
+        Some((name, records))
+    }
+}
+
+impl Shape {
+    /// Why a file of this shape is not read, if it is not; `file` is its name, and `packed` whether it must be unpacked first.
+    pub(crate) fn refusal(self, file: &str, packed: bool) -> Option<String> {
+        let (what, filter) = match self {
+            Shape::Array => ("it is a JSON array, and what is read is one object a line", "'.[]'"),
+            Shape::Pretty => ("its JSON objects go over several lines, and what is read is one a line", "."),
+            Shape::Csv | Shape::Markup | Shape::Text => return None,
+        };
+        let unpack = if packed { "unpack it, then write them so" } else { "write them so" };
+        let file = if file.contains([' ', '\'']) { format!("{file:?}") } else { file.to_owned() };
+        Some(format!("{what}; {unpack} (jq -c {filter} {file} > {file}.ndjson) and give that"))
+    }
+
+    /// Why a line that does not begin like an object is malformed, where the format of its file is not known.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Shape::Csv => "the file looks like CSV; events are JSON objects, one a line",
+            Shape::Markup => "the file looks like XML or HTML; events are JSON objects, one a line",
+            _ => "neither an event nor a line of a known log format; --format or --log-format says what it is",
+        }
+    }
+}
+
+impl Guess {
+    /// What is said of a file.
+    pub(crate) fn sentence(&self, file: &str) -> String {
+        let (name, records, lines) = (self.name, self.records, self.lines);
+        let of = match lines {
+            1 => "its only line".to_owned(),
+            _ if lines < LINES => format!("{records} of its {lines} lines"),
+            _ => format!("{records} of the first {LINES} lines"),
+        };
+        format!("{file}: read as {name} ({of}); --format or --log-format says otherwise")
+    }
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;
+    const LINE: &str = r#"192.0.2.1 - - [10/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 12 "-" "agent""#;
+
+    fn guess(text: impl AsRef<[u8]>) -> Option<(Format, usize, usize)> {
+        Head::of(text.as_ref()).guess().map(|guess| (guess.format, guess.records, guess.lines))
+    }
+
+    fn log(records: usize, lines: usize) -> Option<(Format, usize, usize)> {
+        Some((Format::Log(LogReader::Combined), records, lines))
+    }
+
+    #[test]
+    fn the_format_of_most_lines_wins() {
+        assert_eq!(guess(format!("{LINE}\n{EVENT}\n{LINE}\n")), log(2, 3));
+        assert_eq!(guess(format!("{LINE}\n{EVENT}\n{EVENT}\n")), Some((Format::Ndjson, 2, 3)));
+        assert_eq!(guess(format!("\n \r\n{LINE}\r\n")), log(1, 1));
+        for nothing in ["", "\n \n", "name,age\nx,1\n", "{}\n", "{\"a\":1}\n", "hello"] {
+            assert_eq!(guess(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn odd_first_lines_change_nothing() {
+        let too_long = "x".repeat(MAX_LINE_BYTES + 10);
+        for odd in [
+            "# started",
+            "zilla/5.0\"",
+            &"\0".repeat(4_000),
+            &too_long,
+            &format!("{too_long}{too_long}"),
+            "{",
+            "\u{fffd}",
+        ] {
+            assert_eq!(guess(format!("{odd}\n{LINE}\n{LINE}\n")), log(2, 3));
+        }
+        assert_eq!(guess([b"\xff\xfe\n", LINE.as_bytes()].concat()), log(1, 2));
+    }
+
+    #[test]
+    fn the_head_is_bounded_and_does_not_depend_on_how_it_is_read() {
+        let text = format!("{}{}", "odd\n".repeat(600), format!("{LINE}\n").repeat(800));
+        assert_eq!(guess(&text), log(400, 1_000));
+        let mut head = Head::default();
+        for piece in text.as_bytes().chunks(7) {
+            head.take(piece);
+        }
+        head.end();
+        let whole = Head::of(text.as_bytes()).guess().unwrap();
+        assert_eq!(head.guess().unwrap(), whole);
+        assert_eq!(whole.first_end, 600 * 4 + LINE.len() as u64 + 1);
+        let mut endless = Head::default();
+        while endless.take(&[b'x'; 1 << 16]) {}
+        assert!(endless.bytes.len() <= MAX_LINE_BYTES + 2);
+    }
+
+    #[test]
+    fn a_file_that_is_no_lines_is_told_by_its_shape() {
+        let pretty = EVENT.replace(',', ",\n  ").replace('{', "{\n  ");
+        let array = format!("[\n{EVENT},\n{EVENT}\n]\n");
+        for (text, shape) in [
+            (array.clone(), Shape::Array),
+            (format!("[{EVENT},{EVENT}]"), Shape::Array),
+            (format!("\n [ {EVENT},\n"), Shape::Array),
+            (format!("[{}", "{\"a\":1},".repeat(200_000)), Shape::Array),
+            (format!("{pretty}\n{pretty}\n"), Shape::Pretty),
+            (pretty.trim_end_matches('}').to_owned(), Shape::Pretty),
+            (format!("{EVENT}\n{EVENT}\n"), Shape::Text),
+            (format!("[\n{EVENT}\n{EVENT}\n{EVENT}\n"), Shape::Text),
+            ("{\"a\":1}\n{\"a\":2}\n".to_owned(), Shape::Text),
+            ("{\"a\":\n".to_owned(), Shape::Text),
+            ("{\"a\": x\n{\"b\":1}\n".to_owned(), Shape::Text),
+            ("name,age\nx,1\ny,2\n".to_owned(), Shape::Csv),
+            ("name\tage\nx\t1\ny\t2\n".to_owned(), Shape::Csv),
+            ("<?xml version=\"1.0\"?>\n<a/>\n".to_owned(), Shape::Markup),
+            ("[2026-03-10] started\n".to_owned(), Shape::Text),
+            (LINE.to_owned(), Shape::Text),
+            (String::new(), Shape::Text),
+        ] {
+            let head = Head::of(text.as_bytes());
+            let records = head.guess().map_or(0, |guess| guess.records);
+            assert_eq!(head.shape(records), shape, "{}", &text[..text.len().min(200)]);
+        }
+        let refusal = Shape::Array.refusal("a b.json", false).unwrap();
+        assert!(refusal.contains("JSON array") && refusal.contains("jq -c '.[]' \"a b.json\" >"), "{refusal}");
+        assert!(Shape::Pretty.refusal("a.gz", true).unwrap().contains("unpack it, then"));
+        assert_eq!(Shape::Csv.refusal("a", false), None);
+    }
+
+    #[test]
+    fn a_sentence_says_how_many_lines_were_read_as_what() {
+        let main = format!("{LINE} \"198.51.100.7\"\n");
+        for (text, expected) in [
+            (main.repeat(1_200), "read as nginx main (1000 of the first 1000 lines)"),
+            (format!("#\n{main}"), "read as nginx main (1 of its 2 lines)"),
+            (format!("{EVENT}\n"), "read as NDJSON events (its only line)"),
+            (format!("shop.example:443 {LINE}\n").repeat(3), "read as vhost_combined (3 of its 3 lines)"),
+            (format!("{LINE} 0.003\n"), "read as Combined Log Format with more behind it (its only line)"),
+        ] {
+            let sentence = Head::of(text.as_bytes()).guess().unwrap().sentence("a.log");
+            assert!(sentence.starts_with(&format!("a.log: {expected};")), "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The promises of the file source about formats: what is guessed, what is bound, what a W3C log's directives reach.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+use tidemill_log::PartitionStatus;
+
+use super::*;
+
+const LINE: &str = "192.0.2.1 - - [10/Mar/2026:10:00:00 +0000] \"GET /a HTTP/1.1\" 200 12 \"-\" \"agent\"\n";
+
+fn write(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+fn source(paths: &[PathBuf]) -> FileSource {
+    FileSource::new(FilesConfig { paths: paths.to_vec(), ..FilesConfig::default() })
+}
+
+/// What the engine would record of a partition now.
+fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
+    let info = &reader.partitions()[partition as usize];
+    let position = reader.position(partition);
+    PartitionBinding {
+        partition,
+        name: info.name.clone(),
+        end: position.offset,
+        lines: position.lines,
+        digest: position.digest,
+        watermark: None,
+        status: if position.finished { PartitionStatus::Finished } else { PartitionStatus::Active },
+        detail: info.detail.clone(),
+    }
+}
+
+/// What a partition's blocks decode to: pages (or types) and reasons.
+fn decode(source: &FileSource, reader: &mut dyn BlockReader, limit: usize) -> (Vec<String>, Vec<String>) {
+    let mut decoder = source.decoder();
+    let (mut pages, mut reasons) = (Vec::new(), Vec::new());
+    while let Some(block) = reader.read(0, limit, None).unwrap() {
+        let mut out = Decoded::default();
+        decoder.decode(block, &mut out);
+        pages.extend(out.records.iter().map(|event| event.page().map_or("", |page| page.text).to_owned()));
+        reasons.extend(out.malformed.into_iter().map(|letter| letter.reason));
+    }
+    (pages, reasons)
+}
+
+#[test]
+fn directives_of_a_w3c_log_reach_every_block_behind_them() {
+    let folder = TempDir::new().unwrap();
+    let mut text = "#Version: 1.0\n#Fields: date time c-ip cs-uri-stem sc-status\n".to_owned();
+    let mut expected = Vec::new();
+    for n in 0..40 {
+        if n == 20 {
+            text.push_str("#Fields: sc-status cs-uri-stem c-ip time date\n");
+        }
+        text.push_str(&match n < 20 {
+            true => format!("2026-03-10 10:00:00 192.0.2.1 /p{n} 200\n"),
+            false => format!("200 /p{n} 192.0.2.1 10:00:00 2026-03-10\n"),
+        });
+        expected.push(format!("/p{n}"));
+    }
+    let path = write(&folder, "u_ex.log", &text);
+    for limit in [1, 100, 333, 1 << 20] {
+        let source = source(std::slice::from_ref(&path));
+        let mut reader = source.open(&[]).unwrap();
+        assert_eq!(decode(&source, &mut *reader, limit), (expected.clone(), vec![]), "{limit}");
+    }
+    // A later run goes on behind the directives that it does not read again.
+    for stop in [70, 300, 900, 1_300] {
+        let first = source(std::slice::from_ref(&path));
+        let mut begun = first.open(&[]).unwrap();
+        while begun.position(0).offset < stop {
+            begun.read(0, 100, None).unwrap().unwrap();
+        }
+        let recorded = binding(&*begun, 0);
+        let second = source(std::slice::from_ref(&path));
+        let mut reader = second.open(std::slice::from_ref(&recorded)).unwrap();
+        let (pages, reasons) = decode(&second, &mut *reader, 100);
+        assert_eq!(reasons, Vec::<String>::new(), "{stop}");
+        assert!(!pages.is_empty() && expected.ends_with(&pages), "{stop}: {pages:?}");
+    }
+}
+
+#[test]
+fn what_is_guessed_is_said_once_a_format() {
+    let folder = TempDir::new().unwrap();
+    let mut paths: Vec<_> = (0..3).map(|n| write(&folder, &format!("{n}.log"), LINE.repeat(2))).collect();
+    paths.push(write(&folder, "nothing.log", "hello\n"));
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let notice = Notice::to(move |sentence| heard.lock().unwrap().push(sentence.to_owned()));
+    let source = FileSource::new(FilesConfig { paths, notice, ..FilesConfig::default() });
+    source.open(&[]).unwrap();
+    source.open(&[]).unwrap();
+    let said = said.lock().unwrap();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("0.log and 2 more: read as Combined Log Format;"), "{said:?}");
+}
+
+#[test]
+fn lines_of_no_known_format_name_the_way_out() {
+    let folder = TempDir::new().unwrap();
+    for (text, reason) in [
+        (
+            "hello\nworld\n",
+            "neither an event nor a line of a known log format; --format or --log-format says what it is",
+        ),
+        ("name,age\nx,1\n", "the file looks like CSV; events are JSON objects, one a line"),
+        ("{\"event_id\":\"e\"}\n", "event_type is missing"),
+    ] {
+        let source = source(&[write(&folder, "a", text)]);
+        let mut reader = source.open(&[]).unwrap();
+        let (pages, reasons) = decode(&source, &mut *reader, 1_000);
+        assert_eq!((pages.len(), reasons[0].as_str()), (0, reason));
+    }
+}
+
+#[test]
+fn an_array_and_objects_over_several_lines_are_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let event = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;
+    for (text, what) in
+        [(format!("[\n{event},\n{event}\n]\n"), "a JSON array"), (event.replace(',', ",\n"), "go over several lines")]
+    {
+        match source(&[write(&folder, "a.json", text)]).open(&[]).map(|_| ()) {
+            Err(error @ SourceError::Changed { .. }) => {
+                let said = error.to_string();
+                assert!(said.contains(what) && said.contains("jq -c"), "{said}");
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_format_is_told_by_the_first_block_with_a_record_where_the_head_has_none() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.log", "odd\n".repeat(2_000) + &LINE.repeat(3));
+    let source = source(&[path]);
+    let mut reader = source.open(&[]).unwrap();
+    let (pages, reasons) = decode(&source, &mut *reader, 1_000);
+    assert_eq!((pages.len(), reasons.len()), (3, 2_000));
+    assert_eq!(binding(&*reader, 0).detail["format"], "combined");
+}
