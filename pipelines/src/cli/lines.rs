@@ -15,7 +15,7 @@ const REQUESTS: &str = "tidemill::requests";
 
 /// How lines on stderr look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub(crate) enum Messages {
     /// Sentences, and a bar on a terminal.
     #[default]
     Text,
@@ -23,16 +23,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+static FORMAT: OnceLock<Messages> = OnceLock::new();
 
 /// From now on all that is said, by connectors too (a server that is waited for), goes to stderr in this format.
 ///
 /// Spans of requests go to `traced`, if there is one.
-pub(crate) fn start(format: LogFormat, traced: Option<SdkTracer>) {
+pub(crate) fn start(format: Messages, traced: Option<SdkTracer>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false);
     let lines = match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().with_current_span(false).with_span_list(false).boxed(),
+        Messages::Text => lines.boxed(),
+        Messages::Json => lines.json().with_current_span(false).with_span_list(false).boxed(),
     };
     let requests = traced.map(|tracer| {
         let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
@@ -46,7 +46,7 @@ pub(crate) fn start(format: LogFormat, traced: Option<SdkTracer>) {
 
 /// Whether lines are for machines.
 pub(crate) fn json() -> bool {
-    FORMAT.get() == Some(&LogFormat::Json)
+    FORMAT.get() == Some(&Messages::Json)
 }
 
 /// Prints a result on stdout.

@@ -79,10 +79,10 @@ enum Command {
 }
 
 impl Command {
-    fn log_format(&self) -> lines::LogFormat {
+    fn messages(&self) -> lines::Messages {
         match self {
-            Command::Run(arguments) => arguments.log_format,
-            _ => lines::LogFormat::Text,
+            Command::Run(arguments) => arguments.messages(),
+            _ => lines::Messages::Text,
         }
     }
 
@@ -176,7 +176,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Ok(traced) => traced,
         Err(failure) => return failed(&failure),
     };
-    lines::start(arguments.command.log_format(), traced);
+    lines::start(arguments.command.messages(), traced);
     let done = match arguments.command {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Run(arguments) => run::run(arguments, &catalog),

@@ -66,6 +66,9 @@ pub(crate) fn drive(
 
 pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Failure> {
     let alone = arguments.process_index.is_none() && !supervised();
+    if let Some(renamed) = arguments.renamed().filter(|_| !supervised()) {
+        lines::warn(renamed);
+    }
     if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }

@@ -89,7 +89,7 @@ fn sections_of_operators_become_options_beside_those_of_the_command_line() {
 fn every_mistake_is_named_with_its_line_and_the_nearest_valid_name() {
     let text = "stray = 1\n\
                 [run]\nepoch_byte = 1\nworkers = \"2\"\nepoch_every = 10\nsupervise = \"yes\"\nout = [\"a\", \"b\"]\n\
-                drain = true\nwindow = \"5m\"\nlog_format = \"xml\"\n\
+                drain = true\nwindow = \"5m\"\nmessages = \"xml\"\n\
                 [colect]\n\
                 [operators.events]\ntopics = \"x\"\nisolation.level = \"read_uncommitted\"\n\
                 [operators.view_per_minute]\nsize = 1\n\
@@ -106,7 +106,7 @@ fn every_mistake_is_named_with_its_line_and_the_nearest_valid_name() {
         (7, "[run] out", "one value, not a list"),
         (8, "[run] drain", "give --drain"),
         (9, "[run] window", "stands in its code"),
-        (10, "[run] log_format", "text, json"),
+        (10, "[run] messages", "text, json"),
         (11, "[colect]", "is [collect] meant?"),
         (13, "[operators.events] topics", "stands in the pipeline's code"),
         (14, "[operators.events] isolation.level", "no setting of how a source fetches"),

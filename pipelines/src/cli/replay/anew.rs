@@ -124,7 +124,7 @@ fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding]) -> EventSource {
     // Files of one format are of that format, whatever they begin with.
     let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
     let formats: Vec<_> = recorded.iter().filter_map(named).collect();
-    let format = formats.first().copied().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
+    let format = formats.first().cloned().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
     EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), notice: Notice::to(lines::say) })
 }
 

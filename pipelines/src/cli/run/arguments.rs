@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tidemill_connectors::events::Format;
 
 use super::source_setting::{SourceSetting, source_setting};
-use crate::cli::lines::LogFormat;
+use crate::cli::lines::Messages;
 use crate::cli::otlp::OtlpArguments;
-use crate::cli::units;
+use crate::cli::{Failure, units};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {
@@ -17,10 +18,48 @@ pub(super) enum Switch {
     Off,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum InputFormat {
-    Ndjson,
-    Combined,
+/// What `--log-format` says.
+#[derive(Clone, Debug)]
+pub(super) enum LogFormat {
+    Of(Format),
+    /// The name of `--messages` in earlier versions. A format has a `$` or a `%`, so the two cannot be mixed up.
+    Messages(Messages),
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    if let Ok(messages) = Messages::from_str(text, false) {
+        return Ok(LogFormat::Messages(messages));
+    }
+    Format::of_log(text).map(LogFormat::Of).map_err(|error| error.to_string())
+}
+
+impl RunArguments {
+    /// What the files hold.
+    pub(super) fn format(&self) -> Result<Format, Failure> {
+        match (&self.format, &self.log_format) {
+            (Some(_), Some(LogFormat::Of(_))) => {
+                Err(Failure::usage("--format and --log-format both say what the files hold; leave one out"))
+            }
+            (None, Some(LogFormat::Of(format))) | (Some(format), _) => Ok(format.clone()),
+            (None, _) => Ok(Format::Guess),
+        }
+    }
+
+    /// How lines on stderr look.
+    pub(crate) fn messages(&self) -> Messages {
+        match self.log_format {
+            Some(LogFormat::Messages(messages)) if self.messages == Messages::default() => messages,
+            _ => self.messages,
+        }
+    }
+
+    /// What to say to whoever gave an option under its earlier name.
+    pub(super) fn renamed(&self) -> Option<&'static str> {
+        let renamed = matches!(self.log_format, Some(LogFormat::Messages(_)));
+        renamed.then_some(
+            "how lines on stderr look is --messages text|json now; --log-format takes the format of a web server's log",
+        )
+    }
 }
 
 #[derive(Debug, Args)]
@@ -72,9 +111,14 @@ pub(crate) struct RunArguments {
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     pub(super) json: bool,
-    /// What the files hold; told from each file's first line when not given.
-    #[arg(long, value_enum)]
-    pub(super) format: Option<InputFormat>,
+    /// What the files hold: ndjson, common, combined, nginx-main, vhost-combined, json-log, w3c or alb; told from each file's
+    /// first 1,000 lines when not given.
+    #[arg(long, value_name = "NAME")]
+    format: Option<Format>,
+    /// The format of a web server's log as its configuration has it: nginx's log_format or Apache's LogFormat, with or without
+    /// name and quotes.
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
     /// Bytes of input that an epoch takes, for example 8388608 or 32MiB.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = units::bytes)]
     pub(super) epoch_bytes: u64,
@@ -118,7 +162,7 @@ pub(crate) struct RunArguments {
     pub(super) ops: Option<SocketAddr>,
     /// How lines on stderr look.
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) log_format: LogFormat,
+    messages: Messages,
     #[command(flatten)]
     pub(crate) otlp: OtlpArguments,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_clickhouse::Target;
-use tidemill_connectors::events::{Format, HashKey};
+use tidemill_connectors::events::HashKey;
 use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
@@ -14,7 +14,7 @@ use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
-use super::arguments::{InputFormat, RunArguments, Switch};
+use super::arguments::{RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
 use crate::cli::{Failure, avro, lines, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
@@ -257,11 +257,7 @@ fn source(
         let source = with_registry(source)?;
         return Ok((EventSource::topics(source), DeadLetters::Topic(letters)));
     }
-    let format = match arguments.format {
-        None => Format::Guess,
-        Some(InputFormat::Ndjson) => Format::Ndjson,
-        Some(InputFormat::Combined) => Format::Combined,
-    };
+    let format = arguments.format()?;
     let notice = Notice::to(lines::say);
     let files = FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key(), notice };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
