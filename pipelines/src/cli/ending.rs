@@ -92,16 +92,17 @@ impl Ending<'_> {
         self.finished && read > 0 && malformed == read
     }
 
-    /// The failure of a run that could read nothing of its input. `first` looks up so many first dead letters, for a run that
-    /// read nothing itself because an earlier one has.
+    /// The failure of a run that could read nothing of its input: a line for each of the first kinds of reasons, or for each of
+    /// the first dead letters, which `first` looks up, where these are more (an earlier run may have read them).
     pub(crate) fn refusal(&self, first: impl FnOnce(usize) -> Vec<MalformedPlace>) -> Option<Failure> {
         if !self.nothing_accepted() {
             return None;
         }
         let mut places: Vec<MalformedPlace> =
             self.reasons.iter().take(FIRST).map(|reason| reason.first.clone()).collect();
-        if places.is_empty() {
-            places = first(FIRST);
+        if places.len() < FIRST {
+            let looked_up = first(FIRST);
+            places = if looked_up.len() > places.len() { looked_up } else { places };
         }
         let places: String = places.iter().map(|first| format!("\n  {}", place(first))).collect();
         Some(Failure::refused(format!(
