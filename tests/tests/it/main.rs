@@ -29,6 +29,8 @@ mod docs;
 #[cfg(test)]
 mod fencing;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod hang;
 #[cfg(test)]
 mod lifecycle;
