@@ -84,6 +84,7 @@ fn a_format_string_is_taken_from_the_configuration_or_refused_with_its_place() {
     for (options, words) in [
         (&["--log-format", "$remote_adr [$time_local] \"$request\""][..], &["character 1", "$remote_addr meant"][..]),
         (&["--log-format", "%h %t"], &["no request"]),
+        (&["--log-format", "apache"], &["json-log, w3c, alb"]),
         (&["--log-format", "$request"], &["no time"]),
         (&["--format", "apache"], &["json-log, w3c, alb"]),
         (&["--format", "combined", "--log-format", "%h %t \"%r\""], &["leave one out"]),

@@ -129,13 +129,18 @@ impl<'a> Directive<'a> {
             parameter = Some(&inside[..end]);
             rest = inside[end + 1..].trim_start_matches(modifier);
         }
-        let letters = if rest.starts_with("^ti") || rest.starts_with("^to") { 3 } else { 1 };
-        let Some(letter) = rest.chars().nth(letters - 1) else {
+        // `%^ti` and `%^to` are of trailers, `%^FB` and `%^FU` of first bytes.
+        let (rest, marks) = match rest.strip_prefix('^') {
+            Some(behind) if behind.starts_with('t') => (&behind[1..], 2),
+            Some(behind) if behind.starts_with("FB") || behind.starts_with("FU") => (behind, 1),
+            _ => (rest, 0),
+        };
+        let Some(letter) = rest.chars().next() else {
             return Err(Problem(format!(
                 "at character {place}: % without a letter; write a directive such as %h, or %% for a %"
             )));
         };
-        let length = text.len() - rest.len() + letters - 1 + letter.len_utf8();
+        let length = text.len() - rest.len() + if marks == 1 { 2 } else { letter.len_utf8() };
         Ok(Directive { parameter, letter, length, place })
     }
 
@@ -154,7 +159,7 @@ impl<'a> Directive<'a> {
         let other = |name: &str| Field::Other(name.into());
         Ok(match (self.letter, self.parameter) {
             ('h', None) | ('a', None) => Field::Address,
-            ('a', Some("c")) => other("peer"),
+            ('a' | 'h', Some("c")) => other("peer"),
             ('A', _) => other("local_address"),
             ('l', None) => Field::Skip,
             ('u', None) => Field::User,
@@ -176,6 +181,7 @@ impl<'a> Directive<'a> {
             ('T', Some("ms")) => other("request_time_ms"),
             ('T', None | Some("s")) => other("request_time"),
             ('f', None) => other("file"),
+            ('F', None) => other("first_byte_time"),
             ('k', None) => other("keepalive_requests"),
             ('L', _) => other("log_id"),
             ('P', _) => other("process"),

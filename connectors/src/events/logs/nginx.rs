@@ -81,7 +81,8 @@ pub(super) fn place(format: &str, rest: &str, at: usize) -> usize {
 
 /// The variable that one is meant to be from which it differs by one letter, unless that stands in the format as well.
 fn mistyped(name: &str, format: &str) -> Option<&'static str> {
-    const NOT_MEANT: [&str; 3] = ["request", "uri", "args"];
+    // Names that people give variables of their own are like these.
+    const NOT_MEANT: [&str; 3] = ["request", "request_uri", "document_uri"];
     if KNOWN.iter().any(|(known, _)| *known == name) {
         return None;
     }

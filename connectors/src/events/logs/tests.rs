@@ -339,6 +339,10 @@ fn formats_of_other_shapes_are_read() {
             format!("2026-03-10 10:00:00 192.0.2.1 {request} \"{AGENT}\""),
         ),
         (
+            r#"%t %h %^FB %{X-A}^ti %{c}h "%r" %s "%{User-Agent}i""#,
+            format!("[10/Mar/2026:10:00:00 +0000] 192.0.2.1 17 - 10.0.0.1 {request} \"{AGENT}\""),
+        ),
+        (
             r#"[%{%d/%b/%Y:%T}t.%{msec_frac}t %{%z}t] %a "%r" %s "%{User-Agent}i""#,
             format!("[10/Mar/2026:10:00:00.000 +0000] 192.0.2.1 {request} \"{AGENT}\""),
         ),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use tidemill_connectors::events::Format;
+use tidemill_connectors::events::{Format, UnknownFormat};
 
 use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::lines::Messages;
@@ -30,7 +30,7 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
     if let Ok(messages) = Messages::from_str(text, false) {
         return Ok(LogFormat::Messages(messages));
     }
-    Format::of_log(text).map(LogFormat::Of).map_err(|error| error.to_string())
+    text.parse().map(LogFormat::Of).map_err(|error: UnknownFormat| error.to_string())
 }
 
 impl RunArguments {
