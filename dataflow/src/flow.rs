@@ -27,7 +27,8 @@ use crate::time::Epoch;
 use crate::watermark::Watermarks;
 
 /// Opens the pipeline's source at recorded positions.
-pub(crate) type OpenFn = Box<dyn Fn(&[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> + Send>;
+pub(crate) type OpenFn =
+    Box<dyn Fn(&[PartitionBinding], &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> + Send>;
 
 /// What the dry build learns about the pipeline beside its plan.
 #[derive(Default)]

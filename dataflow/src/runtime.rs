@@ -411,6 +411,7 @@ fn open_reader(
     };
     let source = &env.restored.source;
     let known = source.bindings(&rule);
+    let bound: Vec<_> = recorded.iter().cloned().map(as_the_connector_left_it).collect();
     // Partitions introduced after the checkpoint keep their numbers; they are read from their start again.
     for partition in &mut recorded {
         let number = partition.partition as usize;
@@ -420,7 +421,7 @@ fn open_reader(
         }
     }
     let recorded: Vec<_> = recorded.into_iter().map(as_the_connector_left_it).collect();
-    let reader = open(&recorded)?;
+    let reader = open(&recorded, &bound)?;
     let config = ReaderConfig {
         epoch_bytes: options.epoch_bytes,
         memory_budget: options.memory_budget,

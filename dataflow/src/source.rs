@@ -34,6 +34,14 @@ pub enum SourceError {
         /// What is different and what to do.
         problem: String,
     },
+    /// It is nothing that the source can read. Exit code 3.
+    #[error("{partition}: {problem}")]
+    Refused {
+        /// The partition (a file's name).
+        partition: String,
+        /// What it is, and what to do.
+        problem: String,
+    },
     /// Reading failed.
     #[error("cannot read {partition}: {source}")]
     Io {
@@ -190,6 +198,20 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError::Changed`] names the partition that changed or vanished.
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError>;
+
+    /// The same, told where partitions stood in `bound`, at the end of what is replayed first. A source that knows partitions
+    /// by their content finds them by all of it, not by what the checkpoint has of it.
+    ///
+    /// # Errors
+    /// As [`open`](Source::open).
+    fn open_behind(
+        &self,
+        recorded: &[PartitionBinding],
+        bound: &[PartitionBinding],
+    ) -> Result<Box<dyn BlockReader>, SourceError> {
+        let _ = bound;
+        self.open(recorded)
+    }
 }
 
 /// Turns blocks into records. Pure: same block, same result.

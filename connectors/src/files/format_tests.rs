@@ -90,7 +90,8 @@ fn directives_of_a_w3c_log_reach_every_block_behind_them() {
 #[test]
 fn what_is_guessed_is_said_once_a_format() {
     let folder = TempDir::new().unwrap();
-    let mut paths: Vec<_> = (0..3).map(|n| write(&folder, &format!("{n}.log"), LINE.repeat(2))).collect();
+    let mut paths: Vec<_> =
+        (0..3).map(|n| write(&folder, &format!("{n}.log"), LINE.repeat(2).replace("/a", &format!("/{n}")))).collect();
     paths.push(write(&folder, "nothing.log", "hello\n"));
     let said = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&said);
@@ -129,7 +130,7 @@ fn an_array_and_objects_over_several_lines_are_refused_by_name() {
         [(format!("[\n{event},\n{event}\n]\n"), "a JSON array"), (event.replace(',', ",\n"), "go over several lines")]
     {
         match source(&[write(&folder, "a.json", text)]).open(&[]).map(|_| ()) {
-            Err(error @ SourceError::Changed { .. }) => {
+            Err(error @ SourceError::Refused { .. }) => {
                 let said = error.to_string();
                 assert!(said.contains(what) && said.contains("jq -c"), "{said}");
             }

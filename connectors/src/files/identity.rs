@@ -1,38 +1,45 @@
-//! Which of the given files is which recorded partition, and whether it is still what was read.
-//!
-//! A file is known by its canonical path, or else by the name under which it was first given. Where device, inode, size and both
-//! times are as recorded, only the last piece of what was read is read again, and that when the file is next opened;
-//! otherwise all of what was read is read again, at once.
+//! What is recorded of a file, and the partitions of a start: what each goes on in, and as what it is read.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::source::{PartitionBinding, SourceError};
 use tidemill_log::PartitionStatus;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::events::{Directives, Format, HashKey, Head, Shape};
 
-use super::content::{Packing, Stat, Stream};
+use super::content::{Form, Stat};
 use super::digest::RecordedDigest;
-use super::partition::{Partition, Resume};
+use super::given::{Given, look_up};
+use super::matching::{Fate, Found, Known, Twin, assign, told_apart};
+use super::notice::Notice;
+use super::packing::Packing;
+use super::partition::{Partition, Place, Resume};
 use super::{FileFacts, FilesConfig};
 
 /// What is recorded of a file with every binding.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Detail {
-    path: String,
-    packing: String,
+    pub(super) path: String,
+    /// The name of its [`Form`].
+    pub(super) packing: String,
     /// `None` while the file holds white space only.
     format: Option<String>,
     /// The mark of the key behind a log's users.
     key: Option<String>,
-    stat: Stat,
+    pub(super) stat: Stat,
     /// Of a W3C log: the directives in force where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     directives: Option<String>,
+    /// `None` of files in which nothing stood, and where an earlier build wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) head: Option<Mark>,
+    /// Its file is gone, and that was said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gone: bool,
 }
 
 impl Detail {
@@ -41,147 +48,175 @@ impl Detail {
         Detail { directives: directives.map(Directives::text), ..self }
     }
 
-    pub(super) fn of(path: &str, packing: Packing, format: Option<&Format>, key: HashKey, stat: Stat) -> Detail {
+    pub(super) fn of(place: &Place, format: Option<&Format>, key: HashKey, gone: bool) -> Detail {
         Detail {
-            path: path.to_owned(),
-            packing: packing.name().to_owned(),
+            path: place.path.clone(),
+            packing: place.form.name(),
             format: format.map(|format| format.name().to_owned()),
             key: format.is_some_and(Format::is_log).then(|| key.mark()),
-            stat,
+            stat: place.stat,
             directives: None,
+            head: place.head.clone(),
+            gone,
         }
     }
 }
 
-/// A file as it was given.
-struct Given {
-    name: String,
-    path: String,
+/// By what a file's first bytes are known again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) bytes: usize,
+    xxh3: String,
 }
 
-/// The partitions of a start: the recorded ones in their order, then new files in the order given.
-pub(super) fn resolve(config: &FilesConfig, recorded: &[PartitionBinding]) -> Result<Vec<Partition>, SourceError> {
+impl Mark {
+    fn of(head: &[u8]) -> Option<Mark> {
+        (!head.is_empty()).then(|| Mark { bytes: head.len(), xxh3: format!("{:032x}", xxh3_128(head)) })
+    }
+
+    pub(super) fn is_longer_than(&self, head: &[u8]) -> bool {
+        self.bytes > head.len()
+    }
+
+    /// Whether the content that starts with `head` starts with what the mark was made of.
+    pub(super) fn fits(&self, head: &[u8]) -> bool {
+        head.get(..self.bytes).and_then(Mark::of).as_ref() == Some(self)
+    }
+}
+
+/// The partitions of a start: the recorded ones in their order, then new files in the order given. `recorded` says where
+/// reading goes on, `bound` how far all runs before have read.
+pub(super) fn resolve(
+    config: &FilesConfig,
+    recorded: &[PartitionBinding],
+    bound: &[PartitionBinding],
+) -> Result<Vec<Partition>, SourceError> {
     if config.paths.is_empty() {
         return Err(SourceError::Usage("no input file is given; name at least one".into()));
     }
-    let mut given = look_up(&config.paths, recorded)?;
-    let mut recorded: Vec<_> = recorded.iter().collect();
-    recorded.sort_by_key(|binding| binding.partition);
-    let mut partitions = Vec::with_capacity(recorded.len() + given.len());
-    let mut matched = Vec::with_capacity(recorded.len());
-    for binding in recorded {
-        let detail: Detail = serde_json::from_value(binding.detail.clone())
-            .map_err(|error| changed(&binding.name, &format!("its record cannot be read ({error})")))?;
-        let place = given.iter().position(|file| file.path == detail.path);
-        matched.push((binding, detail, place.map(|place| given.remove(place))));
+    let given = look_up(&config.paths, recorded, &config.notice)?;
+    let mut in_order: Vec<_> = recorded.iter().collect();
+    in_order.sort_by_key(|binding| binding.partition);
+    let bound: BTreeMap<u32, &PartitionBinding> = bound.iter().map(|binding| (binding.partition, binding)).collect();
+    let before = in_order.into_iter().map(|at| Known::new(at, bound.get(&at.partition).unwrap_or(&at)));
+    let before = before.collect::<Result<Vec<_>, _>>()?;
+    let mut fates = assign(&before, &given)?;
+    let (new, twins) = told_apart(&before, &mut fates, &given)?;
+    say_twins(&config.notice, &given, &twins);
+    let mut partitions = Vec::with_capacity(before.len() + new.len());
+    for (known, fate) in before.iter().zip(fates) {
+        partitions.push(match fate {
+            Fate::Found(found) => again(config, partitions.len(), &given[found.given], known, found)?,
+            Fate::Gone => gone(config, partitions.len(), known)?,
+        });
     }
-    for (binding, detail, by_path) in matched {
-        let by_name = || given.iter().position(|file| file.name == binding.name).map(|place| given.remove(place));
-        let file = by_path.or_else(by_name).ok_or_else(|| not_given(&binding.name, &detail))?;
-        partitions.push(again(config, partitions.len(), file, binding, &detail)?);
-    }
-    for mut file in given {
-        if partitions.iter().any(|partition: &Partition| partition.facts().name == file.name) {
-            file.name.clone_from(&file.path);
-        }
-        partitions.push(first(config, partitions.len(), file)?);
+    for file in new.into_iter().map(|number| &given[number]) {
+        let name = free_name(&partitions, &file.name);
+        partitions.push(first(config, partitions.len(), name, file)?);
     }
     Ok(partitions)
 }
 
-fn look_up(paths: &[PathBuf], recorded: &[PartitionBinding]) -> Result<Vec<Given>, SourceError> {
-    let mut by_path: BTreeMap<String, String> = BTreeMap::new();
-    let mut given = Vec::with_capacity(paths.len());
-    for path in paths {
-        let name = text(path)?;
-        let canonical = match path.canonicalize() {
-            Ok(canonical) => canonical,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let absolute = std::path::absolute(path).unwrap_or_default();
-                let is_this = |binding: &PartitionBinding| {
-                    binding.name == name || binding.detail.get("path").and_then(|p| p.as_str()) == absolute.to_str()
-                };
-                return Err(if recorded.iter().any(is_this) {
-                    vanished(&name)
-                } else {
-                    SourceError::Usage(format!("input {name} does not exist; check the path"))
-                });
-            }
-            Err(source) => return Err(SourceError::Io { partition: name, source }),
-        };
-        if !canonical.is_file() {
-            return Err(SourceError::Usage(format!("input {name} is no regular file; name the files to read")));
-        }
-        let canonical = text(&canonical)?;
-        if let Some(other) = by_path.insert(canonical.clone(), name.clone()) {
-            return Err(SourceError::Usage(format!("input {name} is the same file as {other}; name it once")));
-        }
-        given.push(Given { name, path: canonical });
-    }
-    Ok(given)
+/// The name of a new content: its file's, with a number where another content has that.
+fn free_name(partitions: &[Partition], name: &str) -> String {
+    let is_free = |wanted: &String| partitions.iter().all(|partition| partition.facts().name != *wanted);
+    let numbered = (2_u64..).map(|number| format!("{name}#{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(is_free).expect("there are more numbers than partitions")
 }
 
-fn text(path: &Path) -> Result<String, SourceError> {
-    let problem = || SourceError::Usage(format!("the path {} is not UTF-8; rename the file", path.display()));
-    path.to_str().map(str::to_owned).ok_or_else(problem)
+fn say_twins(notice: &Notice, given: &[Given], twins: &[Twin]) {
+    const SAID: usize = 3;
+    let said = twins.iter().take(SAID).map(|twin| format!("{} with {}", given[twin.given].name, twin.of));
+    let more = twins.len().checked_sub(SAID + 1).map(|more| format!("and {} more", more + 1));
+    let all: Vec<_> = said.chain(more).collect();
+    if !all.is_empty() {
+        notice.say(&format!("the same content is counted once: {}", all.join(", ")));
+    }
 }
 
 /// A file that was not read before.
-fn first(config: &FilesConfig, number: usize, file: Given) -> Result<Partition, SourceError> {
-    let (stat, packing) = examine(&file)?;
+fn first(config: &FilesConfig, number: usize, name: String, file: &Given) -> Result<Partition, SourceError> {
+    let form = file.readable()?.form;
     let facts = match &config.format {
-        Format::Guess => guessed(&file, packing)?,
-        format => facts(file.name.clone(), Some(format.clone())),
+        Format::Guess => guessed(name, file, form)?,
+        format => facts(name, Some(format.clone())),
     };
-    Ok(Partition::new(narrow(number), facts, file.path.into(), packing, stat, config.hash_key))
+    Ok(Partition::new(narrow(number), facts, place(file, form)?, config))
+}
+
+/// Where a file lies and what it is known by.
+fn place(file: &Given, form: Form) -> Result<Place, SourceError> {
+    let look = file.look()?;
+    // The mark is one of content as it is looked at.
+    let head = if look.form.encoding == form.encoding { Mark::of(&look.head) } else { None };
+    Ok(Place { path: file.path.clone(), form, stat: file.stat, head })
 }
 
 /// A file that was read up to a recorded place.
 fn again(
     config: &FilesConfig,
     number: usize,
-    file: Given,
-    binding: &PartitionBinding,
-    detail: &Detail,
+    file: &Given,
+    known: &Known<'_>,
+    found: Found,
 ) -> Result<Partition, SourceError> {
-    let name = &binding.name;
-    let (stat, packing) = examine(&file)?;
-    if binding.end == 0 {
-        return first(config, number, Given { name: name.clone(), path: file.path });
-    }
-    if packing.name() != detail.packing {
-        return Err(changed(name, &format!("it was a {} file and is {} now", detail.packing, packing.name())));
+    let (at, detail, name) = (known.at, &known.detail, known.bound.name.clone());
+    if known.bound.end == 0 {
+        return first(config, number, name, file);
     }
     let facts = match &detail.format {
-        Some(recorded) => facts(name.clone(), Some(same_format(&config.format, recorded, name)?)),
-        None if config.format == Format::Guess => {
-            guessed(&Given { name: name.clone(), path: file.path.clone() }, packing)?
-        }
+        Some(recorded) => facts(name.clone(), Some(same_format(&config.format, recorded, &name)?)),
+        None if config.format == Format::Guess => guessed(name.clone(), file, found.form)?,
         None => facts(name.clone(), Some(config.format.clone())),
     };
     if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
         let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
-        return Err(changed(name, problem));
+        return Err(changed(&name, problem));
     }
-    let digest =
-        RecordedDigest::parse(&binding.digest).ok_or_else(|| changed(name, "the recorded digest cannot be read"))?;
-    if packing == Packing::Plain && stat.size < binding.end {
-        return Err(changed(name, &format!("{} bytes of it were read and it has {} now", binding.end, stat.size)));
-    }
-    if let Some(directives) = &detail.directives {
+    let untouched = file.stat.is_unwritten(&detail.stat);
+    let place = match &detail.head {
+        Some(mark) if untouched => {
+            Place { path: file.path.clone(), form: found.form, stat: file.stat, head: Some(mark.clone()) }
+        }
+        _ => place(file, found.form)?,
+    };
+    // Those of the place where reading goes on, not of the one up to which it was done.
+    let directives = at.detail.get("directives").and_then(|text| text.as_str()).filter(|_| at.end > 0);
+    if let Some(directives) = directives {
         facts.add_directives(0, Directives::of(directives));
     }
-    let mut partition = Partition::new(narrow(number), facts, file.path.into(), packing, stat, config.hash_key);
-    let untouched = stat == detail.stat;
-    partition.stand_at(&Resume {
-        offset: binding.end,
-        lines: binding.lines,
-        digest,
-        finished: untouched && binding.status == PartitionStatus::Finished,
-    });
-    if !untouched {
-        partition.check_all()?;
+    let mut partition = Partition::new(narrow(number), facts, place, config);
+    if at.end > 0 {
+        let digest =
+            RecordedDigest::parse(&at.digest).ok_or_else(|| changed(&name, "the recorded digest cannot be read"))?;
+        let at_its_end = at.end == known.bound.end;
+        let finished = untouched && at_its_end && at.status == PartitionStatus::Finished;
+        partition.stand_at(&Resume { offset: at.end, lines: at.lines, digest, finished });
+        if let Some(held) = found.held.filter(|_| at_its_end) {
+            partition.hold(*held);
+        }
     }
+    Ok(partition)
+}
+
+/// A partition of which all was read, and whose file is gone.
+fn gone(config: &FilesConfig, number: usize, known: &Known<'_>) -> Result<Partition, SourceError> {
+    let (bound, detail) = (known.bound, &known.detail);
+    let format = match &detail.format {
+        Some(recorded) => Some(same_format(&config.format, recorded, &bound.name)?),
+        None => None,
+    };
+    if bound.end > 0 && !detail.gone {
+        let torn = known.form.is_seekable() && detail.stat.size > bound.end;
+        let torn = if torn { ", but its last line, which had no newline" } else { "" };
+        config.notice.say(&format!(
+            "{}: its file is gone; all of it was read before{torn}, and what was counted of it stays",
+            bound.name
+        ));
+    }
+    let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
+    let mut partition = Partition::new(narrow(number), facts(bound.name.clone(), format), place, config);
+    partition.is_gone(bound);
     Ok(partition)
 }
 
@@ -195,29 +230,22 @@ fn same_format(wanted: &Format, recorded: &str, name: &str) -> Result<Format, So
     Ok(format)
 }
 
-fn examine(file: &Given) -> Result<(Stat, Packing), SourceError> {
-    let found = Path::new(&file.path)
-        .metadata()
-        .and_then(|metadata| Ok((Stat::of(&metadata), Packing::of_file(Path::new(&file.path))?)));
-    found.map_err(|source| SourceError::Io { partition: file.name.clone(), source })
-}
-
 /// What a file holds as far as its first lines show it; nothing if none of them is a record.
-fn guessed(file: &Given, packing: Packing) -> Result<Arc<FileFacts>, SourceError> {
-    let head = head_of(file, packing).map_err(|source| SourceError::Io { partition: file.name.clone(), source })?;
+fn guessed(name: String, file: &Given, form: Form) -> Result<Arc<FileFacts>, SourceError> {
+    let head = head_of(file, form).map_err(|source| file.io(source))?;
     let guess = head.guess();
     let shape = head.shape(guess.as_ref().map_or(0, |guess| guess.records));
-    if let Some(problem) = shape.refusal(&file.name, packing != Packing::Plain) {
-        return Err(SourceError::Changed { partition: file.name.clone(), problem });
+    if let Some(problem) = shape.refusal(&file.name, form.packing != Packing::Plain) {
+        return Err(SourceError::Refused { partition: file.name.clone(), problem });
     }
     let format = guess.as_ref().map(|guess| guess.format.clone());
-    Ok(Arc::new(FileFacts::new(file.name.clone(), format, (guess, shape))))
+    Ok(Arc::new(FileFacts::new(name, format, (guess, shape))))
 }
 
 /// A file's first lines.
-fn head_of(file: &Given, packing: Packing) -> io::Result<Head> {
+fn head_of(file: &Given, form: Form) -> io::Result<Head> {
     const STEP: usize = 64 << 10;
-    let (mut stream, _) = Stream::open(Path::new(&file.path), packing)?;
+    let mut stream = file.open(form)?;
     let (mut head, mut piece) = (Head::default(), Vec::new());
     loop {
         piece.clear();
@@ -240,15 +268,17 @@ fn narrow(number: usize) -> u32 {
     u32::try_from(number).expect("nobody names four billion files")
 }
 
-fn not_given(name: &str, detail: &Detail) -> SourceError {
-    if Path::new(&detail.path).exists() {
+/// The refusal of a file that holds what was read, and is not given.
+pub(super) fn not_given(name: &str, path: &str, lies_in: &str) -> SourceError {
+    if path == lies_in {
         changed(name, "it was read before and is not among the files given now")
     } else {
-        vanished(name)
+        let problem = format!("what was read of it lies in {lies_in} now, which is not given");
+        rotated(name, path, &problem)
     }
 }
 
-fn vanished(name: &str) -> SourceError {
+pub(super) fn vanished(name: &str) -> SourceError {
     changed(name, "it was read before and does not exist any more")
 }
 
@@ -256,4 +286,44 @@ fn vanished(name: &str) -> SourceError {
 pub(super) fn changed(name: &str, problem: &str) -> SourceError {
     let problem = format!("{problem}; bring back what was read, or start in a new output folder");
     SourceError::Changed { partition: name.to_owned(), problem }
+}
+
+/// The same, where it may have been rotated.
+pub(super) fn rotated(name: &str, path: &str, problem: &str) -> SourceError {
+    let problem = format!(
+        "{problem}; if it was rotated, give the rotated file too: --input '{}*'; otherwise bring back what was read, or \
+         start in a new output folder",
+        before_rotation(path)
+    );
+    SourceError::Changed { partition: name.to_owned(), problem }
+}
+
+/// The path without what rotation adds to it: `access.log` of `access.log.2.gz` and of `access.log-20261130`.
+pub(super) fn before_rotation(path: &str) -> &str {
+    let packed = [".gz", ".zst", ".bz2", ".xz"].iter().find_map(|ending| path.strip_suffix(ending)).unwrap_or(path);
+    let bare = packed.trim_end_matches(|c: char| c.is_ascii_digit());
+    match bare.strip_suffix(['.', '-']) {
+        Some(live) if bare.len() < packed.len() => live,
+        _ => packed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_before_rotation_is_told() {
+        for (path, live) in [
+            ("/l/access.log", "/l/access.log"),
+            ("/l/access.log.1", "/l/access.log"),
+            ("/l/access.log.12.gz", "/l/access.log"),
+            ("/l/access.log-20261130", "/l/access.log"),
+            ("/l/access.log-20261130.zst", "/l/access.log"),
+            ("/l/access", "/l/access"),
+            ("/l/access2", "/l/access2"),
+        ] {
+            assert_eq!(before_rotation(path), live);
+        }
+    }
 }

@@ -2,28 +2,40 @@
 //!
 //! Promises:
 //! - A block depends on the content, the offset and the limits alone, so recorded cuts give the same blocks again (INV-5).
-//! - A file that was read in part is accepted again only if what was read is unchanged, by a digest of the content; a
-//!   changed, shorter or vanished one is refused by name. Lines appended are read from where the file stopped.
+//! - A partition is a content, not a name: it is found again where its file was renamed, copied or packed, by a digest of
+//!   what was read. What is found nowhere is refused by name, unless all of it was read and its file was rotated away.
+//!   Lines appended are read from where the file stopped.
+//! - The same content under two names is read once.
 //! - Reading takes bounded memory, whatever the length of a line (INV-8): of a line over 1 MiB only the start is kept.
 //!
-//! A last line without newline is a line, and the file's end at that length is bound. If a newline follows there later,
-//! it is taken for that line's terminator; anything else starts a new line.
+//! A last line without newline is left for the next run, unless the file is packed, nothing follows (`drain`), or the line
+//! is complete JSON. Where such a line was read, the file's end at that length is bound. If a newline follows there
+//! later, it is taken for that line's terminator; anything else starts a new line.
 //!
 //! | module | what |
 //! |---|---|
-//! | `content` | a file's unpacked bytes, in order |
+//! | `packing`, `encoding` | what bytes a file holds, and what text they are |
+//! | `foreign` | what holds no lines, by name |
+//! | `content` | a file's content, unpacked and decoded, in order |
 //! | `digest` | the digest of what was read, made so that it can be resumed |
+//! | `given` | the files as they were given, and how two of them compare |
+//! | `matching` | which given file is which recorded partition |
 //! | `notice` | what is said about the files, each sentence once |
-//! | `identity` | which given file is which recorded partition, and whether it was touched |
+//! | `identity` | what is recorded of a file, and the partitions of a start |
 //! | `partition` | one file's position: cutting blocks, over-long lines, the head |
 //! | `reader` | all files together: the source's [`BlockReader`] |
 
 mod content;
 mod digest;
+mod encoding;
+mod foreign;
 #[cfg(test)]
 mod format_tests;
+mod given;
 mod identity;
+mod matching;
 mod notice;
+mod packing;
 mod partition;
 mod reader;
 #[cfg(test)]
@@ -44,12 +56,15 @@ use crate::events::{Directives, Event, Format, Guess, HashKey, LogDecoder, NOT_A
 /// What to read, and as what.
 #[derive(Clone, Debug, Default)]
 pub struct FilesConfig {
-    /// The files, in the order in which equal event ids of one epoch win over each other.
+    /// The files, in the order in which equal event ids of one epoch win over each other. A path that is none is a pattern,
+    /// as a shell has it.
     pub paths: Vec<PathBuf>,
     /// What kind of lines they hold.
     pub format: Format,
     /// The key that makes users of web server logs from addresses.
     pub hash_key: HashKey,
+    /// Nothing will be appended: a last line without newline is read.
+    pub drain: bool,
     /// Who is told what was taken for what, and what was left.
     pub notice: Notice,
 }
@@ -77,12 +92,20 @@ impl Source for FileSource {
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
-        let partitions = identity::resolve(&self.config, recorded)?;
+        self.open_behind(recorded, recorded)
+    }
+
+    fn open_behind(
+        &self,
+        recorded: &[PartitionBinding],
+        bound: &[PartitionBinding],
+    ) -> Result<Box<dyn BlockReader>, SourceError> {
+        let partitions = identity::resolve(&self.config, recorded, bound)?;
         let guesses = partitions.iter().filter_map(|partition| partition.facts().guessed());
         say_guesses(guesses, |sentence| self.config.notice.say(sentence));
         let facts: Vec<_> = partitions.iter().map(|partition| Arc::clone(partition.facts())).collect();
         *self.files.0.write().unwrap_or_else(PoisonError::into_inner) = facts;
-        Ok(Box::new(reader::FileReader::new(partitions)))
+        Ok(Box::new(reader::FileReader::new(partitions, self.config.notice.clone())))
     }
 }
 

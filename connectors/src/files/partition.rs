@@ -1,18 +1,20 @@
 //! One file while it is read: where it stands, and the next block.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter, memrchr};
-use tidemill_dataflow::source::{Block, Decode, Decoded, PartitionInfo, Position, SourceError};
+use serde::de::IgnoredAny;
+use tidemill_dataflow::source::{Block, Decode, Decoded, PartitionBinding, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
 
 use crate::events::{Format, HashKey, Head, LogDecoder, LogReader, MAX_LINE_BYTES, NdjsonDecoder};
 
-use super::FileFacts;
-use super::content::{Packing, Stat, Stream};
+use super::content::{Form, Stat, Stream};
 use super::digest::{ContentDigest, LastLine, RecordedDigest, last_piece};
-use super::identity::{Detail, changed};
+use super::identity::{Detail, Mark, before_rotation, rotated};
+use super::matching::Held;
+use super::{FileFacts, FilesConfig};
 
 /// The longest line that is handed out whole, terminator included: a longer one is over-long with any terminator.
 const WHOLE_LINE: usize = MAX_LINE_BYTES + 2;
@@ -33,14 +35,22 @@ pub(super) struct Resume {
     pub(super) finished: bool,
 }
 
+/// Where a file lies, and what it is known by.
+pub(super) struct Place {
+    pub(super) path: String,
+    pub(super) form: Form,
+    pub(super) stat: Stat,
+    pub(super) head: Option<Mark>,
+}
+
 /// One file.
 pub(super) struct Partition {
     number: u32,
     facts: Arc<FileFacts>,
-    path: PathBuf,
-    packing: Packing,
-    stat: Stat,
+    place: Place,
     key: HashKey,
+    /// A last line without newline is read, since nothing follows.
+    drain: bool,
     /// Content before this was handed out (or skipped, of over-long lines), and is what `digest` holds.
     offset: u64,
     lines: u64,
@@ -50,6 +60,10 @@ pub(super) struct Partition {
     unchecked: Option<RecordedDigest>,
     /// The end of the content was met; what is written behind it later belongs to the next run.
     finished: bool,
+    /// A last line without newline is left for the next run.
+    torn: bool,
+    /// All of it was read, and there is no file any more.
+    gone: bool,
     stream: Option<Stream>,
     /// Content read ahead, from `offset` on.
     pending: Vec<u8>,
@@ -59,27 +73,21 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    pub(super) fn new(
-        number: u32,
-        facts: Arc<FileFacts>,
-        path: PathBuf,
-        packing: Packing,
-        stat: Stat,
-        key: HashKey,
-    ) -> Partition {
+    pub(super) fn new(number: u32, facts: Arc<FileFacts>, place: Place, config: &FilesConfig) -> Partition {
         Partition {
             number,
             facts,
-            path,
-            packing,
-            stat,
-            key,
+            place,
+            key: config.hash_key,
+            drain: config.drain,
             offset: 0,
             lines: 0,
             digest: ContentDigest::default(),
             last_line: LastLine::Ended,
             unchecked: None,
             finished: false,
+            torn: false,
+            gone: false,
             stream: None,
             pending: Vec::new(),
             ended: false,
@@ -92,11 +100,10 @@ impl Partition {
     }
 
     pub(super) fn info(&self) -> PartitionInfo {
-        let path = self.path.to_str().expect("paths were checked to be UTF-8 when they were given");
-        let detail = Detail::of(path, self.packing, self.facts.format.get(), self.key, self.stat);
+        let detail = Detail::of(&self.place, self.facts.format.get(), self.key, self.gone);
         let detail = detail.behind(self.facts.directives_at(self.offset).as_deref());
         let detail = serde_json::to_value(detail).expect("texts and numbers can always be written as JSON");
-        PartitionInfo { name: self.facts.name.clone(), size: self.stat.size, detail }
+        PartitionInfo { name: self.facts.name.clone(), size: self.place.stat.size, detail }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -111,23 +118,41 @@ impl Partition {
         self.lines = resume.lines;
         self.last_line = resume.digest.last_line;
         self.unchecked = Some(resume.digest);
-        self.finished = resume.finished;
+        let left = self.place.form.is_seekable() && self.place.stat.size > resume.offset;
+        // The end of time being declared, a last line that was left is read.
+        self.finished = resume.finished && !(self.drain && self.place.form.grows());
+        self.torn = self.finished && left;
     }
 
-    /// Reads all of what was read before and compares it.
-    pub(super) fn check_all(&mut self) -> Result<(), SourceError> {
-        if let Some(recorded) = self.unchecked {
-            let mut stream = self.open()?;
-            self.check(&mut stream, recorded, 0, ContentDigest::default())?;
-            // A packed stream that stands where reading goes on is worth keeping; a plain file seeks there.
-            self.stream = (self.packing != Packing::Plain).then_some(stream);
-        }
-        Ok(())
+    /// Takes over what was read to find the file, up to where the partition stands.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.digest = held.digest;
+        self.unchecked = None;
+        self.stream = held.stream;
+    }
+
+    /// Stays where it was when its file was there.
+    pub(super) fn is_gone(&mut self, bound: &PartitionBinding) {
+        self.offset = bound.end;
+        self.lines = bound.lines;
+        self.unchecked = RecordedDigest::parse(&bound.digest);
+        self.finished = true;
+        self.gone = true;
+    }
+
+    /// Whether it is at its end, and whether a last line without newline was left there.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Its name, if a last line without newline was left.
+    pub(super) fn left_torn(&self) -> Option<&str> {
+        self.torn.then_some(self.facts.name.as_str())
     }
 
     /// Whether the file can be closed and opened again at little cost.
     pub(super) fn can_close(&self) -> bool {
-        self.packing == Packing::Plain || self.offset == 0
+        self.place.form.is_seekable() || self.offset == 0
     }
 
     /// Closes the file; it is opened again where it stood when it is next needed.
@@ -150,7 +175,7 @@ impl Partition {
             self.read_ahead(window)?;
             let shown = &self.pending[..window.min(self.pending.len())];
             let all = self.ended && shown.len() == self.pending.len();
-            let whole = if all { shown.len() } else { memrchr(b'\n', shown).map_or(0, |found| found + 1) };
+            let whole = if all && !self.is_torn(shown) { shown.len() } else { after_last_newline(shown) };
             let times = self.times(&shown[..whole]);
             if times.len() == HEAD_EVENTS || all || window == HEAD_BYTES {
                 break times.into_iter().min();
@@ -194,24 +219,39 @@ impl Partition {
         if self.pending.is_empty() {
             return self.end(until);
         }
-        let at_end = |length: usize, pending: &[u8], ended: bool| {
-            until == Some(self.offset + length as u64) || ended && length == pending.len()
-        };
         let window = window.min(self.pending.len());
-        let whole = if at_end(window, &self.pending, self.ended) {
-            window
-        } else {
-            memrchr(b'\n', &self.pending[..window]).map_or(0, |found| found + 1)
+        let at_end = match until {
+            Some(until) if until == self.offset + window as u64 => true,
+            Some(_) => self.ended && window == self.pending.len(),
+            None => self.ended && window == self.pending.len() && !self.is_torn(&self.pending),
         };
+        let whole = if at_end { window } else { after_last_newline(&self.pending[..window]) };
         let block = match before_over_long(&self.pending[..whole]) {
             0 => self.one_line(until)?,
-            length => self.hand_out(length),
+            length => Some(self.hand_out(length)),
         };
-        self.finished = self.ended && self.pending.is_empty();
-        if self.finished {
+        self.finished |= self.ended && self.pending.is_empty();
+        if until.is_none() && self.ended && after_last_newline(&self.pending) == 0 && self.is_torn(&self.pending) {
+            self.leave_torn();
+        } else if self.finished {
             self.stream = None;
         }
-        Ok(Some(block))
+        Ok(block)
+    }
+
+    /// Whether content that ends here ends with a line that is not whole: without newline, in a file that may grow, and no
+    /// JSON object or array that is complete, to which nothing can be added.
+    fn is_torn(&self, content: &[u8]) -> bool {
+        let line = &content[after_last_newline(content)..];
+        self.place.form.grows() && !self.drain && !line.is_empty() && !is_complete(line)
+    }
+
+    /// Leaves the last line, which has no newline yet, for the next run.
+    fn leave_torn(&mut self) {
+        self.torn = true;
+        self.finished = true;
+        self.stream = None;
+        self.pending = Vec::new();
     }
 
     /// At the end of the content, which a recorded end must not be behind.
@@ -268,7 +308,7 @@ impl Partition {
     }
 
     /// Hands out one line that is longer than what was asked for, or over-long.
-    fn one_line(&mut self, until: Option<u64>) -> Result<Block, SourceError> {
+    fn one_line(&mut self, until: Option<u64>) -> Result<Option<Block>, SourceError> {
         let start = self.offset;
         let mut searched = 0;
         loop {
@@ -277,7 +317,11 @@ impl Partition {
             let newline = memchr(b'\n', &self.pending[searched..known]).map(|found| searched + found + 1);
             let ends = newline.or((known == left || self.ended).then_some(known));
             match ends {
-                Some(length) if length <= WHOLE_LINE => return Ok(self.hand_out(length)),
+                Some(_) if newline.is_none() && until.is_none() && self.is_torn(&self.pending) => {
+                    self.leave_torn();
+                    return Ok(None);
+                }
+                Some(length) if length <= WHOLE_LINE => return Ok(Some(self.hand_out(length))),
                 _ if known > WHOLE_LINE => return self.over_long(until),
                 _ => {}
             }
@@ -286,10 +330,10 @@ impl Partition {
         }
     }
 
-    /// Hands out the start of an over-long line and streams past the rest, up to its end.
-    fn over_long(&mut self, until: Option<u64>) -> Result<Block, SourceError> {
+    /// Hands out the start of an over-long line and streams past the rest, up to its end; `None` if that is not there yet.
+    fn over_long(&mut self, until: Option<u64>) -> Result<Option<Block>, SourceError> {
         let kept = self.pending[..WHOLE_LINE].to_vec();
-        let offset = self.offset;
+        let (offset, digest) = (self.offset, self.digest.clone());
         let mut last_byte = 0;
         self.last_line = LastLine::Open;
         while self.last_line == LastLine::Open && until.is_none_or(|until| self.offset < until) {
@@ -313,11 +357,19 @@ impl Partition {
             self.offset += length as u64;
         }
         let ended = self.last_line == LastLine::Ended;
+        // Of JSON that is too long for a line, the last byte tells whether it is all there.
+        let is_json = kept.trim_ascii_start().starts_with(b"{") || kept.trim_ascii_start().starts_with(b"[");
+        let is_whole = ended || is_json && matches!(last_byte, b'}' | b']');
+        if !is_whole && until.is_none() && self.place.form.grows() && !self.drain {
+            (self.offset, self.digest, self.last_line) = (offset, digest, LastLine::Ended);
+            self.leave_torn();
+            return Ok(None);
+        }
         let terminator = u64::from(ended) + u64::from(ended && last_byte == b'\r');
         let skipped = (self.offset - offset - terminator).saturating_sub(WHOLE_LINE as u64);
         self.learn(&kept);
         self.lines += 1;
-        Ok(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped })
+        Ok(Some(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped }))
     }
 
     /// The first block in which a line is a record tells the format, if nothing told it before; directives tell what the
@@ -354,7 +406,7 @@ impl Partition {
             self.ended = true;
             let reached = self.offset + self.pending.len() as u64;
             if stream.plain_size().map_err(|source| self.io(source))?.is_some_and(|size| size < reached) {
-                return Err(self.changed("it was cut short while it was read"));
+                return Err(self.interrupted("it was cut short while it was read"));
             }
         }
         self.stream = Some(stream);
@@ -365,15 +417,15 @@ impl Partition {
     fn open_in_place(&mut self) -> Result<Stream, SourceError> {
         let mut stream = self.open()?;
         match self.unchecked {
-            Some(recorded) if self.packing == Packing::Plain => {
+            Some(recorded) if self.place.form.is_seekable() => {
                 let (from, digest) = (last_piece(self.offset), ContentDigest::from_fold(recorded.fold));
                 self.check(&mut stream, recorded, from, digest)?;
             }
             Some(recorded) => self.check(&mut stream, recorded, 0, ContentDigest::default())?,
             None => {
                 let target = self.offset + self.pending.len() as u64;
-                if !stream.skip_to(target, |_| ()).map_err(|source| self.io(source))? {
-                    return Err(self.changed("it was cut short while it was read"));
+                if !stream.skip_to(target).map_err(|source| self.io(source))? {
+                    return Err(self.interrupted("it was cut short while it was read"));
                 }
             }
         }
@@ -381,14 +433,18 @@ impl Partition {
     }
 
     fn open(&self) -> Result<Stream, SourceError> {
-        let (stream, stat) = match Stream::open(&self.path, self.packing) {
+        let (stream, stat) = match Stream::open(Path::new(&self.place.path), self.place.form) {
             Ok(opened) => opened,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(self.changed("it vanished while it was read"));
+                return Err(self.interrupted("it vanished while it was read"));
             }
             Err(source) => return Err(self.io(source)),
         };
-        if stat.is_same_file(&self.stat) { Ok(stream) } else { Err(self.changed("it was replaced while it was read")) }
+        if stat.is_same_file(&self.place.stat) {
+            Ok(stream)
+        } else {
+            Err(self.interrupted("it was replaced while it was read"))
+        }
     }
 
     /// Reads content from `from` (what is before is in `digest`) up to where the partition stands and compares.
@@ -399,19 +455,10 @@ impl Partition {
         from: u64,
         mut digest: ContentDigest,
     ) -> Result<(), SourceError> {
-        let there = stream.skip_to(from, |_| ()).map_err(|source| self.io(source))?;
-        let mut left = self.offset - from;
-        let mut buffer = Vec::new();
-        while there && left > 0 {
-            buffer.clear();
-            stream.fill(&mut buffer, STEP.min(narrow(left))).map_err(|source| self.io(source))?;
-            if buffer.is_empty() {
-                break;
-            }
-            digest.update(&buffer);
-            left -= buffer.len() as u64;
-        }
-        if left > 0 {
+        let count = self.offset - from;
+        let there =
+            stream.skip_to(from).and_then(|there| Ok(there && stream.pass(count, |bytes| digest.update(bytes))?));
+        if !there.map_err(|source| self.io(source))? {
             return Err(self.changed(&format!("{} bytes of it were read and it is shorter now", self.offset)));
         }
         if digest.record(recorded.last_line) != recorded {
@@ -423,7 +470,17 @@ impl Partition {
     }
 
     fn changed(&self, problem: &str) -> SourceError {
-        changed(&self.facts.name, problem)
+        rotated(&self.facts.name, &self.place.path, problem)
+    }
+
+    /// What happens to a file while it is read is sorted out by the next start.
+    fn interrupted(&self, problem: &str) -> SourceError {
+        let problem = format!(
+            "{problem}; start the same command again: it goes on from there, if all that was rotated is given \
+             (--input '{}*')",
+            before_rotation(&self.place.path)
+        );
+        SourceError::Changed { partition: self.facts.name.clone(), problem }
     }
 
     fn io(&self, source: std::io::Error) -> SourceError {
@@ -441,6 +498,19 @@ fn before_over_long(lines: &[u8]) -> usize {
         }
     }
     lines.len()
+}
+
+/// Where the last line without newline starts.
+fn after_last_newline(content: &[u8]) -> usize {
+    memrchr(b'\n', content).map_or(0, |found| found + 1)
+}
+
+/// Whether a line without newline is whole all the same: a JSON object or array, or the end of one over several lines.
+fn is_complete(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    let is_json = line.starts_with(b"{") || line.starts_with(b"[");
+    let ends_one = !line.is_empty() && line.iter().all(|byte| matches!(byte, b'}' | b']'));
+    ends_one || is_json && line.len() <= MAX_LINE_BYTES && serde_json::from_slice::<IgnoredAny>(line).is_ok()
 }
 
 /// A length of content that a buffer takes; what is longer than memory is taken in steps.

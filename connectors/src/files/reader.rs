@@ -7,21 +7,42 @@
 use tidemill_dataflow::source::{Block, BlockReader, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
 
+use super::notice::Notice;
 use super::partition::Partition;
 
 /// How many files that can be closed stay open.
-const OPEN_FILES: usize = 64;
+pub(super) const OPEN_FILES: usize = 64;
 
 /// The reader of a [`FileSource`](super::FileSource).
 pub(super) struct FileReader {
     partitions: Vec<Partition>,
     /// Partitions that were used, the last one last.
     used: Vec<u32>,
+    notice: Notice,
 }
 
 impl FileReader {
-    pub(super) fn new(partitions: Vec<Partition>) -> FileReader {
-        FileReader { partitions, used: Vec::new() }
+    pub(super) fn new(partitions: Vec<Partition>, notice: Notice) -> FileReader {
+        FileReader { partitions, used: Vec::new(), notice }
+    }
+
+    /// At the end of the input, says of which files a last line is left.
+    fn say_torn(&self) {
+        if !self.partitions.iter().all(Partition::is_finished) {
+            return;
+        }
+        let torn: Vec<_> = self.partitions.iter().filter_map(Partition::left_torn).collect();
+        match torn[..] {
+            [] => {}
+            [file] => self.notice.say(&format!(
+                "{file}: its last line has no newline yet; it is left for the next run (--drain reads it)"
+            )),
+            [first, ..] => self.notice.say(&format!(
+                "{first} and {} more files: their last lines have no newline yet; they are left for the next run (--drain \
+                 reads them)",
+                torn.len() - 1
+            )),
+        }
     }
 
     fn with<T>(
@@ -57,7 +78,11 @@ impl BlockReader for FileReader {
     }
 
     fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
-        self.with(partition, |file| file.read(limit, until))
+        let block = self.with(partition, |file| file.read(limit, until))?;
+        if block.is_none() {
+            self.say_torn();
+        }
+        Ok(block)
     }
 
     fn detail(&self, partition: u32) -> Option<serde_json::Value> {

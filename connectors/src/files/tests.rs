@@ -1,8 +1,14 @@
-//! The promises of the file source: blocks, resuming, refusals, packings, over-long lines.
+//! The promises of the file source: blocks, resuming, refusals, over-long lines.
+
+mod forms;
+mod torn;
+mod turning;
+mod twins;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
@@ -39,6 +45,15 @@ fn source(paths: &[PathBuf]) -> FileSource {
 
 fn open(paths: &[PathBuf], recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
     source(paths).open(recorded)
+}
+
+/// The same, where nothing will be appended.
+fn drained(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+    draining(path).open(recorded)
+}
+
+fn draining(path: &Path) -> FileSource {
+    FileSource::new(FilesConfig { paths: vec![path.to_owned()], drain: true, ..FilesConfig::default() })
 }
 
 fn open_one(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
@@ -95,7 +110,7 @@ fn blocks_hold_as_many_whole_lines_as_fit_and_at_least_one() {
     let folder = folder();
     let path = write(&folder, "a", MIXED);
     for limit in 1..MIXED.len() + 2 {
-        let mut reader = open_one(&path, &[]).unwrap();
+        let mut reader = drained(&path, &[]).unwrap();
         let blocks = read_all(&mut *reader, 0, limit);
         assert_eq!(joined(&blocks), MIXED.as_bytes());
         let (mut offset, mut lines) = (0, 0);
@@ -130,7 +145,7 @@ fn a_newline_appended_behind_the_last_line_ends_it_and_is_no_line() {
     for (appended, expected) in [("\n", ""), ("\nnew\n", "new\n"), ("new\n", "new\n"), ("\n\n", "\n")] {
         let folder = folder();
         let path = write(&folder, "a", MIXED);
-        let mut reader = open_one(&path, &[]).unwrap();
+        let mut reader = drained(&path, &[]).unwrap();
         read_all(&mut *reader, 0, 1_000);
         let recorded = bindings(&*reader);
         append(&path, appended);
@@ -214,7 +229,6 @@ fn a_file_that_changed_is_refused_by_name() {
         (gzip(content.as_bytes()), gzip(edited.as_bytes()), "not what was read before"),
         (content.clone().into_bytes(), content.as_bytes()[..300].to_vec(), "it has 300 now"),
         (gzip(content.as_bytes()), gzip(&content.as_bytes()[..300]), "shorter now"),
-        (content.clone().into_bytes(), gzip(content.as_bytes()), "was a plain file and is gzip now"),
     ] {
         let folder = folder();
         let path = write(&folder, "a", &before);
@@ -241,10 +255,15 @@ fn a_change_that_keeps_all_times_is_found_before_anything_is_read() {
 #[test]
 fn a_file_that_vanished_or_is_no_longer_given_is_refused() {
     let folder = folder();
-    let (a, b) = (write(&folder, "a", events(0..50)), write(&folder, "b", events(0..50)));
+    let (a, b) = (write(&folder, "a", events(0..50)), write(&folder, "b", events(50..90)));
     let recorded = bindings(&*reader_at(&a, 500));
     let refusal = changed(open_one(&b, &recorded));
     assert!(refusal.contains("not among the files given now"), "{refusal}");
+    // A copy does not stand for a file that was left out.
+    let copy = write(&folder, "copy", events(0..50));
+    let refusal = changed(open_one(&copy, &recorded));
+    assert!(refusal.contains("not among the files given now"), "{refusal}");
+    fs::remove_file(&copy).unwrap();
     fs::remove_file(&a).unwrap();
     for paths in [vec![b.clone()], vec![a.clone(), b.clone()]] {
         let message = changed(open(&paths, &recorded));
@@ -257,7 +276,8 @@ fn a_file_that_vanished_or_is_no_longer_given_is_refused() {
 #[test]
 fn new_files_are_numbered_after_the_recorded_ones_in_their_order() {
     let folder = folder();
-    let paths = ["a", "b", "c", "d"].map(|name| write(&folder, name, events(0..9)));
+    let paths =
+        [("a", 0), ("b", 10), ("c", 20), ("d", 30)].map(|(name, first)| write(&folder, name, events(first..first + 9)));
     let [a, b, c, d] = paths.clone();
     let mut reader = open(&[b.clone(), a.clone()], &[]).unwrap();
     reader.read(1, 100, None).unwrap();
@@ -282,14 +302,12 @@ fn a_file_keeps_its_first_name_whatever_it_is_called_later() {
 fn what_cannot_be_an_input_is_refused_with_the_remedy() {
     let folder = folder();
     let a = write(&folder, "a", events(0..2));
-    let link = folder.path().join("link");
-    std::os::unix::fs::symlink(&a, &link).unwrap();
     for (paths, problem) in [
         (vec![], "no input file"),
         (vec![folder.path().join("none")], "does not exist"),
         (vec![folder.path().to_owned()], "no regular file"),
-        (vec![a.clone(), a.clone()], "name it once"),
-        (vec![a.clone(), link], "name it once"),
+        (vec![folder.path().join("none*")], "matches no file"),
+        (vec![folder.path().join("[")], "is no pattern"),
     ] {
         match open(&paths, &[]).map(|_| ()) {
             Err(SourceError::Usage(message)) => assert!(message.contains(problem), "{message}"),
@@ -320,7 +338,8 @@ fn a_packed_file_that_is_damaged_or_cut_short_is_an_error_that_names_it() {
             match read() {
                 Err(SourceError::Io { partition, source }) => {
                     assert_eq!(partition, path.to_str().unwrap());
-                    assert!(source.to_string().contains("damaged or cut short"), "{source}");
+                    let said = source.to_string();
+                    assert!(said.contains("data is damaged (") || said.contains("data is cut short"), "{said}");
                 }
                 other => panic!("expected an error of reading, got {other:?}"),
             }
@@ -342,7 +361,7 @@ fn an_over_long_line_is_alone_in_its_block_and_cut() {
         let after = if end.is_empty() { String::new() } else { event(2) };
         let path = write(&folder, "a", format!("{}\n{}{end}{after}", event(1), "z".repeat(long)));
         for limit in [100, 64 << 10, 2 << 20, 16 << 20] {
-            let source = source(std::slice::from_ref(&path));
+            let source = draining(&path);
             let mut decoder = source.decoder();
             let mut reader = source.open(&[]).unwrap();
             let mut out = Decoded::default();
@@ -370,7 +389,7 @@ fn an_over_long_line_is_alone_in_its_block_and_cut() {
 fn a_recorded_cut_within_an_over_long_line_is_its_end() {
     let folder = folder();
     let path = write(&folder, "a", "z".repeat(3 << 20));
-    let mut reader = open_one(&path, &[]).unwrap();
+    let mut reader = drained(&path, &[]).unwrap();
     let first = reader.read(0, 100, None).unwrap().unwrap();
     append(&path, "z\n");
     let mut replay = open_one(&path, &[]).unwrap();
@@ -462,7 +481,8 @@ fn each_file_is_decoded_as_what_it_holds() {
 #[test]
 fn a_file_replaced_while_it_is_read_is_noticed_when_it_is_opened_again() {
     let folder = folder();
-    let paths: Vec<_> = (0..70).map(|number| write(&folder, &format!("{number}"), events(0..10))).collect();
+    let paths: Vec<_> =
+        (0..70).map(|number| write(&folder, &format!("{number}"), events(number..number + 10))).collect();
     let mut reader = open(&paths, &[]).unwrap();
     for number in 0..70 {
         reader.read(number, 100, None).unwrap();
@@ -485,11 +505,12 @@ proptest! {
         stop in 0_usize..30,
         heads in any::<bool>(),
         packed in any::<bool>(),
+        drain in any::<bool>(),
     ) {
         let content = lines.concat() + &last;
         let folder = folder();
         let path = write(&folder, "a", if packed { gzip(content.as_bytes()) } else { content.clone().into_bytes() });
-        let mut reader = open_one(&path, &[]).unwrap();
+        let mut reader = if drain { drained(&path, &[]) } else { open_one(&path, &[]) }.unwrap();
         let (mut cuts, mut blocks, mut recorded) = (Vec::new(), Vec::new(), bindings(&*reader));
         for (step, limit) in limits.iter().cycle().enumerate() {
             if step == stop {

@@ -149,7 +149,7 @@ fn spread<'s, C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark) + 'static>(
 fn register<S: Source>(flow: &Flow<'_>, source: S, rule: Watermarks) {
     let mut registry = flow.env.registry.lock().expect("no panic while it is held");
     registry.rule = Some(rule);
-    registry.open = Some(Box::new(move |recorded| source.open(recorded)));
+    registry.open = Some(Box::new(move |recorded, bound| source.open_behind(recorded, bound)));
 }
 
 struct BlockDecoder<C, F> {

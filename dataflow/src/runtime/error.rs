@@ -80,9 +80,9 @@ impl RunError {
                 LogErrorKind::Refused => RunErrorKind::Refused,
                 LogErrorKind::Failed => RunErrorKind::Failed,
             },
-            RunError::Source(SourceError::Changed { .. }) | RunError::Restore(_) | RunError::State(_) => {
-                RunErrorKind::Refused
-            }
+            RunError::Source(SourceError::Changed { .. } | SourceError::Refused { .. })
+            | RunError::Restore(_)
+            | RunError::State(_) => RunErrorKind::Refused,
             RunError::Usage(_)
             | RunError::Source(SourceError::Usage(_))
             | RunError::Cluster(ClusterError::Usage(_) | ClusterError::Refused { .. }) => RunErrorKind::Usage,

@@ -94,6 +94,17 @@ impl Source for EventSource {
             Kind::Log(source) => source.open(recorded),
         }
     }
+
+    fn open_behind(
+        &self,
+        recorded: &[PartitionBinding],
+        bound: &[PartitionBinding],
+    ) -> Result<Box<dyn BlockReader>, SourceError> {
+        match &self.kind {
+            Kind::Files(source) => source.open_behind(recorded, bound),
+            Kind::Kafka(_) | Kind::Archive(_) | Kind::Log(_) => self.open(recorded),
+        }
+    }
 }
 
 /// The decoder of an [`EventSource`].
@@ -184,6 +195,14 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Source for RecordSource<T> {
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
         self.places.open(recorded)
+    }
+
+    fn open_behind(
+        &self,
+        recorded: &[PartitionBinding],
+        bound: &[PartitionBinding],
+    ) -> Result<Box<dyn BlockReader>, SourceError> {
+        self.places.open_behind(recorded, bound)
     }
 }
 

@@ -55,6 +55,8 @@ mod replay;
 #[cfg(test)]
 mod rescale;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod story;
 #[cfg(test)]
 mod streams;

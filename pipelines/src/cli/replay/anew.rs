@@ -125,7 +125,8 @@ fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding]) -> EventSource {
     let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
     let formats: Vec<_> = recorded.iter().filter_map(named).collect();
     let format = formats.first().cloned().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
-    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), notice: Notice::to(lines::say) })
+    let notice = Notice::to(lines::say);
+    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), drain: false, notice })
 }
 
 fn log_config(from: &str) -> Result<LogConfig, Failure> {

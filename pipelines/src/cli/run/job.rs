@@ -259,6 +259,7 @@ fn source(
     }
     let format = arguments.format()?;
     let notice = Notice::to(lines::say);
-    let files = FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key(), notice };
+    let files =
+        FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key(), drain: arguments.drain, notice };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
 }
