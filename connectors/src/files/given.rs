@@ -11,7 +11,7 @@ use tidemill_dataflow::source::{PartitionBinding, SourceError};
 use super::content::{Form, Look, Stat, Stream};
 use super::identity::vanished;
 use super::notice::Notice;
-use super::packing::is_cut_short;
+use super::packing::{is_cut_short, repeated, unreadable};
 
 /// Bytes compared at once.
 const STEP: usize = 256 << 10;
@@ -48,7 +48,7 @@ impl Given {
     }
 
     pub(super) fn io(&self, source: io::Error) -> SourceError {
-        SourceError::Io { partition: self.name.clone(), source }
+        unreadable(self.name.clone(), source)
     }
 
     /// What can be read of it, if anything can: a file of another kind, or damaged in its head, is refused by its true name.
@@ -58,7 +58,7 @@ impl Given {
             return Err(SourceError::Refused { partition: self.name.clone(), problem: problem.clone() });
         }
         match &look.broken {
-            Some(error) => Err(self.io(io::Error::new(error.kind(), error.to_string()))),
+            Some(error) => Err(self.io(repeated(error))),
             None => Ok(look),
         }
     }

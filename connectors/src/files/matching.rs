@@ -14,6 +14,7 @@ use super::digest::{ContentDigest, RecordedDigest};
 use super::encoding::Encoding;
 use super::given::{Given, Relation, compare};
 use super::identity::{Detail, changed, not_given, rotated, vanished};
+use super::packing::unreadable;
 use super::reader::OPEN_FILES;
 
 /// How many files of a folder are looked at for one that is missed.
@@ -83,7 +84,7 @@ impl<'a> Known<'a> {
             let whole = stream.pass(end, |bytes| digest.update(bytes))?;
             Ok((stream, whole))
         });
-        let (stream, whole) = read.map_err(|source| SourceError::Io { partition: name.clone(), source })?;
+        let (stream, whole) = read.map_err(|source| unreadable(name.clone(), source))?;
         Ok(if !whole {
             Err(format!("{end} bytes of it were read and it is shorter now"))
         } else if digest.record(recorded.last_line) != recorded {

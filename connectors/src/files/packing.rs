@@ -7,6 +7,8 @@ use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream as XzStream};
+use thiserror::Error;
+use tidemill_dataflow::source::SourceError;
 
 /// How a file is packed, told from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,28 @@ impl Packing {
     }
 }
 
+/// What is wrong with packed data, and what to do.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Damage(String);
+
+/// Why a file cannot be read on: a damaged one is refused, since the next try would end in the same way.
+pub(super) fn unreadable(partition: String, source: io::Error) -> SourceError {
+    match source.get_ref().and_then(|error| error.downcast_ref::<Damage>()) {
+        Some(damage) => SourceError::Refused { partition, problem: damage.to_string() },
+        None => SourceError::Io { partition, source },
+    }
+}
+
+/// The same error once more.
+pub(super) fn repeated(error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    match error.get_ref().is_some_and(|error| error.is::<Damage>()) {
+        true => io::Error::new(error.kind(), Damage(text)),
+        false => io::Error::new(error.kind(), text),
+    }
+}
+
 /// Packed bytes whose errors say what is wrong with the file.
 struct Checked {
     bytes: Box<dyn Read + Send>,
@@ -108,10 +132,8 @@ impl Checked {
                 "its {packing} data is damaged ({error}); fetch it again, or unpack what can be unpacked and give that"
             )
         };
-        io::Error::new(
-            error.kind(),
-            format!("{sentence}. What was read of it before stays, and the same command goes on"),
-        )
+        let goes_on = "What was read of it before stays, and the same command goes on";
+        io::Error::new(error.kind(), Damage(format!("{sentence}. {goes_on}")))
     }
 }
 

@@ -14,6 +14,7 @@ use super::content::{Form, Stat, Stream};
 use super::digest::{ContentDigest, LastLine, RecordedDigest, last_piece};
 use super::identity::{Detail, Mark, before_rotation, rotated};
 use super::matching::Held;
+use super::packing::unreadable;
 use super::{FileFacts, FilesConfig};
 
 /// The longest line that is handed out whole, terminator included: a longer one is over-long with any terminator.
@@ -484,7 +485,7 @@ impl Partition {
     }
 
     fn io(&self, source: std::io::Error) -> SourceError {
-        SourceError::Io { partition: self.facts.name.clone(), source }
+        unreadable(self.facts.name.clone(), source)
     }
 }
 

@@ -321,7 +321,7 @@ fn what_cannot_be_an_input_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_packed_file_that_is_damaged_or_cut_short_is_an_error_that_names_it() {
+fn a_packed_file_that_is_damaged_or_cut_short_is_refused_by_name() {
     let content = events(0..5_000);
     for packed in [gzip(content.as_bytes()), zstd::encode_all(content.as_bytes(), 1).unwrap()] {
         let mut flipped = packed.clone();
@@ -336,12 +336,11 @@ fn a_packed_file_that_is_damaged_or_cut_short_is_an_error_that_names_it() {
                 Ok(())
             };
             match read() {
-                Err(SourceError::Io { partition, source }) => {
+                Err(SourceError::Refused { partition, problem: said }) => {
                     assert_eq!(partition, path.to_str().unwrap());
-                    let said = source.to_string();
                     assert!(said.contains("data is damaged (") || said.contains("data is cut short"), "{said}");
                 }
-                other => panic!("expected an error of reading, got {other:?}"),
+                other => panic!("expected a refusal, got {other:?}"),
             }
         }
     }
