@@ -12,7 +12,7 @@ use tidemill_log::{Binding, PartitionBinding, PartitionStatus};
 use crate::batch::Order;
 use crate::source::DeadLetter;
 use crate::time::{Epoch, EventTime, Watermark};
-use crate::watermark::{BlockTimes, PartitionClock, Watermarks, merge};
+use crate::watermark::{BlockTimes, Bounds, PartitionClock, Watermarks, merge};
 
 /// What a worker says of a block that it decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub(crate) struct EpochCut {
     pub(crate) partitions: Vec<PartitionCut>,
     /// How long all partitions have been idle, in milliseconds, when they are: time goes on without events.
     pub(crate) silent_for: Option<u64>,
+    /// The clock at which a live epoch was cut: no time that a server's clock does not vouch for is beyond it.
+    pub(crate) clock: Watermark,
     /// In the replay of an epoch that a live source was cut into: the partitions' watermarks as they were recorded. They
     /// depended on how the records came, block by block.
     pub(crate) recorded: Vec<(u32, Watermark)>,
@@ -90,8 +92,8 @@ impl EpochCut {
     /// An epoch that contains nothing yet.
     pub(crate) fn new(epoch: Epoch) -> Self {
         let (partitions, recorded) = (Vec::new(), Vec::new());
-        let (silent_for, repeats) = (None, None);
-        EpochCut { epoch, partitions, silent_for, recorded, repeats, last: false, ended: false, drained: false }
+        let (silent_for, clock, repeats) = (None, None, None);
+        EpochCut { epoch, partitions, silent_for, clock, recorded, repeats, last: false, ended: false, drained: false }
     }
 }
 
@@ -153,7 +155,7 @@ impl BindState {
 
     /// Where each partition stands in event time: what the next but one epoch is cut by.
     pub(crate) fn positions(&self) -> Vec<Watermark> {
-        self.partitions.iter().map(|p| p.clock.reached.or(p.head)).collect()
+        self.partitions.iter().map(|p| p.clock.position(p.head)).collect()
     }
 
     /// The same one epoch earlier.
@@ -182,33 +184,42 @@ impl BindState {
         for moved in &cut.partitions {
             self.apply_cut(moved);
         }
+        let before = self.watermark;
+        let bounds = Bounds { passed: before.map(|time| time.plus(rule.out_of_orderness)), clock: cut.clock };
         let (mut malformed, mut quarantined, mut read, mut future) = (Vec::new(), Vec::new(), 0, 0);
         for block in blocks {
             let partition = &mut self.partitions[block.order.partition as usize];
-            future += partition.clock.advance(&block.times, rule);
+            future += partition.clock.advance(&block.times, rule, &bounds);
             read += block.read();
             malformed.extend(block.malformed.into_iter().map(|letter| (partition.name.clone(), letter)));
             quarantined.extend(block.quarantined.into_iter().map(|letter| (partition.name.clone(), letter)));
         }
-        for (number, watermark) in &cut.recorded {
-            self.partitions[*number as usize].clock =
-                PartitionClock::at(watermark.map(|time| time.plus(rule.out_of_orderness)));
+        for partition in &mut self.partitions {
+            partition.clock.begin(rule, &bounds, partition.finished || partition.idle);
         }
-        let before = self.watermark;
+        for (number, watermark) in &cut.recorded {
+            self.partitions[*number as usize].clock.reached = watermark.map(|time| time.plus(rule.out_of_orderness));
+        }
         // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last windows
         // are known to be complete. One that is found to be still at its end has left long ago.
         let watermarks = self.partitions.iter().enumerate().filter(|(index, p)| {
             let ended_now = || old.get(*index).is_none_or(|(finished, end)| !finished || p.end > *end);
             !p.idle && (!p.finished || (p.clock.reached.is_some() && ended_now()))
         });
-        let held = |p: &Partition| p.clock.reached.or(p.head).map(|time| time.minus(rule.out_of_orderness));
-        let merged = merge(before, watermarks.map(|(_, p)| held(p)).collect::<Vec<_>>());
+        let counted: Vec<&Partition> = watermarks.map(|(_, p)| p).collect();
+        let held = |p: &&Partition| p.clock.position(p.head).map(|time| time.minus(rule.out_of_orderness));
+        // What only waits, or stands at a head, holds time back and never moves it.
+        let known = counted.iter().any(|p| p.clock.reached.is_some());
+        let merged = if known { merge(before, counted.iter().map(held)) } else { before };
         // Without events anywhere time goes on by the clock from where the events left it: at its pace, not to its hour, so
         // that a backfill of last year's events may pause without all that follows being late.
         let silent = cut.silent_for.map(Duration::from_millis);
         let furthest = self.partitions.iter().filter_map(|p| p.clock.watermark(rule)).max();
         let merged = match (silent, furthest) {
-            (Some(silent), Some(furthest)) => merge(before, [Some(furthest.plus(silent))]),
+            (Some(silent), Some(furthest)) => {
+                let clock = cut.clock.map_or(EventTime::MAX, |clock| clock.minus(rule.out_of_orderness));
+                merge(before, [Some(furthest.plus(silent).min(clock))])
+            }
             _ => merged,
         };
         // An epoch that took nothing (a stop) says nothing about time: a stopped run goes on like one that was not.
@@ -390,6 +401,71 @@ mod tests {
         state.bind(1, first, &rule);
         let silent = vec![silent(2, [true; 2], Some(90_000))];
         assert_eq!(state.bind(2, silent, &rule).after, Some(EventTime(48 * MINUTE + 90_000)));
+    }
+
+    /// A block whose times nobody vouches for.
+    fn of_devices(partition: u32, times: &[i64], rule: &Watermarks) -> Report {
+        let mut clock = BlockClock::new(rule);
+        times.iter().for_each(|t| clock.see(EventTime(*t), None));
+        let order = Order { partition, offset: 0 };
+        Report::Block(BlockReport { times: clock.finish(), ..BlockReport::new(order) })
+    }
+
+    #[test]
+    fn a_live_epoch_is_complete_no_further_than_the_clock_at_which_it_was_cut() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let at = |report: Report, clock: i64| match report {
+            Report::Cut(cut) => Report::Cut(EpochCut { clock: Some(EventTime(clock)), ..cut }),
+            block @ Report::Block(_) => block,
+        };
+        let mut state = BindState::default();
+        let ahead: Vec<i64> = (0..300).map(|n| 100 * MINUTE + n).collect();
+        let first = vec![of_devices(0, &ahead, &rule), at(cut(1, &[(0, None, false)]), 50 * MINUTE)];
+        assert_eq!(state.bind(1, first, &rule).after, Some(EventTime(48 * MINUTE)));
+        let silent_at = |epoch, clock, silent| {
+            let mut report = at(cut(epoch, &[(0, None, false)]), clock);
+            if let Report::Cut(cut) = &mut report {
+                cut.partitions[0].idle = true;
+                cut.silent_for = Some(silent);
+            }
+            report
+        };
+        let silent = state.bind(2, vec![silent_at(2, 51 * MINUTE, 30_000)], &rule);
+        assert_eq!(silent.after, Some(EventTime(48 * MINUTE + 30_000)), "it goes on at the clock's pace");
+        let silent = state.bind(3, vec![silent_at(3, 51 * MINUTE, 9_000_000)], &rule);
+        assert_eq!(silent.after, Some(EventTime(49 * MINUTE)), "and not beyond it");
+    }
+
+    #[test]
+    fn a_night_in_which_time_went_on_by_the_clock_is_no_jump_for_what_follows() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        let evening: Vec<i64> = (0..300).map(|n| n * 1_000).collect();
+        state.bind(1, vec![of_devices(0, &evening, &rule), cut(1, &[(0, None, false)])], &rule);
+        let mut night = cut(2, &[(0, None, false)]);
+        if let Report::Cut(cut) = &mut night {
+            cut.partitions[0].idle = true;
+            cut.silent_for = Some(600 * 60_000);
+        }
+        state.bind(2, vec![night], &rule);
+        let morning = 605 * MINUTE;
+        let bound = state.bind(3, vec![of_devices(0, &[morning], &rule), cut(3, &[(0, None, false)])], &rule);
+        assert_eq!(bound.after, Some(EventTime(morning - 2 * MINUTE)));
+    }
+
+    #[test]
+    fn what_only_stands_at_a_head_holds_time_back_and_never_moves_it() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let mut state = BindState::default();
+        assert_eq!(state.bind(1, vec![cut(1, &[(0, Some(9_000 * MINUTE), false)])], &rule).after, None);
+        let few = vec![of_devices(0, &[30 * MINUTE], &rule), cut(2, &[(0, None, false)])];
+        assert_eq!(state.bind(2, few, &rule).after, None);
+        assert_eq!(state.positions(), [Some(EventTime(30 * MINUTE))], "what was read tells more than the head");
+        let other = vec![block(1, &[90 * MINUTE], &rule), cut(3, &[(1, None, false)])];
+        assert_eq!(state.bind(3, other, &rule).after, Some(EventTime(28 * MINUTE)));
+        assert_eq!(state.bind(4, vec![cut(4, &[(0, None, true)])], &rule).after, Some(EventTime(28 * MINUTE)));
+        let on = vec![block(1, &[91 * MINUTE], &rule), cut(5, &[(1, None, false)])];
+        assert_eq!(state.bind(5, on, &rule).after, Some(EventTime(89 * MINUTE)));
     }
 
     #[test]

@@ -192,6 +192,12 @@ pub trait Source: Send + Sync + 'static {
     /// A decoder; every worker gets a clone.
     fn decoder(&self) -> Self::Decoder;
 
+    /// Whether the source's own clock gave the times of its records: then each counts as one that a server vouches for, where
+    /// the pipeline names no server's clock.
+    fn vouches(&self) -> bool {
+        false
+    }
+
     /// Opens the partitions at `recorded` (where the checkpoint stands; empty on a first start), checks that what was
     /// read before is unchanged, and numbers new partitions after the recorded ones.
     ///

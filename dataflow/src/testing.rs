@@ -64,7 +64,7 @@ pub use simulation::{SEED, Simulation};
 /// Where the log lies in a store.
 const LOG: &str = "_tidemill";
 
-/// Partitions of lines, as a source. Lines begin with their event time in milliseconds, and a space.
+/// Partitions of lines, as a source that vouches for its times. Lines begin with their event time in milliseconds, and a space.
 #[derive(Debug)]
 pub struct Lines<R> {
     pub(crate) partitions: Arc<Vec<Vec<u8>>>,
@@ -89,6 +89,10 @@ impl<R: Send + Sync + 'static> Source for Lines<R> {
 
     fn decoder(&self) -> LineDecoder<R> {
         LineDecoder(self.parse)
+    }
+
+    fn vouches(&self) -> bool {
+        true
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {

@@ -35,10 +35,10 @@ pub(crate) fn build<'s, S: Source>(
     times: impl Fn(&RecordOf<S>) -> (EventTime, Watermark) + 'static,
     rule: Watermarks,
 ) -> (Batches<'s, RecordOf<S>>, Batches<'s, Rejected>) {
-    let decoder = source.decoder();
+    let (decoder, vouches) = (source.decoder(), source.vouches());
     register(flow, source, rule);
     let gauge = flow.gauge(node, Role::Source);
-    let worker = BlockDecoder { id, decoder, times, rule, gauge };
+    let worker = BlockDecoder { id, decoder, times, vouches, rule, gauge };
     let (records, reports) =
         if flow.env.processes > 1 { spread(flow, id, worker) } else { decode_where_taken(flow, id, worker) };
     (records, binder::build(flow, id, reports, rule))
@@ -156,6 +156,8 @@ struct BlockDecoder<C, F> {
     id: &'static str,
     decoder: C,
     times: F,
+    /// See [`Source::vouches`].
+    vouches: bool,
     rule: Watermarks,
     gauge: Arc<Gauge>,
 }
@@ -216,7 +218,7 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
         self.decoder.decode(block, &mut decoded);
         for record in &decoded.records {
             let (time, server_time) = (self.times)(record);
-            clock.see(time, server_time);
+            clock.see(time, if self.vouches { server_time.or(Some(time)) } else { server_time });
         }
         drop(passing);
         report.records += decoded.records.len() as u64;

@@ -4,13 +4,13 @@
 //! repeats that at any speed (INV-2). The clock that measures idleness stands still while the engine itself holds
 //! the source back, so a slow sink makes no partition idle.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use super::{BLOCK, Halt, LOOK_EVERY, Partition, Reader, SLIVER};
 use crate::bind::EpochCut;
-use crate::time::{Epoch, Watermark};
+use crate::time::{Epoch, EventTime, Watermark, millis};
 
 /// A partition further ahead in event time than this of one that has more to read waits for it.
 const DRIFT: Duration = Duration::from_secs(600);
@@ -30,6 +30,12 @@ struct Awake {
 #[expect(clippy::disallowed_methods, reason = "live epochs are cut by the clock; what it decided is recorded")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "what a live epoch's times are held against; it is recorded")]
+fn wall_clock() -> EventTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EventTime(millis(since))
 }
 
 impl Awake {
@@ -210,7 +216,8 @@ impl Reader {
         cut.silent_for = silent.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         let moved = read.iter().any(|n| *n > 0) || self.partitions.iter().any(|p| p.new) || cut.silent_for.is_some();
         if moved || !stopping {
-            let live = json!({ "silent_for": cut.silent_for });
+            cut.clock = Some(wall_clock());
+            let live = json!({ "silent_for": cut.silent_for, "clock": cut.clock });
             // All of them where one moved: who is idle is part of what the epoch decides.
             cut.partitions =
                 self.numbers().map(|number| self.cut_of(number, read[number as usize], Some(live.clone()))).collect();
@@ -222,7 +229,6 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::EventTime;
 
     const SECOND: Duration = Duration::from_secs(1);
 

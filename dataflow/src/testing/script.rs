@@ -24,26 +24,27 @@ type Kept = (EventTime, String);
 /// what a rule sees together and what it sees later; the watermark follows from the pipeline's own rule, over the
 /// partitions that have not ended.
 ///
-/// Where no server's clock vouches for times, the engine lets a time count that the next two records are not before, or that
-/// is near what counted already. So begin a partition with three records if the watermark is to move.
+/// A script vouches for its times, so each moves the watermark as if a server's clock had given it: a single record is
+/// enough. [`unvouched`](Script::unvouched) takes that back, to see what clocks that may be wrong do.
 ///
 /// A record is whatever serde can write as JSON and read back; its event time is said beside it, so a pipeline's records
 /// are pairs of the two, or the [records alone](super::Ends::records). A script ends, and its last watermark is that of its last records, unless a simulation
 /// [drains](super::Simulation::drained) it or reads it [live](super::Simulation::live).
 pub struct Script<R> {
     partitions: Vec<Vec<Vec<Kept>>>,
+    unvouched: bool,
     records: PhantomData<fn() -> R>,
 }
 
 impl<R> Clone for Script<R> {
     fn clone(&self) -> Self {
-        Script { partitions: self.partitions.clone(), records: PhantomData }
+        Script { partitions: self.partitions.clone(), unvouched: self.unvouched, records: PhantomData }
     }
 }
 
 impl<R> Default for Script<R> {
     fn default() -> Self {
-        Script { partitions: Vec::new(), records: PhantomData }
+        Script { partitions: Vec::new(), unvouched: false, records: PhantomData }
     }
 }
 
@@ -72,6 +73,13 @@ impl<R: Serialize + DeserializeOwned> Script<R> {
         self
     }
 
+    /// With times that nobody vouches for, as of devices: they count as the engine's rule for such times says, the first ones
+    /// once 256 are there, or none follow.
+    #[must_use]
+    pub fn unvouched(self) -> Self {
+        Script { unvouched: true, ..self }
+    }
+
     /// How many records it has.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -93,7 +101,7 @@ impl<R: Serialize + DeserializeOwned> Script<R> {
     pub(super) fn as_batch(&self) -> Self {
         let mut all: Vec<Kept> = self.partitions.iter().flatten().flatten().cloned().collect();
         all.sort();
-        Script { partitions: vec![vec![all]], records: PhantomData }
+        Script { partitions: vec![vec![all]], ..self.clone() }
     }
 
     /// The same records in another order and other steps: each moved by at most `disorder` of event time against the others
@@ -116,7 +124,7 @@ impl<R: Serialize + DeserializeOwned> Script<R> {
             }
             cut
         };
-        Script { partitions: self.partitions.iter().map(&mut reorder).collect(), records: PhantomData }
+        Script { partitions: self.partitions.iter().map(&mut reorder).collect(), ..self.clone() }
     }
 }
 
@@ -150,6 +158,10 @@ impl<R: DeserializeOwned + Send + Sync + 'static> Source for ScriptSource<R> {
         LineDecoder(parse)
     }
 
+    fn vouches(&self) -> bool {
+        !self.script.unvouched
+    }
+
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
         let mut at = vec![0; self.script.partitions.len()];
         for partition in recorded {
@@ -169,6 +181,10 @@ impl<R: DeserializeOwned + Send + Sync + 'static> Source for RecordSource<R> {
 
     fn decoder(&self) -> Self::Decoder {
         LineDecoder(|line| parse(line).map(|(_, record)| record))
+    }
+
+    fn vouches(&self) -> bool {
+        self.0.vouches()
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
