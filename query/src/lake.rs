@@ -32,7 +32,8 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// The committed epoch that was read; none before the first commit.
     pub epoch: Option<u64>,
-    /// The watermark at that commit in milliseconds since 1970: what ends before is changed only by late events.
+    /// The watermark at that commit in milliseconds since 1970, or now if that is earlier: what ends before is changed only by
+    /// late events.
     pub complete_through: Option<i64>,
 }
 
@@ -117,7 +118,7 @@ impl Lake {
         let plan = session::plan(&context, sql).await?;
         let schema = Arc::clone(plan.schema().inner());
         let batches = plan.collect().await.map_err(run)?;
-        Ok(Answer { schema, batches, epoch: visible.epoch, complete_through: visible.complete_through })
+        Ok(Answer { schema, batches, epoch: visible.epoch, complete_through: self.tables.complete_through(visible) })
     }
 
     /// Reading the log blocks, so it does not happen on a thread that runs queries.

@@ -5,11 +5,15 @@
 //! column types of the table specs (INV-1). [`Format`] prints an answer. [`api::Server`] answers over HTTP while commits
 //! arrive, and shows the [`dashboard`].
 //!
+//! No answer is complete beyond the [`Clock`] of whoever gives it.
+//!
 //! The stored rows are readable as `stored.<table>`; over them `union_count(users)` counts distinct users of a longer
 //! time than a minute. Nothing here knows the engine.
 
 pub mod api;
+mod clock;
 pub mod dashboard;
+mod date_trunc;
 pub mod diff;
 mod error;
 mod file_table;
@@ -23,6 +27,7 @@ mod session;
 mod union_count;
 mod visible;
 
+pub use clock::Clock;
 pub use error::QueryError;
 pub use format::{Format, UnknownFormat};
 pub use lake::{Answer, Lake};

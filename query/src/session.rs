@@ -21,6 +21,8 @@ use datafusion::sql::sqlparser::ast::Statement as Sql;
 use object_store::ObjectStore;
 use tidemill_tables::{Fold, Role, TableSpec, web_analytics};
 
+use crate::clock::Clock;
+use crate::date_trunc::date_trunc;
 use crate::error::QueryError;
 use crate::file_table::FileTable;
 use crate::segments::SegmentCache;
@@ -41,12 +43,14 @@ pub(crate) struct Tables {
     specs: Arc<[TableSpec]>,
     runtime: Arc<RuntimeEnv>,
     cache: Option<Arc<SegmentCache>>,
+    clock: Clock,
 }
 
 impl Tables {
     /// Tables whose rows are read from their files by every query; the files' footers are kept.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, specs: Vec<TableSpec>) -> Self {
-        Self { store, specs: specs.into(), runtime: Arc::default(), cache: None }
+        let (runtime, clock) = (Arc::default(), Clock::of_the_machine());
+        Self { store, specs: specs.into(), runtime, cache: None, clock }
     }
 
     /// Tables for many queries: at most `kept` bytes of rows of the folded tables stay in memory between them, and at most
@@ -62,7 +66,8 @@ impl Tables {
             .with_memory_pool(Arc::new(FairSpillPool::new(running)))
             .with_max_temp_directory_size(spilled);
         let cache = Arc::new(SegmentCache::new(Arc::clone(&store), kept));
-        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: Some(cache) })
+        let clock = Clock::of_the_machine();
+        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: Some(cache), clock })
     }
 
     /// Tables for sorting them as a whole: at most `running` bytes are used before temporary files are.
@@ -70,7 +75,23 @@ impl Tables {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(running)))
             .with_max_temp_directory_size(u64::MAX);
-        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: None })
+        let clock = Clock::of_the_machine();
+        Ok(Self { store, specs: specs.into(), runtime: runtime.build_arc()?, cache: None, clock })
+    }
+
+    /// The same, of whoever has another clock than the machine's.
+    pub(crate) fn by(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// How far an answer given now is complete.
+    pub(crate) fn complete_through(&self, visible: &Visible) -> Option<i64> {
+        self.clock.complete_through(visible.complete_through)
+    }
+
+    /// The clock of whoever answers.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Where the files are.
@@ -96,6 +117,7 @@ pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionConte
     let reader: Arc<dyn ParquetFileReaderFactory> =
         Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&tables.store), footers));
     context.register_udaf(union_count());
+    context.register_udf(date_trunc());
     let stored = Arc::new(MemorySchemaProvider::new());
     for spec in tables.specs.iter() {
         let files = visible.tables.get(&spec.name).map_or(&[] as &[_], Vec::as_slice);
@@ -108,7 +130,7 @@ pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionConte
             context.register_table(&spec.name, Arc::new(ViewTable::new(plan, None)))?;
         }
     }
-    let progress = progress(visible)?;
+    let progress = progress(visible, tables.complete_through(visible))?;
     context.register_table("progress", Arc::new(MemTable::try_new(progress.schema(), vec![vec![progress]])?))?;
     if let Some(catalog) = context.catalog(CATALOG) {
         catalog.register_schema(STORED, stored)?;
@@ -151,11 +173,11 @@ fn folded(spec: &TableSpec, stored: LogicalPlanBuilder) -> Result<LogicalPlan> {
 }
 
 /// One row for each input file.
-fn progress(visible: &Visible) -> Result<RecordBatch> {
+fn progress(visible: &Visible, through: Option<i64>) -> Result<RecordBatch> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let files = if visible.epoch.is_some() { visible.files.as_slice() } else { &[] };
     let rows = files.len();
-    let through = TimestampMillisecondArray::from(vec![visible.complete_through; rows]).with_timezone("UTC");
+    let through = TimestampMillisecondArray::from(vec![through; rows]).with_timezone("UTC");
     let columns: Vec<ArrayRef> = vec![
         new_null_array(&DataType::Utf8, rows),
         Arc::new(Int64Array::from(vec![visible.epoch.map_or(0, number); rows])),

@@ -14,7 +14,8 @@ use tidemill_log::{DataFile, LogState, Store, reader, with_causes};
 pub struct Visible {
     /// The committed epoch; none before the first commit, when nothing is visible.
     pub epoch: Option<u64>,
-    /// The watermark at the commit in milliseconds since 1970; none while no event moved it.
+    /// The watermark at the commit in milliseconds since 1970; none while no event moved it, `i64::MAX` once the end of time
+    /// was declared.
     pub complete_through: Option<i64>,
     /// The files of each table.
     pub tables: BTreeMap<String, Vec<DataFile>>,

@@ -1,5 +1,5 @@
-// The query API as the page asks it. Answers are `{completeThrough, updatedAt, epoch, exact, pending, data}`, times in
-// milliseconds; a failure is an ApiError whose message is a sentence.
+// The query API as the page asks it. Answers are `{completeThrough, updatedAt, epoch, exact, closed, pending, data}`, times
+// in milliseconds; a failure is an ApiError whose message is a sentence.
 const PATIENCE = 15_000;
 
 /** The API did not answer, or refused; `refused` tells the second from the first. */
@@ -81,6 +81,7 @@ export async function ask(path, parameters) {
     updatedAt: time(body.updated_at),
     epoch: body.epoch ?? null,
     exact: body.exact === true,
+    closed: body.closed === true,
     pending: body.pending ?? 0,
     data: body.data,
   };

@@ -41,7 +41,8 @@ export function extentOf(first, last, completeThrough, now) {
 
 /**
  * The range to show: `{from, to, step, live}`, whole buckets, `to` exclusive. While data arrives a span is counted back
- * from now; when data ended long ago, from its end, so that history shows too. "All" is all, stray clocks included.
+ * from now; when data ended long ago, from its end, so that history shows too. "All" is all, stray clocks included
+ * as far as it can be drawn.
  */
 export function resolve(choice, extent, now) {
   const live = extent === null || (extent.recent >= now - STILL_LIVE && extent.first <= now);
@@ -52,7 +53,8 @@ export function resolve(choice, extent, now) {
   const first = extent?.first ?? now;
   if (choice.id === "all") {
     const to = Math.max(anchor, extent?.end ?? now);
-    const from = Math.min(first, to - SHORTEST);
+    // Longer than can be drawn, stray clocks are what is left out: the ones behind, then the ones ahead.
+    const from = Math.max(Math.min(first, to - SHORTEST), anchor - LONGEST);
     return aligned(from, Math.min(to, from + LONGEST), live);
   }
   const span = CHOICES.find((each) => each.id === choice.id)?.span;

@@ -19,6 +19,7 @@ export function together(answers) {
   const oldest = (times) => (times.some((time) => time === null) ? null : Math.min(...times));
   return {
     exact: answers.every((answer) => answer.exact),
+    closed: answers.every((answer) => answer.closed),
     pending: Math.max(...answers.map((answer) => Number(answer.pending))),
     completeThrough: oldest(answers.map((answer) => answer.completeThrough)),
     updatedAt: oldest(answers.map((answer) => answer.updatedAt)),
@@ -33,19 +34,17 @@ export function exactness({ exact, pending }) {
   return pending > 0 ? `so far · ${count(pending)} pending` : "so far";
 }
 
-/** The watermark once the end of time was declared (`run --drain`), as far as RFC 3339 can write it. */
-const END_OF_TIME = Date.parse("9999-12-31T23:59:59.999Z");
-
-function completeness(through, now) {
+function completeness(through, closed, now) {
   if (through === null) {
     return "nothing complete yet";
   }
-  return through >= END_OF_TIME ? "complete, closed for good" : `complete through ${moment(through, now)}`;
+  // Closed once the end of time was declared (`run --drain`): nothing follows.
+  return closed ? "complete, closed for good" : `complete through ${moment(through, now)}`;
 }
 
 /** `complete through 14:01:00 · updated 2 s ago`. */
-export function statusLine({ completeThrough, updatedAt }, now) {
-  const complete = completeness(completeThrough, now);
+export function statusLine({ completeThrough, closed, updatedAt }, now) {
+  const complete = completeness(completeThrough, closed, now);
   return updatedAt === null ? complete : `${complete} · updated ${ago(now - updatedAt)}`;
 }
 

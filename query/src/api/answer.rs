@@ -42,6 +42,8 @@ struct Envelope<'a> {
     updated_at: Option<String>,
     epoch: Option<u64>,
     exact: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    closed: bool,
     pending: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
@@ -53,7 +55,7 @@ struct Envelope<'a> {
 impl Answered {
     /// The response, of the commit that `snapshot` is of.
     pub(super) fn respond(self, snapshot: &Snapshot) -> Response {
-        let through = snapshot.visible.complete_through;
+        let through = snapshot.complete_through();
         let complete = self.range.is_some_and(|range| through.is_some_and(|through| range.to <= through));
         let exact = complete && self.pending == 0;
         match &self.data {
@@ -62,6 +64,7 @@ impl Answered {
                 updated_at: snapshot.updated_at.map(rfc3339),
                 epoch: snapshot.visible.epoch,
                 exact,
+                closed: snapshot.closed(),
                 pending: self.pending,
                 from: self.range.map(|range| rfc3339(range.from)),
                 to: self.range.map(|range| rfc3339(range.to)),
@@ -82,7 +85,7 @@ impl Answered {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let beside = [
             ("tidemill-epoch", snapshot.visible.epoch.map(|epoch| epoch.to_string())),
-            ("tidemill-complete-through", snapshot.visible.complete_through.map(rfc3339)),
+            ("tidemill-complete-through", snapshot.complete_through().map(rfc3339)),
             ("tidemill-updated-at", snapshot.updated_at.map(rfc3339)),
         ];
         for (name, value) in beside {

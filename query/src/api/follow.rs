@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::changes::Changes;
 use super::snapshot::Snapshot;
 use super::telemetry::Telemetry;
+use crate::clock::Clock;
 use crate::session::Tables;
 use crate::visible::Visible;
 
@@ -87,6 +88,7 @@ pub(super) struct Follower {
     place: Location,
     specs: Vec<TableSpec>,
     memory: usize,
+    clock: Clock,
     runtime: Handle,
     shared: Arc<Followed>,
     opened: Option<Opened>,
@@ -106,14 +108,14 @@ impl Follower {
     pub(super) fn new(
         place: Location,
         mut specs: Vec<TableSpec>,
-        memory: usize,
+        (memory, clock): (usize, Clock),
         runtime: Handle,
         shared: Arc<Followed>,
     ) -> Result<Self, String> {
         let known = |spec: &TableSpec| specs.iter().any(|other| other.name == spec.name);
         let missing: Vec<TableSpec> = web_analytics::all().into_iter().filter(|spec| !known(spec)).collect();
         specs.extend(missing);
-        let mut follower = Self { place, specs, memory, runtime, shared, opened: None, last: None, quiet: 0 };
+        let mut follower = Self { place, specs, memory, clock, runtime, shared, opened: None, last: None, quiet: 0 };
         follower.open()?;
         Ok(follower)
     }
@@ -146,7 +148,7 @@ impl Follower {
             return Ok(());
         }
         let side = self.place.open_for_reading().map_err(|error| with_causes(&error))?;
-        let tables = tables(&side.objects, &self.specs, self.memory)?;
+        let tables = tables(&side.objects, &self.specs, self.memory, &self.clock)?;
         self.opened = Some(Opened { store: side.store, objects: side.objects, tables, instance: None });
         Ok(())
     }
@@ -177,7 +179,7 @@ impl Follower {
         };
         if vanished || (opened.instance.is_some() && opened.instance != instance) {
             info!("the log of {} was begun anew", self.place);
-            opened.tables = tables(&opened.objects, &self.specs, self.memory)?;
+            opened.tables = tables(&opened.objects, &self.specs, self.memory, &self.clock)?;
         }
         let (initialized, tables) = (instance.is_some(), opened.tables.clone());
         opened.instance = instance;
@@ -190,7 +192,7 @@ impl Follower {
     /// Nothing is there, so nothing is visible.
     fn nothing_yet(&self) -> Result<bool, String> {
         let nowhere: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let tables = tables(&nowhere, &self.specs, self.memory)?;
+        let tables = tables(&nowhere, &self.specs, self.memory, &self.clock)?;
         self.show(&tables, Visible::default(), None).map_err(|error| with_causes(&error))
     }
 
@@ -226,9 +228,10 @@ fn exists(folder: &Path) -> Result<bool, String> {
     }
 }
 
-fn tables(objects: &Arc<dyn ObjectStore>, specs: &[TableSpec], memory: usize) -> Result<Tables, String> {
+fn tables(objects: &Arc<dyn ObjectStore>, specs: &[TableSpec], memory: usize, clock: &Clock) -> Result<Tables, String> {
     let half = memory / 2;
-    Tables::cached(Arc::clone(objects), specs.to_vec(), half, half).map_err(|error| with_causes(&error))
+    let tables = Tables::cached(Arc::clone(objects), specs.to_vec(), half, half);
+    tables.map(|tables| tables.by(clock.clone())).map_err(|error| with_causes(&error))
 }
 
 /// The newest entry of the log, looked for from `last` on.

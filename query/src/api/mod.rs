@@ -2,10 +2,11 @@
 //!
 //! Promises:
 //!
-//! * All of an answer is of one commit, which it names (`epoch`), with the watermark of that commit
-//!   (`complete_through`) and the time at which it became visible (`updated_at`). Rolling files never shows (INV-1).
-//! * `exact` means: the range asked for ends by the watermark and no event in it is pending, so only late events can
-//!   still change the numbers. Otherwise the range is still filling, or `pending` says how many events in it are not
+//! * All of an answer is of one commit, which it names (`epoch`), with the watermark of that commit, or now if that is
+//!   earlier (`complete_through`), and the time at which it became visible (`updated_at`). Rolling files never shows (INV-1).
+//! * `exact` means: the range asked for ends by `complete_through` and no event in it is pending, so only late events can
+//!   still change the numbers. What has not happened yet is never exact, also when the end of time was declared (`closed`).
+//!   Otherwise the range is still filling, or `pending` says how many events in it are not
 //!   known to be new. A session counts where it began; while it lasts, its length and its events still grow.
 //! * From one commit to the next, views, orders, errors and events in sessions never shrink, but by a correction that
 //!   the pipeline makes. A server that follows never goes back to an older commit by itself.
@@ -16,7 +17,8 @@
 //! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
 //!
 //! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
-//! that is left out is where the data ends.
+//! that is left out is where the data ends; where that is further than an answer has buckets, before 2000 and after now it is
+//! not looked for, so that one stray clock does not take the rest away.
 //!
 //! | module | what |
 //! |---|---|
@@ -38,6 +40,7 @@ use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::error::QueryError;
 use crate::host::HostGuard;
 use changes::Changes;
@@ -85,6 +88,8 @@ pub struct ServerOptions {
     pub most_readers: usize,
     /// Names that it answers to beside IP addresses and `localhost`; see [`HostGuard`].
     pub hosts: Vec<String>,
+    /// What no answer is complete beyond.
+    pub clock: Clock,
 }
 
 impl ServerOptions {
@@ -101,6 +106,7 @@ impl ServerOptions {
             most_rows: 10_000,
             most_readers: 256,
             hosts: Vec::new(),
+            clock: Clock::of_the_machine(),
         }
     }
 }
@@ -150,7 +156,7 @@ impl Server {
         let follower = Follower::new(
             place,
             options.tables.clone(),
-            options.memory,
+            (options.memory, options.clock.clone()),
             queries.handle().clone(),
             Arc::clone(&followed),
         )

@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use super::time_range::{Range, Span, Step, instant};
 
 /// Buckets that one answer has at most.
-const MOST_BUCKETS: u64 = 10_000;
+pub(super) const MOST_BUCKETS: u64 = 10_000;
 
 /// Rows of a ranking at most.
 const MOST_RANKS: usize = 1_000;

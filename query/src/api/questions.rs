@@ -7,7 +7,7 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::answer::{Answered, Data};
-use super::parameters::{MetricQuery, Question, TopQuery};
+use super::parameters::{MOST_BUCKETS, MetricQuery, Question, TopQuery};
 use super::plans;
 use super::refusal::Refusal;
 use super::snapshot::Snapshot;
@@ -34,22 +34,22 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
     let context = &snapshot.context;
     match question {
         Question::Timeseries(query @ MetricQuery { span, step, tenant, .. }) => {
-            let range = whole(snapshot, *span, *step, tenant).await?;
+            let range = whole(snapshot, *span, (*step, MOST_BUCKETS), tenant).await?;
             let points = plans::timeseries(context, query, range).await?;
             of_range(snapshot, tenant, range, &points).await
         }
         Question::Top(query @ TopQuery { span, tenant, .. }) => {
-            let range = whole(snapshot, *span, Step::Minute, tenant).await?;
+            let range = whole(snapshot, *span, (Step::Minute, u64::MAX), tenant).await?;
             let ranks = plans::top(context, query, range).await?;
             of_range(snapshot, tenant, range, &ranks).await
         }
         Question::Totals { span, tenant } => {
-            let range = whole(snapshot, *span, Step::Minute, tenant).await?;
+            let range = whole(snapshot, *span, (Step::Minute, u64::MAX), tenant).await?;
             let totals = plans::totals(context, tenant, range).await?;
             of_range(snapshot, tenant, range, &totals).await
         }
         Question::Sessions { span, step, tenant } => {
-            let range = whole(snapshot, *span, *step, tenant).await?;
+            let range = whole(snapshot, *span, (*step, MOST_BUCKETS), tenant).await?;
             let sessions = plans::sessions(context, tenant, range, *step).await?;
             of_range(snapshot, tenant, range, &sessions).await
         }
@@ -67,9 +67,9 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
     }
 }
 
-async fn whole(snapshot: &Snapshot, span: Span, step: Step, tenant: &str) -> Result<Range, Refusal> {
+async fn whole(snapshot: &Snapshot, span: Span, (step, most): (Step, u64), tenant: &str) -> Result<Range, Refusal> {
     let data = if span.is_open() { plans::extent(&snapshot.context, Some(tenant)).await? } else { None };
-    Ok(span.whole(step, data))
+    Ok(span.whole_of(step, data, most, snapshot.tables.clock().now()))
 }
 
 async fn of_range(snapshot: &Snapshot, tenant: &str, range: Range, data: &impl Serialize) -> Result<Answered, Refusal> {
@@ -103,8 +103,7 @@ async fn run_sql(snapshot: &Snapshot, text: &str, most: usize) -> Result<Answer,
         }
         batches.push(batch);
     }
-    let visible = &snapshot.visible;
-    Ok(Answer { schema, batches, epoch: visible.epoch, complete_through: visible.complete_through })
+    Ok(Answer { schema, batches, epoch: snapshot.visible.epoch, complete_through: snapshot.complete_through() })
 }
 
 fn write(answer: &Answer, csv: bool) -> std::io::Result<Data> {

@@ -31,11 +31,21 @@ impl Snapshot {
         Ok(Arc::new(Self { visible, updated_at, context, tables: tables.clone() }))
     }
 
+    /// How far an answer from it is complete that is given now.
+    pub(super) fn complete_through(&self) -> Option<i64> {
+        self.tables.complete_through(&self.visible)
+    }
+
+    /// Whether the end of time was declared: nothing follows.
+    pub(super) fn closed(&self) -> bool {
+        self.visible.complete_through == Some(i64::MAX)
+    }
+
     /// What readers who follow are told of it.
     pub(super) fn change(&self) -> Change {
         let text = serde_json::json!({
             "epoch": self.visible.epoch,
-            "complete_through": self.visible.complete_through.map(rfc3339),
+            "complete_through": self.complete_through().map(rfc3339),
             "updated_at": self.updated_at.map(rfc3339),
         });
         Change { id: self.visible.epoch.map_or_else(String::new, |epoch| epoch.to_string()), data: text.to_string() }

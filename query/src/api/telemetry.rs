@@ -71,7 +71,7 @@ impl Telemetry {
         let let_go = "Readers that were let go because they did not keep up";
         registry.register("change_readers_let_go", let_go, all.let_go.clone());
         registry.register("committed_epoch", "The commit that answers are of", all.epoch.clone());
-        let through = "The watermark at that commit";
+        let through = "How far answers are complete: the watermark at that commit, or now if that is earlier";
         registry.register_with_unit("complete_through_timestamp", through, Unit::Seconds, all.complete_through.clone());
         let updated = "When that commit became visible";
         registry.register_with_unit("updated_timestamp", updated, Unit::Seconds, all.updated_at.clone());
@@ -96,7 +96,7 @@ impl Telemetry {
         if let Some(snapshot) = &*followed.newest.borrow() {
             let seconds = |ms: Option<i64>| ms.map_or(0.0, |ms| ms as f64 / 1000.0);
             self.epoch.set(snapshot.visible.epoch.and_then(|epoch| i64::try_from(epoch).ok()).unwrap_or(0));
-            self.complete_through.set(seconds(snapshot.visible.complete_through));
+            self.complete_through.set(seconds(snapshot.complete_through()));
             self.updated_at.set(seconds(snapshot.updated_at));
             self.cached.set(count(snapshot.tables.cached_bytes()));
         }

@@ -2,7 +2,7 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -201,10 +201,42 @@ fn exact_means_complete_and_nothing_pending() {
     let sql = ok(&server, "sql?q=SELECT%201%20AS%20n");
     assert_eq!(sql["data"], json!({ "columns": ["n"], "rows": [[1]] }));
     assert_eq!((&sql["exact"], &sql["pending"]), (&json!(false), &json!(1)));
+    assert_eq!(sql.get("closed"), None);
+}
+
+#[test]
+fn nothing_is_complete_beyond_the_clock_of_whoever_answers() {
+    let mut place = TestPlace::new();
+    let minute = |n: i64| TEN + n * MINUTE;
+    let now = Arc::new(AtomicI64::new(minute(5) + 7));
+    let clock = Clock::new({
+        let now = Arc::clone(&now);
+        move || now.load(Ordering::Relaxed)
+    });
+    let server = start(ServerOptions { clock, ..options(&place) });
+    place.commit(&Epoch { watermark: Some(minute(61)), ..Epoch::default() });
+    let totals = |to: i64, epoch| ok_at(&server, &format!("totals?from={}&to={to}", minute(2)), epoch);
+    let said = |answer: &Value| (answer["complete_through"].clone(), answer["exact"] == true, answer["closed"] == true);
+    let at = |ms: i64| json!(time_range::rfc3339(ms));
+    assert_eq!(said(&totals(minute(5), 1)), (at(minute(5) + 7), true, false));
+    assert_eq!(said(&totals(minute(6), 1)), (at(minute(5) + 7), false, false), "it is not over yet");
+    now.store(minute(6), Ordering::Relaxed);
+    assert_eq!(said(&totals(minute(6), 1)), (at(minute(6)), true, false));
+
+    // The end of time, once it was declared: what is past is exact, and what is to come is not.
     place.commit(&Epoch { watermark: Some(i64::MAX), ..Epoch::default() });
-    let ended = ok_at(&server, &format!("totals?from={}&to={}", minute(2), minute(99)), 2);
-    assert_eq!(ended["complete_through"], json!("9999-12-31T23:59:59.999Z"));
-    assert_eq!(ended["exact"], json!(true));
+    assert_eq!(said(&totals(minute(6), 2)), (at(minute(6)), true, true));
+    assert_eq!(said(&totals(minute(7), 2)), (at(minute(6)), false, true));
+    let progress = "sql?q=SELECT%20max(complete_through)%20FROM%20progress";
+    let rows = ok(&server, progress)["data"]["rows"].clone();
+    assert!(rows == json!([[at(minute(6))]]) || rows == json!([[null]]), "{rows}");
+    let (_, told) = next_event(&mut follow(&server, "1")).unwrap();
+    assert_eq!((&told["epoch"], &told["complete_through"]), (&json!(2), &at(minute(6))));
+    let (_, headers, _) = get_as(&server, "/api/v1/sql?q=SELECT%201", "text/csv");
+    assert_eq!(headers["tidemill-complete-through"].to_str().unwrap(), time_range::rfc3339(minute(6)));
+    let seconds = format!("complete_through_timestamp_seconds {}", minute(6) / 1_000);
+    let (_, metrics) = get(&server, "/metrics");
+    assert!(metrics.as_str().unwrap().contains(&seconds), "{metrics}");
 }
 
 #[test]

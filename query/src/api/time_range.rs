@@ -14,6 +14,9 @@ const LAST: i64 = 253_402_300_799_999;
 /// The first one: 0000-01-01T00:00:00Z.
 const FIRST: i64 = -62_167_219_200_000;
 
+/// 2000-01-01T00:00:00Z.
+const YEAR_2000: i64 = 946_684_800_000;
+
 /// An instant as answers write it, RFC 3339 in UTC; what lies beyond the year 9999 (the end of time, once it was
 /// declared) is written as that year's last millisecond.
 pub(super) fn rfc3339(ms: i64) -> String {
@@ -85,6 +88,16 @@ impl Span {
         Range { from, to: to.max(from) }
     }
 
+    /// The same, where an answer has room for so many buckets: if there are more from an open end to where the data is, stray
+    /// times are left out, those after `now` first, then those before the year 2000.
+    pub(super) fn whole_of(self, step: Step, data: Option<(i64, i64)>, most: u64, now: i64) -> Range {
+        let ahead = data.filter(|(first, _)| *first <= now).map(|(first, last)| (first, last.min(now)));
+        let old = ahead.filter(|(_, last)| *last >= YEAR_2000).map(|(first, last)| (first.max(YEAR_2000), last));
+        let all = self.whole(step, data);
+        let narrowed = [ahead, old].into_iter().flatten().map(|near| self.whole(step, Some(near)));
+        std::iter::once(all).chain(narrowed).find(|range| range.buckets(step) <= most).unwrap_or(all)
+    }
+
     /// Whether an end has to be found in the data.
     pub(super) fn is_open(self) -> bool {
         self.from.is_none() || self.to.is_none()
@@ -153,5 +166,27 @@ mod tests {
             assert_eq!((range.from, range.to), expected, "{asked:?} {step}");
         }
         assert_eq!(Range { from: 0, to: minute(180) }.buckets(Step::Hour), 3);
+    }
+
+    #[test]
+    fn stray_years_are_left_out_of_an_open_range_that_is_too_long_with_them() {
+        let (day, now) = (Step::Day.ms(), 1_773_100_800_000);
+        let first = now - 30 * day;
+        let span = |from, to| Span { from, to };
+        for (asked, data, expected) in [
+            (span(None, None), (first, now), (first, now + day)),
+            (span(None, None), (first, now + 60 * day), (first, now + 61 * day)),
+            (span(None, None), (first, LAST), (first, now + day)),
+            (span(None, None), (0, now), (YEAR_2000, now + day)),
+            (span(None, None), (-1, LAST), (YEAR_2000, now + day)),
+            (span(Some(first), None), (0, LAST), (first, now + day)),
+            (span(None, None), (-600 * day, LAST), (YEAR_2000, now + day)),
+            (span(None, None), (-600 * day, -500 * day), (-600 * day, -499 * day)),
+            (span(None, Some(now)), (0, LAST), (YEAR_2000, now)),
+            (span(Some(0), Some(now)), (first, now), (0, now)),
+        ] {
+            let range = asked.whole_of(Step::Day, Some(data), 10_000, now + 5);
+            assert_eq!((range.from, range.to), expected, "{asked:?} of {data:?}");
+        }
     }
 }

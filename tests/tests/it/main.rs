@@ -11,6 +11,8 @@ mod chaos_services;
 #[cfg(test)]
 mod collect;
 #[cfg(test)]
+mod completeness;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod conformance;
