@@ -23,8 +23,8 @@ const WHOLE_LINE: usize = MAX_LINE_BYTES + 2;
 const STEP: usize = 256 << 10;
 /// The largest block, whatever is asked for: spans into it have 32 bits.
 const MAX_BLOCK: usize = 256 << 20;
-/// How many events the head is taken from, and within how many bytes they are looked for.
-const HEAD_EVENTS: usize = 64;
+/// How many events the head is taken from, more than a burst of wrong clocks has, and within how many bytes they are looked for.
+const HEAD_EVENTS: usize = 256;
 const HEAD_BYTES: usize = 1 << 20;
 
 /// Where a recorded file goes on.
