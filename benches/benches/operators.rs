@@ -31,7 +31,7 @@ fn events() -> Vec<Event> {
     let mut bytes = Vec::new();
     generate(&GenerateConfig::new(EVENTS, 1), &mut bytes).expect("a vector takes all that is written");
     let mut decoded = Decoded::default();
-    NdjsonDecoder.decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
+    NdjsonDecoder::default().decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
     decoded.records
 }
 

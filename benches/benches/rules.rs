@@ -24,7 +24,7 @@ fn input() -> Vec<u8> {
 
 fn decode(bytes: Vec<u8>) -> Vec<Event> {
     let mut decoded = Decoded::default();
-    NdjsonDecoder.decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
+    NdjsonDecoder::default().decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
     decoded.records
 }
 

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 const MINUTE: i64 = 60_000;
 const GAP: i64 = 30 * MINUTE;
-const LAST_TIME: i64 = 253_402_300_799_999;
+const TIMES: std::ops::RangeInclusive<i64> = 946_684_800_000..=7_258_118_400_000;
 const READ: usize = 1 << 20;
 
 /// What the loop found, in the words of the job's `--json` line.
@@ -106,7 +106,7 @@ impl Event<'_> {
         short(&self.event_id.0)
             && short(&self.user_id.0)
             && !self.event_type.0.is_empty()
-            && (0..=LAST_TIME).contains(&self.timestamp)
+            && TIMES.contains(&self.timestamp)
             && match &*self.event_type.0 {
                 "page_view" => properties.is_some_and(|p| p.page.is_some()),
                 "purchase" => properties.is_some_and(|p| p.amount_cents.is_some() && p.currency.is_some()),

@@ -136,6 +136,6 @@ fn next_epoch(file: &mut File, carry: &mut Vec<u8>, offset: &mut u64) -> std::io
     let mut decoded = Decoded::default();
     let block = Block { partition: 0, offset: *offset, first_line: 1, bytes, skipped: 0 };
     *offset += whole as u64;
-    NdjsonDecoder.decode(block, &mut decoded);
+    NdjsonDecoder::default().decode(block, &mut decoded);
     Ok(Some(decoded.records))
 }

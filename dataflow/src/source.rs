@@ -198,6 +198,12 @@ pub trait Source: Send + Sync + 'static {
         false
     }
 
+    /// What decides how the same bytes are decoded, in words, where that is not as usual. It is part of the plan: a start that
+    /// decides otherwise says so, and is refused while bound epochs wait to be replayed.
+    fn setting(&self) -> Option<String> {
+        None
+    }
+
     /// Opens the partitions at `recorded` (where the checkpoint stands; empty on a first start), checks that what was
     /// read before is unchanged, and numbers new partitions after the recorded ones.
     ///

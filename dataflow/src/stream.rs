@@ -67,7 +67,8 @@ impl<'s, S: Source> SourceStream<'s, S> {
     ) -> TimedStream<'s, RecordOf<S>> {
         let SourceStream { flow, id, source: connector, malformed } = self;
         let bound = rule.out_of_orderness.as_secs();
-        let node = flow.record(Some(id), format!("source, watermark {bound} s behind"), &[], None);
+        let setting = connector.setting().map_or_else(String::new, |setting| format!(", {setting}"));
+        let node = flow.record(Some(id), format!("source, watermark {bound} s behind{setting}"), &[], None);
         let time_of = Rc::new(time);
         let timestamp = Rc::clone(&time_of);
         let (records, rejected) =

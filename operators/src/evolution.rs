@@ -102,7 +102,7 @@ fn values_that_are_held_belong_to_their_windows_emission_and_aggregate() {
     fn sums<'s>(all: Keyed<'s>, _: Keyed<'s>) -> Stream<'s, String> {
         upserts(all, minutes_of(Late::Drop), sum(number))
     }
-    fn hops(all: Keyed<'_>, step: Duration) -> Stream<'_, WindowRow<i64>> {
+    fn hops(all: Keyed<'_>, step: Duration) -> Stream<'_, WindowRow<i128>> {
         let windows = Hopping::of(seconds(60)).every(step).late(Late::Drop);
         all.window("op", windows).once_closed().aggregate(sum(number))
     }

@@ -8,6 +8,7 @@ mod aggregates;
 mod changes;
 mod tuples;
 mod views;
+mod wide;
 
 use std::sync::Arc;
 
@@ -49,6 +50,14 @@ pub enum RowsError {
         declared: DataType,
         /// What the values are.
         values: &'static str,
+    },
+    /// A sum is beyond 64 bits.
+    #[error("column {column} is Int64, which cannot hold the sum {sum}: declare it as Decimal128(38, 0)")]
+    Sum {
+        /// The column.
+        column: String,
+        /// The sum.
+        sum: i128,
     },
     /// A list column would need offsets beyond 32 bits.
     #[error("column {column} has {items} list items in one batch, more than 2^31: encode fewer rows at a time")]
@@ -131,7 +140,7 @@ column!(
     values => values.copied().collect::<Float64Array>()
 );
 
-/// `Decimal128` of the precision and scale that the field declares.
+/// `Decimal128` of the precision and scale that the field declares, or `Int64`.
 impl Columns for i128 {
     const WIDTH: usize = 1;
 
@@ -140,8 +149,15 @@ impl Columns for i128 {
         fields: &[FieldRef],
         columns: &mut Vec<ArrayRef>,
     ) -> Result<(), RowsError> {
-        let &DataType::Decimal128(precision, scale) = fields[0].data_type() else {
-            return Err(wrong_type(&fields[0], "decimals"));
+        let (precision, scale) = match *fields[0].data_type() {
+            DataType::Decimal128(precision, scale) => (precision, scale),
+            DataType::Int64 => {
+                let narrow = |value: &i128| i64::try_from(*value).map_err(|_| too_wide(&fields[0], *value));
+                let sums = values.map(narrow).collect::<Result<Vec<i64>, _>>()?;
+                columns.push(Arc::new(Int64Array::from(sums)));
+                return Ok(());
+            }
+            _ => return Err(wrong_type(&fields[0], "sums")),
         };
         let units = Decimal128Array::from_iter_values(values.copied()).with_precision_and_scale(precision, scale)?;
         units.validate_decimal_precision(precision)?;
@@ -224,6 +240,11 @@ tuple!(A 0, B 1, C 2, D 3);
 tuple!(A 0, B 1, C 2, D 3, E 4);
 tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
+#[cold]
+fn too_wide(field: &Field, sum: i128) -> RowsError {
+    RowsError::Sum { column: field.name().clone(), sum }
+}
+
 fn wrong_type(field: &Field, values: &'static str) -> RowsError {
     RowsError::Type { column: field.name().clone(), declared: field.data_type().clone(), values }
 }
@@ -265,10 +286,31 @@ impl WindowRows {
         if schema.fields().len() != width {
             return Err(RowsError::Width { rows: width, schema: schema.fields().len() });
         }
+        let columns = Self::columns(rows, schema.fields())?;
+        Ok(RecordBatch::try_new(schema, columns)?)
+    }
+
+    /// The same for a table that adds up the rows of one key: a sum that its `Int64` column cannot hold is written as
+    /// several rows, which add up to it.
+    ///
+    /// # Errors
+    /// If the schema does not have these columns, or a value does not fit.
+    pub fn encode_deltas<P: Columns>(rows: &[WindowRow<P>], schema: SchemaRef) -> Result<RecordBatch, RowsError> {
+        let stored = Arc::clone(&schema);
+        match Self::encode(rows, schema) {
+            Err(RowsError::Sum { .. }) => {
+                let columns = Self::columns(rows, &wide::fields(&stored, Self::KEY_WIDTH))?;
+                wide::spread(columns, &stored, Self::KEY_WIDTH)
+            }
+            done => done,
+        }
+    }
+
+    fn columns<P: Columns>(rows: &[WindowRow<P>], fields: &[FieldRef]) -> Result<Vec<ArrayRef>, RowsError> {
         let (tenants, names) = texts(rows.iter().map(|row| &row.key));
         let mut columns = vec![tenants, times(rows.iter().map(|row| row.start)), names];
-        P::append(rows.iter().map(|row| &row.value), &schema.fields()[Self::KEY_WIDTH..], &mut columns)?;
-        Ok(RecordBatch::try_new(schema, columns)?)
+        P::append(rows.iter().map(|row| &row.value), &fields[Self::KEY_WIDTH..], &mut columns)?;
+        Ok(columns)
     }
 }
 

@@ -154,7 +154,7 @@ pub trait KeyedStreamOps<'s, D: 'static>: Sized {
     /// }
     ///
     /// /// How many parcels each depot scanned in a minute, and what they weighed; corrected however late a scan comes.
-    /// fn per_minute<'s>(scans: TimedStream<'s, Scan>) -> Stream<'s, WindowRow<(i64, i64)>> {
+    /// fn per_minute<'s>(scans: TimedStream<'s, Scan>) -> Stream<'s, WindowRow<(i64, i128)>> {
     ///     scans
     ///         .key_by(|scan| key("default", scan.depot.as_str()))
     ///         .window("scans_per_minute", Tumbling::of(minutes(1)).late(Late::Correct))

@@ -25,7 +25,7 @@ use tidemill_operators::incremental::Change;
 use tidemill_operators::rows::{ChangeRows, Columns, RowsError, SessionRows, TupleRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
 use tidemill_operators::window::tumbling::WindowRow;
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Fold, TableSpec};
 
 use crate::archive;
 use crate::pipeline::Pipeline;
@@ -144,7 +144,10 @@ impl AnalyticsIo {
     /// If there is no such table: names are literals of the pipeline.
     #[must_use]
     pub fn windows<P: Columns + Clone + Send + Sync + 'static>(&self, name: &str) -> TableSink<WindowRow<P>> {
-        self.encoded(name, WindowRows::encode)
+        match self.spec(name).fold {
+            Fold::Deltas => self.encoded(name, WindowRows::encode_deltas),
+            Fold::Append | Fold::Signed => self.encoded(name, WindowRows::encode),
+        }
     }
 
     /// A table whose rows are tuples, as `map` makes them; each is written as it comes.

@@ -11,6 +11,7 @@
 //! time than a minute. Nothing here knows the engine.
 
 pub mod api;
+mod checked_sum;
 mod clock;
 pub mod dashboard;
 mod date_trunc;

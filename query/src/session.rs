@@ -13,7 +13,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -21,6 +20,7 @@ use datafusion::sql::sqlparser::ast::Statement as Sql;
 use object_store::ObjectStore;
 use tidemill_tables::{Fold, Role, TableSpec, web_analytics};
 
+use crate::checked_sum::checked_sum;
 use crate::clock::Clock;
 use crate::date_trunc::date_trunc;
 use crate::error::QueryError;
@@ -118,6 +118,7 @@ pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionConte
         Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&tables.store), footers));
     context.register_udaf(union_count());
     context.register_udf(date_trunc());
+    context.register_udaf(checked_sum());
     let stored = Arc::new(MemorySchemaProvider::new());
     for spec in tables.specs.iter() {
         let files = visible.tables.get(&spec.name).map_or(&[] as &[_], Vec::as_slice);
@@ -152,9 +153,9 @@ fn folded(spec: &TableSpec, stored: LogicalPlanBuilder) -> Result<LogicalPlan> {
                 columns.push(column(at));
                 continue;
             }
-            Role::Sum => (sum(column(at)), Expr::not_eq as fn(Expr, Expr) -> Expr),
+            Role::Sum => (checked_sum().call(vec![column(at)]), Expr::not_eq as fn(Expr, Expr) -> Expr),
             Role::UnionCount => (union_count().call(vec![column(at)]), Expr::not_eq as fn(Expr, Expr) -> Expr),
-            Role::Sign => (sum(column(at)), Expr::gt as fn(Expr, Expr) -> Expr),
+            Role::Sign => (checked_sum().call(vec![column(at)]), Expr::gt as fn(Expr, Expr) -> Expr),
         };
         let name = format!("folded {}", declared.name);
         let value = col(datafusion::common::Column::new_unqualified(&name));

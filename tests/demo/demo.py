@@ -20,7 +20,7 @@ EVENTS = 1_000_000
 SEED = 42
 MINUTE = 60_000
 GAP = 30 * MINUTE
-LAST_TIME = 253_402_300_799_999
+FIRST_TIME, LAST_TIME = 946_684_800_000, 7_258_118_400_000
 FOLDER = Path(".cache/demo")
 
 
@@ -108,7 +108,7 @@ def parse(line):
         if not isinstance(event.get(name), str) or not event[name]:
             return None
     at = event.get("timestamp")
-    if len(event["event_id"].encode()) > 200 or type(at) is not int or not 0 <= at <= LAST_TIME:
+    if len(event["event_id"].encode()) > 200 or type(at) is not int or not FIRST_TIME <= at <= LAST_TIME:
         return None
     properties = event.get("properties")
     properties = properties if isinstance(properties, dict) else {}

@@ -23,10 +23,11 @@ WELL_FORMED = f"""
     AND {required('event_id')} AND {required('event_type')} AND {required('user_id')}
     AND length(JSONExtractString({path('event_id')})) <= 200 AND length(JSONExtractString({path('user_id')})) <= 200
     AND JSONType({path('timestamp')}) = 'Int64'
-    AND JSONExtractInt({path('timestamp')}) BETWEEN 0 AND 253402300799999
+    AND JSONExtractInt({path('timestamp')}) BETWEEN 946684800000 AND 7258118400000
     AND (JSONExtractString({path('event_type')}) != 'page_view' OR {is_text('properties', 'page')})
     AND (JSONExtractString({path('event_type')}) != 'purchase' OR (
-        JSONType({path('properties', 'amount_cents')}) = 'Int64' AND {is_text('properties', 'currency')}))
+        JSONType({path('properties', 'amount_cents')}) = 'Int64'
+        AND abs(JSONExtractInt({path('properties', 'amount_cents')})) <= 1000000000000000 AND {is_text('properties', 'currency')}))
 """
 
 COLUMNS = f"""
@@ -35,7 +36,7 @@ COLUMNS = f"""
     JSONExtractString({path('user_id')}) AS user_id,
     {text('session_id')} AS session_id,
     JSONExtractInt({path('timestamp')}) AS timestamp,
-    if(JSONType({path('server_time')}) = 'Int64' AND JSONExtractInt({path('server_time')}) BETWEEN 0 AND 253402300799999,
+    if(JSONType({path('server_time')}) = 'Int64' AND JSONExtractInt({path('server_time')}) BETWEEN 946684800000 AND 7258118400000,
         JSONExtractInt({path('server_time')}), NULL) AS server_time,
     {text('context', 'app_version')} AS app_version,
     {text('context', 'os')} AS os,

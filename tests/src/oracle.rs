@@ -10,7 +10,8 @@ use crate::rows::{Errors, PageViews, RawEvent, Revenue, Session, Tables, Time, c
 
 const MINUTE: i64 = 60_000;
 const GAP: i64 = 30 * MINUTE;
-const LAST_TIME: i64 = 253_402_300_799_999;
+const TIMES: std::ops::RangeInclusive<i64> = 946_684_800_000..=7_258_118_400_000;
+const MOST_CENTS: u64 = 1_000_000_000_000_000;
 
 /// What became of the lines, in the words of the `--json` line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +118,7 @@ fn event(line: &[u8]) -> Option<Event> {
     let short = |id: &String| id.len() <= 200;
     let inside = |outer: &str, key: &str| object.get(outer).and_then(|o| o.get(key)).and_then(Value::as_str);
     let owned = |outer: &str, key: &str| inside(outer, key).map(str::to_owned);
-    let time = |key: &str| object.get(key).and_then(Value::as_i64).filter(|t| (0..=LAST_TIME).contains(t)).map(Time);
+    let time = |key: &str| object.get(key).and_then(Value::as_i64).filter(|t| TIMES.contains(t)).map(Time);
     let properties = object.get("properties").filter(|value| value.is_object());
     let row = RawEvent {
         tenant: text("tenant").filter(|tenant| !tenant.is_empty()).unwrap_or_else(|| "default".to_owned()),
@@ -140,7 +141,7 @@ fn event(line: &[u8]) -> Option<Event> {
     match row.event_type.as_str() {
         "page_view" if row.page.is_none() => return None,
         "purchase" => {
-            amount = properties?.get("amount_cents")?.as_i64()?;
+            amount = properties?.get("amount_cents")?.as_i64().filter(|cents| cents.unsigned_abs() <= MOST_CENTS)?;
             currency = inside("properties", "currency")?.to_owned();
         }
         _ => {}

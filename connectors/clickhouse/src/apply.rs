@@ -7,7 +7,7 @@ use std::fmt;
 
 use tidemill_tables::TableSpec;
 
-use crate::check::{Difference, Found, differences, objects, window_statement};
+use crate::check::{Difference, Found, FoundObject, differences, objects, window_statement};
 use crate::client::Client;
 use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, Retention, retention_clause};
 use crate::error::ClickHouseError;
@@ -126,7 +126,7 @@ fn steps(object: &Object, found: &Found, wrong: &[Difference]) -> Vec<(String, O
             vec![(format!("DROP VIEW {name} SYNC"), None), (object.create(), replaced)]
         }
         Kind::Table { retention_days, remembers, .. } if there.engine.ends_with(object.engine()) => {
-            let mut all = Vec::new();
+            let mut all: Vec<_> = widenings(object, there).map(altered).collect();
             if *remembers && there.window() == 0 {
                 all.push(altered(window_statement(name, DEDUP_WINDOW)));
             }
@@ -143,6 +143,14 @@ fn steps(object: &Object, found: &Found, wrong: &[Difference]) -> Vec<(String, O
         }
         _ => Vec::new(),
     }
+}
+
+/// What gives columns the type they have to have.
+fn widenings(object: &Object, there: &FoundObject) -> impl Iterator<Item = String> {
+    object.columns.iter().filter_map(|(column, expected)| {
+        let (_, found) = there.columns.iter().find(|(found, _)| found == column)?;
+        ddl::widening(&object.name, column, found, expected)
+    })
 }
 
 /// Fails with everything that is wrong with the objects of a table, and of the database.

@@ -198,7 +198,11 @@ fn compare_columns(object: &Object, there: &FoundObject, say: &mut dyn FnMut(Str
                 say(format!("{name} has no column {column} {data_type}"), remake(object));
             }
             Some((_, found)) if found != data_type => {
-                say(format!("column {column} of {name} is {found}, not {data_type}"), remake(object));
+                let widened = ddl::widening(name, column, found, data_type);
+                say(
+                    format!("column {column} of {name} is {found}, not {data_type}"),
+                    widened.unwrap_or_else(|| remake(object)),
+                );
             }
             Some(_) => {}
         }

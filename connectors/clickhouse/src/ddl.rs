@@ -27,8 +27,14 @@ mod statements;
 pub(crate) use objects::{Kind, Object, comment};
 pub(crate) use statements::retention_clause;
 
+/// The statement that gives a column of a table the type it has to have, where the server can convert what is there.
+pub(crate) fn widening(table: &str, column: &str, found: &str, expected: &str) -> Option<String> {
+    let widens = found == statements::SUM_OF_VERSION_1 && expected == statements::SUM;
+    widens.then(|| format!("ALTER TABLE {table} MODIFY COLUMN `{column}` {expected}"))
+}
+
 /// The version of the objects here; views of another one are replaced by `tidemill tables apply`.
-pub(crate) const DDL_VERSION: u32 = 1;
+pub(crate) const DDL_VERSION: u32 = 2;
 /// Tokens that a table remembers, one for each partition of an insert.
 pub const DEDUP_WINDOW: u64 = 10_000;
 /// Into how many partitions signed rows are dealt.

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use serde_json::value::RawValue;
-use tidemill_connectors::events::{Event, MAX_ID_BYTES, MAX_LINE_BYTES, NdjsonDecoder, members_of};
+use tidemill_connectors::events::{Bounds, Event, MAX_ID_BYTES, MAX_LINE_BYTES, NdjsonDecoder, members_of, whole};
 use tidemill_dataflow::source::{Block, Decode, Decoded};
 
 use crate::geo::Place;
@@ -200,7 +200,7 @@ fn text_bytes(events: &[&str], server_members: &str) -> usize {
 }
 
 /// Judges the events of a batch and writes the lines of those that are taken.
-pub(crate) fn admit(events: &[&str], server_members: &str) -> Admitted {
+pub(crate) fn admit(events: &[&str], server_members: &str, bounds: Bounds) -> Admitted {
     let text = Vec::with_capacity(text_bytes(events, server_members));
     let mut admitted = Admitted { text, ..Admitted::default() };
     // Which event each line belongs to, and where the line starts.
@@ -218,7 +218,7 @@ pub(crate) fn admit(events: &[&str], server_members: &str) -> Admitted {
         admitted.verdicts.push(verdict);
     }
 
-    let decoded = decode(admitted.text.clone());
+    let decoded = decode(admitted.text.clone(), bounds);
     let mut records = decoded.records.iter();
     let mut malformed = decoded.malformed.into_iter().peekable();
     admitted.lines.reserve_exact(decoded.records.len());
@@ -246,6 +246,8 @@ fn write_line(event: &str, server_members: &str, text: &mut Vec<u8>, id: &mut Op
     if event.len() > MAX_LINE_BYTES {
         return Err(Reject::too_long());
     }
+    // Only a text with half of a surrogate pair differs from what is whole of it.
+    let event = &*whole(event);
     let Some(members) = members_of(event) else {
         return Err(not_an_object(event));
     };
@@ -272,14 +274,15 @@ fn write_line(event: &str, server_members: &str, text: &mut Vec<u8>, id: &mut Op
 fn not_an_object(event: &str) -> Reject {
     let mut line = Vec::with_capacity(event.len());
     push_on_one_line(&mut line, event.as_bytes());
-    let letter = decode(line).malformed.pop();
+    let letter = decode(line, Bounds::default()).malformed.pop();
     Reject::of_reason(letter.map_or_else(|| "not a JSON object".to_owned(), |letter| letter.reason))
 }
 
 /// What the engine will make of these lines.
-fn decode(lines: Vec<u8>) -> Decoded<Event> {
+fn decode(lines: Vec<u8>, bounds: Bounds) -> Decoded<Event> {
     let mut decoded = Decoded::default();
-    NdjsonDecoder.decode(Block { partition: 0, offset: 0, first_line: 1, bytes: lines, skipped: 0 }, &mut decoded);
+    NdjsonDecoder::within(bounds)
+        .decode(Block { partition: 0, offset: 0, first_line: 1, bytes: lines, skipped: 0 }, &mut decoded);
     decoded
 }
 

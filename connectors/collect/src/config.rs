@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidemill_connectors::events::Bounds;
+
 use crate::address::TrustedProxies;
 use crate::api_keys::ApiKeys;
 
@@ -26,6 +28,8 @@ pub struct CollectConfig {
     pub trusted_proxies: TrustedProxies,
     /// What browsers are told in `Access-Control-Allow-Origin`.
     pub allow_origin: String,
+    /// What an event may say and be taken; who reads the log is told the same.
+    pub bounds: Bounds,
     /// What a client can cost.
     pub limits: Limits,
 }
@@ -43,6 +47,7 @@ impl CollectConfig {
             geo: None,
             trusted_proxies: TrustedProxies::default(),
             allow_origin: "*".to_owned(),
+            bounds: Bounds::default(),
             limits: Limits::default(),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
 use axum::http::{Request, Response, StatusCode};
+use tidemill_connectors::events::Bounds;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::field::Empty;
 use tracing::{Instrument, debug_span};
@@ -41,6 +42,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub(crate) struct Intake {
     pub(crate) keys: ApiKeys,
     pub(crate) rates: Option<RateLimits>,
+    pub(crate) bounds: Bounds,
     pub(crate) limits: Limits,
     pub(crate) budget: Arc<MemoryBudget>,
     pub(crate) queue: Queue,
@@ -200,7 +202,7 @@ impl Intake {
         if !lease.grow(admission::bytes_needed(&events, members) + overhead) {
             return Err(no_memory());
         }
-        let admitted = admission::admit(&events, members);
+        let admitted = admission::admit(&events, members, self.bounds);
         drop(bytes);
         lease.shrink_to(admitted.text.capacity() + overhead);
         Ok((admitted, lease))

@@ -4,7 +4,8 @@
 //! What is promised to a client: an event that was answered with `ok` is in the log, whatever dies afterwards; one that
 //! was not answered may be there too, so a client sends it again with the same `event_id`, and the pipeline counts it
 //! once. What is promised to a pipeline: every line in the log is an event by the engine's own rules, so nothing that
-//! was accepted ever becomes a dead letter (INV-6), and no line holds a clear address.
+//! was accepted ever becomes a dead letter (INV-6), and no line holds a clear address. The rules are those of
+//! [`tidemill_connectors::events`], with the same [`Bounds`](tidemill_connectors::events::Bounds) where the log is read.
 //!
 //! ```text
 //! connection -> body (unpacked, limits) -> batch -> admission (checked, enriched) -> committer -> log -> answer

@@ -121,6 +121,7 @@ impl Collector {
         let intake = Arc::new(Intake {
             keys: config.keys.clone(),
             rates: config.rate_limit.map(|rate| RateLimits::new(rate, config.keys.senders())),
+            bounds: config.bounds,
             limits,
             budget: Arc::clone(&budget),
             queue,

@@ -166,7 +166,7 @@ impl Event {
         self.hashed(self.currency, EventKind::Purchase)
     }
 
-    /// `properties.amount_cents`, if it is an integer of 64 bits.
+    /// `properties.amount_cents`, if it is an integer of at most 10^15 either way.
     #[must_use]
     #[inline]
     pub fn amount_cents(&self) -> Option<i64> {
@@ -227,7 +227,7 @@ impl Event {
     #[must_use]
     pub fn extra(&self) -> Option<String> {
         match self.misfit {
-            Misfit::Some => extra::from_line(self.text.text(self.line)),
+            Misfit::Some => extra::from_line(self.text.text(self.line), self.server_time.is_some()),
             Misfit::None => {
                 let members = [("client_time", self.client_time), ("ip", self.ip)]
                     .map(|(name, span)| (span.start(), name, self.optional(span)));

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::dead_letters::mask_addresses;
 
-use super::fields::{What, is_time};
+use super::fields::What;
 use super::strict::{Members, what};
 
 /// The object of a few members that have no column: place in the line, name, JSON text.
@@ -21,15 +21,15 @@ pub(super) fn from_members(mut members: [(u32, &str, Option<&str>); 2]) -> Optio
     object.finish()
 }
 
-/// The object of everything in a valid event's line that has no column.
-pub(super) fn from_line(line: &str) -> Option<String> {
+/// The object of everything in a valid event's line that has no column; its `server_time` may have one.
+pub(super) fn from_line(line: &str, has_server_time: bool) -> Option<String> {
     let members = Members::read(line).expect("the line of an event was read before").last_wins();
     let mut object = Object::default();
     for (key, raw) in members {
         let kind = what(raw);
         match &*key {
             "event_id" | "event_type" | "user_id" | "timestamp" => {}
-            "server_time" if is_time(raw.get()) => {}
+            "server_time" if has_server_time => {}
             "properties" if kind == What::Object => {}
             "session_id" | "tenant" if is_text(kind) => {}
             "server_time" | "properties" | "session_id" | "tenant" | "context" | "geo" if kind == What::Null => {}

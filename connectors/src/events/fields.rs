@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use tidemill_dataflow::hash::{hash64, mix};
 use tidemill_dataflow::time::EventTime;
+use tidemill_tables::calendar::{Instant, NoInstant};
 
 use super::block_text::{BlockText, SideText, Span};
+use super::bounds::Bounds;
 use super::event::{Event, EventKind, IdOrigin, Misfit};
 use super::{DEFAULT_TENANT, MAX_ID_BYTES};
-
-/// The last millisecond of the year 9999.
-const LAST_TIME: i64 = 253_402_300_799_999;
 
 /// What stands at a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +102,7 @@ pub(super) struct Fields {
 pub(super) struct Judge<'a> {
     pub(super) text: &'a Arc<BlockText>,
     pub(super) side: &'a mut SideText,
+    pub(super) bounds: Bounds,
 }
 
 impl Judge<'_> {
@@ -125,7 +125,7 @@ impl Judge<'_> {
             b"error" => EventKind::Error,
             _ => EventKind::Other,
         };
-        let amount_cents = self.integer(fields.amount_cents);
+        let amount_cents = self.integer(fields.amount_cents).filter(|cents| self.bounds.hold_cents(*cents));
         self.check_kind(kind, fields, amount_cents)?;
 
         let page = self.optional(fields.page);
@@ -136,10 +136,10 @@ impl Judge<'_> {
             EventKind::Error | EventKind::Other => 0,
         };
         let user_hash = hash64(self.bytes(user));
-        let server_time = self.integer(fields.server_time).filter(|time| (0..=LAST_TIME).contains(time));
+        let server_time = self.server_time(fields.server_time);
         Ok(Event {
             timestamp,
-            server_time: server_time.map(EventTime),
+            server_time,
             amount_cents,
             tenant_hash: if tenant.is_none() { self.side.default_tenant_hash() } else { hash64(self.bytes(tenant)) },
             user_hash,
@@ -221,18 +221,35 @@ impl Judge<'_> {
         self.text.raw()[found.range()].parse().ok()
     }
 
-    fn timestamp(&self, found: Slot) -> Result<EventTime, String> {
+    fn timestamp(&mut self, found: Slot) -> Result<EventTime, String> {
         match found.what {
-            What::Absent => return Err("timestamp is missing".into()),
-            What::Null => return Err("timestamp is null".into()),
-            What::Integer => {}
-            What::Fraction => return Err(format!("timestamp {} is not an integer", self.shown(found))),
-            _ => return Err("timestamp is not an integer".into()),
+            What::Integer => match self.integer(found).map(EventTime) {
+                Some(time) if self.bounds.hold(time) => Ok(time),
+                _ => Err(self.bounds.number_refused(&self.text.raw()[found.range()], &self.shown(found))),
+            },
+            What::Text | What::Escaped => {
+                let text = self.optional(found);
+                let text = self.side.text(self.text, text);
+                let time = text.parse::<Instant>().map_err(|problem| text_refused(text, problem))?;
+                self.bounds.check(EventTime(time.0))
+            }
+            What::Absent => Err("timestamp is missing".into()),
+            What::Null => Err("timestamp is null".into()),
+            What::Fraction => Err(self.bounds.number_refused(&self.text.raw()[found.range()], &self.shown(found))),
+            _ => Err("timestamp is neither an integer nor a text".into()),
         }
-        match self.integer(found) {
-            Some(time) if (0..=LAST_TIME).contains(&time) => Ok(EventTime(time)),
-            _ => Err(format!("timestamp {} is outside the years 1970 to 9999", self.shown(found))),
-        }
+    }
+
+    fn server_time(&mut self, found: Slot) -> Option<EventTime> {
+        let time = match found.what {
+            What::Integer => self.integer(found)?,
+            What::Text | What::Escaped => {
+                let text = self.optional(found);
+                self.side.text(self.text, text).parse::<Instant>().ok()?.0
+            }
+            _ => return None,
+        };
+        Some(EventTime(time)).filter(|time| self.bounds.hold(*time))
     }
 
     /// A number's own text, cut where it is absurdly long.
@@ -259,7 +276,7 @@ impl Judge<'_> {
             What::Absent => Err("properties.amount_cents is missing".into()),
             What::Null => Err("properties.amount_cents is null".into()),
             What::Integer if amount_cents.is_none() => {
-                Err(format!("properties.amount_cents {} needs more than 64 bits", self.shown(fields.amount_cents)))
+                Err(format!("properties.amount_cents {} is beyond 10^15 cents", self.shown(fields.amount_cents)))
             }
             What::Integer => text_property(fields.currency, "currency"),
             What::Fraction => {
@@ -313,9 +330,13 @@ impl Fields {
     }
 }
 
-/// Whether a value of `server_time` fits its column.
-pub(super) fn is_time(raw: &str) -> bool {
-    raw.parse::<i64>().is_ok_and(|time| (0..=LAST_TIME).contains(&time))
+/// Why a text is no time.
+#[cold]
+fn text_refused(text: &str, problem: NoInstant) -> String {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return "timestamp is a number in quotes; write it without them".into();
+    }
+    format!("timestamp is {problem}")
 }
 
 /// The hash of [`DEFAULT_TENANT`].

@@ -11,7 +11,7 @@ use tidemill_dataflow::source::{Block, Decode, Decoded};
 use super::format::Format;
 use super::lines::is_blank;
 use super::logs::{LogLine, LogReader, Reading};
-use super::{MAX_LINE_BYTES, NdjsonDecoder};
+use super::{Bounds, MAX_LINE_BYTES, NdjsonDecoder};
 
 /// How many lines are looked at.
 const LINES: usize = 1_000;
@@ -193,7 +193,7 @@ impl Head {
         }
         let block = Block { partition: 0, offset: 0, first_line: 0, bytes: self.bytes.clone(), skipped: 0 };
         let mut decoded = Decoded::default();
-        NdjsonDecoder.decode(block, &mut decoded);
+        NdjsonDecoder::within(Bounds::of_archive()).decode(block, &mut decoded);
         let malformed: BTreeSet<u64> = decoded.malformed.iter().map(|letter| letter.line).collect();
         let records: Vec<usize> = (0..self.ends.len()).filter(|row| !malformed.contains(&(*row as u64))).collect();
         Some(records).filter(|records| !records.is_empty())

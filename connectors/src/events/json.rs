@@ -1,5 +1,6 @@
 //! Decodes NDJSON into records of an author's own type, by its serde implementation.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -9,6 +10,7 @@ use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 use crate::dead_letters::mask_addresses;
 
 use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
+use super::strict::whole;
 
 /// Decodes blocks of JSON lines, each a `T`. What is none becomes a dead letter that says why and where (INV-6); white
 /// space is nothing.
@@ -57,7 +59,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decode for JsonDecoder<T> {
             if let Some(reason) = block.over_long(line) {
                 out.malformed.push(block.letter(row, reason, line));
             } else if !is_blank(line) {
-                match serde_json::from_slice(line) {
+                match serde_json::from_slice(line).or_else(|error| mended(line).ok_or(error)) {
                     Ok(record) => out.records.push(record),
                     Err(error) => out.malformed.push(block.letter(row, reason(&error), line)),
                 }
@@ -76,6 +78,15 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decode for JsonDecoder<T> {
 
     fn letter(&self, block: &Block, reason: String) -> DeadLetter {
         set_aside(block, &reason, mask_addresses)
+    }
+}
+
+/// The record of a line that holds half of a surrogate pair.
+#[cold]
+fn mended<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
+    match whole(std::str::from_utf8(line).ok()?) {
+        Cow::Owned(line) => serde_json::from_str(&line).ok(),
+        Cow::Borrowed(_) => None,
     }
 }
 

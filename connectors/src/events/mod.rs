@@ -8,16 +8,18 @@
 //! | member | column | else |
 //! |---|---|---|
 //! | `event_id`, `event_type`, `user_id` | text, required, not empty; ids of at most 200 bytes | malformed |
-//! | `timestamp` | integer, required: milliseconds since 1970, years 1970 to 9999 | malformed |
+//! | `timestamp` | required: milliseconds since 1970 as an integer, or RFC 3339 text; within the [`Bounds`] | malformed |
 //! | `tenant` | text; absent, null or empty: `default` | `default`, the value goes to `extra` |
 //! | `properties.page` | text; required of a `page_view` | malformed there, else no column |
-//! | `properties.amount_cents`, `.currency` | 64-bit integer, text; required of a `purchase` | malformed there, else no column |
-//! | `session_id`, `context.*`, `geo.*`, `server_time` | text; milliseconds | no column, the value goes to `extra` |
+//! | `properties.amount_cents`, `.currency` | integer of at most 10^15 either way, text; required of a `purchase` | malformed there, else no column |
+//! | `session_id`, `context.*`, `geo.*`, `server_time` | text; a time like `timestamp` | no column, the value goes to `extra` |
 //! | everything else | `extra` | |
 //!
-//! Of a key given twice the last value counts. A `\u` escape of half a surrogate pair makes a line malformed.
+//! Of a key given twice the last value counts. A `\u` escape of half a surrogate pair is read as U+FFFD, in keys and values
+//! alike.
 
 mod block_text;
+mod bounds;
 mod event;
 mod extra;
 mod fields;
@@ -32,6 +34,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::Bounds;
 pub use event::{Event, EventKind, IdOrigin};
 pub(crate) use extra::push_text;
 pub use format::{Format, UnknownFormat};
@@ -42,7 +45,7 @@ pub(crate) use logs::Directives;
 pub use logs::{HashKey, Layout, LogDecoder, LogReader};
 pub use ndjson::NdjsonDecoder;
 pub(crate) use strict::NOT_AN_OBJECT;
-pub use strict::{Member, members_of};
+pub use strict::{Member, members_of, whole};
 
 /// The longest line that can be an event, in bytes without its terminator; longer ones are malformed.
 pub const MAX_LINE_BYTES: usize = 1 << 20;

@@ -1,10 +1,14 @@
 //! Decodes NDJSON: one event a line.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use crate::dead_letters::mask_addresses;
 
-use super::block_text::{SideText, Span};
+use super::block_text::{BlockText, SideText, Span};
+use super::bounds::Bounds;
 use super::event::Event;
 use super::fields::{Fields, Judge};
 use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
@@ -15,7 +19,17 @@ const USUAL_BYTES: usize = 384;
 
 /// Decodes blocks of JSON lines. What is no event becomes a dead letter (INV-6); white space is nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NdjsonDecoder;
+pub struct NdjsonDecoder {
+    bounds: Bounds,
+}
+
+impl NdjsonDecoder {
+    /// A decoder that takes what these bounds hold.
+    #[must_use]
+    pub fn within(bounds: Bounds) -> NdjsonDecoder {
+        NdjsonDecoder { bounds }
+    }
+}
 
 impl Decode for NdjsonDecoder {
     type Record = Event;
@@ -24,7 +38,7 @@ impl Decode for NdjsonDecoder {
         let block = TextBlock::new(block, mask_addresses, &mut out.malformed);
         let broken = !out.malformed.is_empty();
         let mut side = SideText::new(block.text.raw().len());
-        decode_lines(&block, &mut side, out);
+        decode_lines(&block, self.bounds, &mut side, out);
         block.text.finish(side);
         if broken {
             out.malformed.sort_by_key(|letter| letter.line);
@@ -40,9 +54,9 @@ impl Decode for NdjsonDecoder {
     }
 }
 
-fn decode_lines(block: &TextBlock, side: &mut SideText, out: &mut Decoded<Event>) {
+fn decode_lines(block: &TextBlock, bounds: Bounds, side: &mut SideText, out: &mut Decoded<Event>) {
     let bytes = block.text.raw().as_bytes();
-    let mut judge = Judge { text: &block.text, side };
+    let mut judge = Judge { text: &block.text, side, bounds };
     out.records.reserve(bytes.len() / USUAL_BYTES + 1);
     let (mut start, mut row) = (0, 0);
     while start < bytes.len() {
@@ -53,6 +67,7 @@ fn decode_lines(block: &TextBlock, side: &mut SideText, out: &mut Decoded<Event>
             Some(_) => judge.event(&fields, line_span(start, end)),
             None => match odd_line(block, start, end, &mut fields) {
                 Ok(OddLine::Object) => judge.event(&fields, line_span(start, end)),
+                Ok(OddLine::Mended(line)) => mended_event(line, bounds),
                 Ok(OddLine::Blank) => {
                     start = end + 1;
                     row += 1;
@@ -73,6 +88,8 @@ fn decode_lines(block: &TextBlock, side: &mut SideText, out: &mut Decoded<Event>
 /// A line that the scanner left over and that is not malformed.
 enum OddLine {
     Object,
+    /// It reads like this.
+    Mended(String),
     Blank,
 }
 
@@ -87,9 +104,43 @@ fn odd_line(block: &TextBlock, start: usize, end: usize, fields: &mut Fields) ->
     if is_blank(content) {
         return Ok(OddLine::Blank);
     }
+    let line = &raw[start..start + content.len()];
+    if let Cow::Owned(mended) = strict::whole(line) {
+        return Ok(OddLine::Mended(mended));
+    }
     *fields = Fields::default();
-    strict::read(&raw[start..start + content.len()], start, fields)?;
+    strict::read(line, start, fields).map_err(|reason| match piece(line) {
+        Some(known) => known.into(),
+        None => reason,
+    })?;
     Ok(OddLine::Object)
+}
+
+/// The event of a line that reads otherwise than it stands in its block: the only one of a text of its own.
+#[cold]
+fn mended_event(line: String, bounds: Bounds) -> Result<Event, String> {
+    let mut fields = Fields::default();
+    strict::read(&line, 0, &mut fields)?;
+    let text = Arc::new(BlockText::new(line));
+    let mut side = SideText::new(text.raw().len());
+    let event = Judge { text: &text, side: &mut side, bounds }.event(&fields, line_span(0, text.raw().len()))?;
+    text.finish(side);
+    Ok(event)
+}
+
+/// What a line is a piece of, where JSON is not written one event a line, and how it gets to be.
+fn piece(line: &str) -> Option<&'static str> {
+    let line = line.trim_ascii();
+    let next = line.strip_prefix('[').map(str::trim_ascii_start);
+    if next.is_some_and(|next| next.is_empty() || next.starts_with(['{', ']'])) {
+        return Some("a JSON array; write one event a line: jq -c '.[]'");
+    }
+    if line.starts_with('{') && line.ends_with("},") {
+        return Some("a comma behind the object, as in a JSON array; write one event a line: jq -c '.[]'");
+    }
+    let brackets = line.bytes().all(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b',' | b' ' | b'\t'));
+    let member = line.starts_with('"') && (line.contains("\":") || line.contains("\" :"));
+    (brackets || member).then_some("a piece of an object over several lines; write one event a line: jq -c .")
 }
 
 /// The line as a span.

@@ -1,8 +1,8 @@
 //! The strict way to read an event: `serde_json` decides what is JSON.
 //!
 //! It takes what the [`scanner`](super::scanner) leaves over: odd but valid lines, and all broken ones. Of a key given
-//! twice the last value counts. A `\u` escape that is half of a surrogate pair stands for no character: RFC 8259 leaves
-//! open what such a text means, and no reader of the tables could take it, so the line is malformed.
+//! twice the last value counts. A `\u` escape that is half of a surrogate pair (a text that was cut in the middle of an
+//! emoji) stands for no character, and no reader of the tables could take it: who reads such a line reads [`whole`] of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ impl<'a> Members<'a> {
             let problem = if error.is_eof() { "it ends early" } else { "wrong" };
             format!("not a JSON object: {problem} at byte {}", error.column())
         })?;
-        if !surrogates_are_paired(text) {
+        if matches!(whole(text), Cow::Owned(_)) {
             return Err("not a JSON object: half of a surrogate pair".into());
         }
         Ok(members)
@@ -85,8 +85,7 @@ impl<'a> Members<'a> {
 /// A key, escapes resolved, and its value as it stands in the text.
 pub type Member<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// The members of a JSON object, the last value of each key; none if the text is no object, or holds half of a surrogate
-/// pair, by which no event is malformed that this reads.
+/// The members of a JSON object, the last value of each key; none if the text is no object, or is not [`whole`].
 #[must_use]
 pub fn members_of(object: &str) -> Option<Vec<Member<'_>>> {
     Members::read(object).ok().map(Members::last_wins)
@@ -178,26 +177,30 @@ impl Fields {
     }
 }
 
-/// Whether every `\u` escape of a surrogate in a valid JSON text has its partner.
-fn surrogates_are_paired(text: &str) -> bool {
-    let bytes = text.as_bytes();
+/// The JSON text with U+FFFD, the replacement character, for every `\u` escape that is half of a surrogate pair alone; of the
+/// same length, and as it is where there is none. What is no JSON stays none.
+#[must_use]
+pub fn whole(json: &str) -> Cow<'_, str> {
+    let bytes = json.as_bytes();
+    let mut mended: Option<String> = None;
     let mut at = 0;
-    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
-        at += found + 2;
-        if bytes[at - 1] != b'u' {
+    // A backslash may be the last byte of what is no JSON.
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\\', rest)) {
+        let escape = at + found;
+        at = escape + 2;
+        if bytes.get(escape + 1) != Some(&b'u') {
             continue;
         }
-        let first = hex4(bytes, at);
-        at += 4;
-        if let Some(0xdc00..0xe000) = first {
-            return false;
-        }
-        if let Some(0xd800..0xdc00) = first {
-            if bytes.get(at..at + 2) != Some(b"\\u") || !matches!(hex4(bytes, at + 2), Some(0xdc00..0xe000)) {
-                return false;
+        let follows = || bytes.get(escape + 6..escape + 8) == Some(b"\\u");
+        match hex4(bytes, at) {
+            Some(0xd800..0xdc00) if follows() && matches!(hex4(bytes, escape + 8), Some(0xdc00..0xe000)) => at += 10,
+            Some(0xd800..0xe000) => {
+                mended.get_or_insert_with(|| json.to_owned()).replace_range(escape + 2..escape + 6, "fffd");
+                at += 4;
             }
-            at += 6;
+            Some(_) => at += 4,
+            None => {}
         }
     }
-    true
+    mended.map_or(Cow::Borrowed(json), Cow::Owned)
 }

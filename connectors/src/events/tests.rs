@@ -8,13 +8,15 @@ use tidemill_dataflow::time::EventTime;
 use super::fields::Fields;
 use super::*;
 
+mod senders;
+
 fn block(bytes: &[u8]) -> Block {
     Block { partition: 3, offset: 1_000, first_line: 10, bytes: bytes.to_vec(), skipped: 0 }
 }
 
 fn decode(text: impl AsRef<[u8]>) -> Decoded<Event> {
     let mut out = Decoded::default();
-    NdjsonDecoder.decode(block(text.as_ref()), &mut out);
+    NdjsonDecoder::default().decode(block(text.as_ref()), &mut out);
     out
 }
 
@@ -124,26 +126,6 @@ fn ids_have_at_most_200_bytes() {
 }
 
 #[test]
-fn a_timestamp_is_an_integer_within_1970_to_9999() {
-    let with_time = |time: &str| line("").replace("1700000000000", time);
-    assert_eq!(event(&with_time("0")).timestamp(), EventTime(0));
-    assert_eq!(event(&with_time("253402300799999")).timestamp(), EventTime(253_402_300_799_999));
-    for wrong in ["1.0", "1e3", "12.5", "-0.0"] {
-        malformed(with_time(wrong), &format!("timestamp {wrong} is not an integer"));
-    }
-    for wrong in ["-1", "253402300800000", "9223372036854775808", "-9223372036854775809"] {
-        malformed(with_time(wrong), &format!("timestamp {wrong} is outside the years 1970 to 9999"));
-    }
-    for wrong in ["\"1700000000000\"", "true", "[]"] {
-        malformed(with_time(wrong), "timestamp is not an integer");
-    }
-    malformed(with_time("null"), "timestamp is null");
-    malformed(line("").replace("timestamp", "time"), "timestamp is missing");
-    let long = "9".repeat(400);
-    malformed(with_time(&long), &format!("timestamp {}... is outside the years 1970 to 9999", &long[..40]));
-}
-
-#[test]
 fn a_page_view_needs_a_page() {
     let view = |properties: &str| line(properties).replace("click", "page_view");
     assert_eq!(event(&view(r#""properties":{"page":""}"#)).page().unwrap().text, "");
@@ -156,23 +138,6 @@ fn a_page_view_needs_a_page() {
 }
 
 #[test]
-fn a_purchase_needs_whole_cents_and_a_currency() {
-    let buy = |properties: &str| line(&format!(r#""properties":{{{properties}}}"#)).replace("click", "purchase");
-    let event = event(&buy(r#""amount_cents":-9223372036854775808,"currency":"EUR""#));
-    assert_eq!((event.kind(), event.amount_cents()), (EventKind::Purchase, Some(i64::MIN)));
-    assert_eq!((event.currency().unwrap().text, event.currency().unwrap().hash), ("EUR", hash64(b"EUR")));
-    malformed(buy(r#""currency":"EUR""#), "properties.amount_cents is missing");
-    malformed(buy(r#""amount_cents":null,"currency":"EUR""#), "properties.amount_cents is null");
-    malformed(buy(r#""amount_cents":"5","currency":"EUR""#), "properties.amount_cents is not an integer");
-    malformed(buy(r#""amount_cents":5.0,"currency":"EUR""#), "properties.amount_cents 5.0 is not an integer");
-    let wide = "properties.amount_cents 9223372036854775808 needs more than 64 bits";
-    malformed(buy(r#""amount_cents":9223372036854775808,"currency":"EUR""#), wide);
-    malformed(buy(r#""amount_cents":5"#), "properties.currency is missing");
-    malformed(buy(r#""amount_cents":5,"currency":978"#), "properties.currency is not a text");
-    malformed(line("").replace("click", "purchase"), "properties of a purchase are missing");
-}
-
-#[test]
 fn values_without_a_column_are_kept_in_extra() {
     let extra = |members: &str| event(&line(members)).extra().unwrap();
     assert_eq!(extra(r#""context":5,"zz":[1, 2],"aa":null"#), r#"{"context":5,"zz":[1, 2],"aa":null}"#);
@@ -181,7 +146,7 @@ fn values_without_a_column_are_kept_in_extra() {
         r#"{"geo":{"zip":"1"},"context":{"os":7,"k\"":1}}"#
     );
     assert_eq!(extra(r#""session_id":5,"server_time":"now""#), r#"{"session_id":5,"server_time":"now"}"#);
-    assert_eq!(extra(r#""server_time":253402300800000"#), r#"{"server_time":253402300800000}"#);
+    assert_eq!(extra(r#""server_time":7258118400001"#), r#"{"server_time":7258118400001}"#);
     assert_eq!(extra(r#""properties":[1]"#), r#"{"properties":[1]}"#);
     assert_eq!(extra(r#""ip":"2001:db8:1:2::3","client_time":1"#), r#"{"ip":"2001:db8:1::x","client_time":1}"#);
     assert_eq!(extra(r#""ip":"1\u002e2.3.4""#), r#"{"ip":"1.2.3.x"}"#);
@@ -207,7 +172,7 @@ fn the_last_of_equal_keys_counts() {
 
 #[test]
 fn what_is_not_one_json_object_is_malformed() {
-    for text in ["5", "[]", "null", "\"83.149.9.216\"", "x", "}", "\u{feff}{}"] {
+    for text in ["5", "[1]", "null", "\"83.149.9.216\"", "x", "x}", "\u{feff}{}"] {
         malformed(text, "not a JSON object");
     }
     let whole = line("");
@@ -215,8 +180,6 @@ fn what_is_not_one_json_object_is_malformed() {
         (whole[..whole.len() - 1].to_owned(), "not a JSON object: it ends early at byte 78"),
         (format!("{whole}}}"), "not a JSON object: wrong at byte 80"),
         (format!("{whole} {whole}"), "not a JSON object: wrong at byte 81"),
-        (line(r#""a":"\ud800""#), "not a JSON object: half of a surrogate pair"),
-        (line(r#""a":"\ude00\ud83d""#), "not a JSON object: half of a surrogate pair"),
     ] {
         malformed(broken, reason);
     }
@@ -303,7 +266,7 @@ fn a_line_over_1_mib_is_malformed_and_its_payload_cut() {
     bytes.extend_from_slice(b" 2001:db8:1:2:3:4");
     bytes.truncate(MAX_LINE_BYTES + 2);
     let mut out = Decoded::default();
-    NdjsonDecoder.decode(Block { skipped: 5_000_000_000, ..block(&bytes) }, &mut out);
+    NdjsonDecoder::default().decode(Block { skipped: 5_000_000_000, ..block(&bytes) }, &mut out);
     assert_eq!(out.malformed[0].bytes, 5_000_000_000 + bytes.len() as u64);
     assert!(out.malformed[0].payload.ends_with("ü ".as_bytes()));
 }
@@ -572,7 +535,7 @@ proptest! {
             Ok(())
         }
         let bytes = bytes.concat();
-        agree(NdjsonDecoder, &bytes)?;
+        agree(NdjsonDecoder::default(), &bytes)?;
         agree(combined("a", HashKey::default()), &bytes)?;
     }
     #[test]

@@ -138,8 +138,8 @@ fn say_twins(notice: &Notice, given: &[Given], twins: &[Twin]) {
 fn first(config: &FilesConfig, number: usize, name: String, file: &Given) -> Result<Partition, SourceError> {
     let form = file.readable()?.form;
     let facts = match &config.format {
-        Format::Guess => guessed(name, file, form)?,
-        format => facts(name, Some(format.clone())),
+        Format::Guess => guessed(config, name, file, form)?,
+        format => facts(config, name, Some(format.clone())),
     };
     Ok(Partition::new(narrow(number), facts, place(file, form)?, config))
 }
@@ -231,7 +231,7 @@ fn same_format(wanted: &Format, recorded: &str, name: &str) -> Result<Format, So
 }
 
 /// What a file holds as far as its first lines show it; nothing if none of them is a record.
-fn guessed(name: String, file: &Given, form: Form) -> Result<Arc<FileFacts>, SourceError> {
+fn guessed(config: &FilesConfig, name: String, file: &Given, form: Form) -> Result<Arc<FileFacts>, SourceError> {
     let head = head_of(file, form).map_err(|source| file.io(source))?;
     let guess = head.guess();
     let shape = head.shape(guess.as_ref().map_or(0, |guess| guess.records));
@@ -239,7 +239,7 @@ fn guessed(name: String, file: &Given, form: Form) -> Result<Arc<FileFacts>, Sou
         return Err(SourceError::Refused { partition: file.name.clone(), problem });
     }
     let format = guess.as_ref().map(|guess| guess.format.clone());
-    Ok(Arc::new(FileFacts::new(name, format, (guess, shape))))
+    Ok(Arc::new(FileFacts::new(config, name, format, (guess, shape))))
 }
 
 /// A file's first lines.
@@ -260,8 +260,8 @@ fn head_of(file: &Given, form: Form) -> io::Result<Head> {
     }
 }
 
-fn facts(name: String, format: Option<Format>) -> Arc<FileFacts> {
-    Arc::new(FileFacts::new(name, format, (None, Shape::Text)))
+fn facts(config: &FilesConfig, name: String, format: Option<Format>) -> Arc<FileFacts> {
+    Arc::new(FileFacts::new(config, name, format, (None, Shape::Text)))
 }
 
 fn narrow(number: usize) -> u32 {

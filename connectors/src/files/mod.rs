@@ -51,7 +51,9 @@ use tidemill_dataflow::source::{
     Block, BlockReader, DeadLetter, Decode, Decoded, PartitionBinding, Source, SourceError,
 };
 
-use crate::events::{Directives, Event, Format, Guess, HashKey, LogDecoder, NOT_AN_OBJECT, NdjsonDecoder, Shape};
+use crate::events::{
+    Bounds, Directives, Event, Format, Guess, HashKey, LogDecoder, NOT_AN_OBJECT, NdjsonDecoder, Shape,
+};
 
 /// What to read, and as what.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +69,8 @@ pub struct FilesConfig {
     pub drain: bool,
     /// Who is told what was taken for what, and what was left.
     pub notice: Notice,
+    /// What an event may say and be taken.
+    pub bounds: Bounds,
 }
 
 /// A source of events from files.
@@ -123,14 +127,21 @@ struct FileFacts {
     guess: Option<Guess>,
     /// What the file seems to be where its format is not known.
     shape: Shape,
+    /// What an event may say and be taken.
+    bounds: Bounds,
     /// What lines of a W3C log mean from an offset on, in order; known of a block before it is handed out.
     directives: RwLock<Vec<(u64, Arc<Directives>)>>,
 }
 
 impl FileFacts {
-    fn new(name: String, format: Option<Format>, (guess, shape): (Option<Guess>, Shape)) -> FileFacts {
+    fn new(
+        config: &FilesConfig,
+        name: String,
+        format: Option<Format>,
+        (guess, shape): (Option<Guess>, Shape),
+    ) -> FileFacts {
         let format = format.map_or_else(OnceLock::new, OnceLock::from);
-        FileFacts { name, format, guess, shape, directives: RwLock::default() }
+        FileFacts { name, format, guess, shape, bounds: config.bounds, directives: RwLock::default() }
     }
 
     /// The directives that are in force at an offset.
@@ -151,7 +162,8 @@ impl FileFacts {
     fn log_decoder(&self, offset: u64, key: HashKey) -> Option<LogDecoder> {
         match self.format.get() {
             Some(Format::Log(reader)) => {
-                Some(LogDecoder::new(&self.name, key, reader.clone()).behind(self.directives_at(offset)))
+                let decoder = LogDecoder::new(&self.name, key, reader.clone()).within(self.bounds);
+                Some(decoder.behind(self.directives_at(offset)))
             }
             _ => None,
         }
@@ -212,21 +224,21 @@ impl Decode for FileDecoder {
         match self.of_a_log(&block) {
             Some(mut decoder) => decoder.decode(block, out),
             None => {
-                let seems = self.facts(&block).seems();
-                NdjsonDecoder.decode(block, out);
-                name_the_way_out(seems, &mut out.malformed);
+                let facts = self.facts(&block);
+                NdjsonDecoder::within(facts.bounds).decode(block, out);
+                name_the_way_out(facts.seems(), &mut out.malformed);
             }
         }
     }
 
     fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
-        NdjsonDecoder.apart(block)
+        NdjsonDecoder::default().apart(block)
     }
 
     fn letter(&self, block: &Block, reason: String) -> DeadLetter {
         match self.of_a_log(block) {
             Some(decoder) => decoder.letter(block, reason),
-            None => NdjsonDecoder.letter(block, reason),
+            None => NdjsonDecoder::default().letter(block, reason),
         }
     }
 }

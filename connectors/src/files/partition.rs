@@ -195,9 +195,12 @@ impl Partition {
         match self.facts.format.get().cloned().or_else(|| Some(Head::of(lines).guess()?.format)) {
             Some(Format::Log(reader)) => {
                 let directives = self.facts.directives_at(self.offset);
-                LogDecoder::new("", self.key, reader).behind(directives).decode(block, &mut decoded);
+                LogDecoder::new("", self.key, reader)
+                    .within(self.facts.bounds)
+                    .behind(directives)
+                    .decode(block, &mut decoded);
             }
-            _ => NdjsonDecoder.decode(block, &mut decoded),
+            _ => NdjsonDecoder::within(self.facts.bounds).decode(block, &mut decoded),
         }
         decoded.records.iter().take(HEAD_EVENTS).map(|event| event.timestamp()).collect()
     }

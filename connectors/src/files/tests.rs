@@ -40,7 +40,8 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 fn source(paths: &[PathBuf]) -> FileSource {
-    FileSource::new(FilesConfig { paths: paths.to_vec(), ..FilesConfig::default() })
+    // Events of these tests are short: their times are of the first seconds of 1970.
+    FileSource::new(FilesConfig { paths: paths.to_vec(), bounds: Bounds::of_archive(), ..FilesConfig::default() })
 }
 
 fn open(paths: &[PathBuf], recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {

@@ -10,7 +10,7 @@ use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use super::framing::{Frame, Message, Offsets, Special, Trailer, open};
 use crate::dead_letters::mask_addresses;
-use crate::events::{NdjsonDecoder, masked};
+use crate::events::{Bounds, NdjsonDecoder, masked};
 
 /// Makes JSON of Avro messages in Confluent framing (a zero byte, the schema's id as four bytes, Avro).
 pub trait AvroToJson: Send + Sync {
@@ -47,7 +47,13 @@ impl MessageDecoder {
     /// A decoder of events; without `avro`, messages of Avro are dead letters.
     #[must_use]
     pub fn new(avro: Option<Arc<dyn AvroToJson>>) -> MessageDecoder {
-        MessageDecoder { avro, lines: NdjsonDecoder }
+        MessageDecoder { avro, lines: NdjsonDecoder::default() }
+    }
+
+    /// The same, taking events that these bounds hold.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> MessageDecoder {
+        self.with_lines(NdjsonDecoder::within(bounds))
     }
 }
 

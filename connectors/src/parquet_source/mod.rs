@@ -5,7 +5,8 @@
 //!   Those files are recorded with every binding, so a restart reads the same ones (INV-5); a file that a living pipeline
 //!   has deleted meanwhile is an error that names it, never a row less or twice.
 //! - A row becomes the NDJSON line that it came from, as far as the archive keeps it: every column and every member of
-//!   `extra` is there, the order and the spelling of members may differ. It is decoded by the decoder of the live source.
+//!   `extra` is there, the order and the spelling of members may differ. It is decoded by the decoder of the live source, which
+//!   takes here whatever was taken once.
 //! - Rows outside `since..until` are left out; files and row groups that hold none are not read.
 //!
 //! A partition is an hour of event time (its files in the order of their epochs), and one more for the files that are not
@@ -33,7 +34,7 @@ use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceErr
 use tidemill_dataflow::time::EventTime;
 use tidemill_log::{FOLDER, Location, reader as log_reader, with_causes};
 
-use crate::events::NdjsonDecoder;
+use crate::events::{Bounds, NdjsonDecoder};
 
 /// What to read of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Source for ParquetSource {
     type Decoder = NdjsonDecoder;
 
     fn decoder(&self) -> NdjsonDecoder {
-        NdjsonDecoder
+        NdjsonDecoder::within(Bounds::of_archive())
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {

@@ -15,7 +15,7 @@ use tidemill_log::{
 use tidemill_tables::{TableSpec, calendar::HOUR_MS, web_analytics};
 
 use super::ParquetSource;
-use crate::events::{Event, NdjsonDecoder};
+use crate::events::{Bounds, Event, NdjsonDecoder};
 use crate::lake::{LakeTable, RowOrder, plan_rolls, roll};
 
 /// 2015-05-17T10:00:00Z.
@@ -24,7 +24,7 @@ const TEN: i64 = 1_431_856_800_000;
 fn decode(text: &str) -> Vec<Event> {
     let mut out = Decoded::default();
     let block = Block { partition: 0, offset: 0, first_line: 1, bytes: text.as_bytes().to_vec(), skipped: 0 };
-    NdjsonDecoder.decode(block, &mut out);
+    NdjsonDecoder::within(Bounds::of_archive()).decode(block, &mut out);
     assert_eq!(out.malformed, [], "{text}");
     out.records
 }

@@ -39,13 +39,14 @@ impl<R> Ends<R> {
 
     /// A table whose rows carry a weight, and that shows each text with the sum of its weights, if that is not zero: 1 for
     /// rows that are only added, the sign of signed rows, what a delta adds to a count.
-    pub fn sums<D: 'static>(
+    pub fn sums<D: 'static, N: Into<i128>>(
         &self,
         table: &'static str,
-        row: impl Fn(&D) -> (String, i64) + Send + Sync + Clone + 'static,
+        row: impl Fn(&D) -> (String, N) + Send + Sync + Clone + 'static,
     ) -> TableSink<D> {
         self.table(table, move |record| {
             let (text, weight) = row(record);
+            let weight: i128 = weight.into();
             format!("{weight} {}", one_line(&text))
         })
     }

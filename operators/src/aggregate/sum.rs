@@ -7,7 +7,10 @@ use super::Aggregate;
 #[derive(Clone, Copy, Debug)]
 pub struct Sum<F>(F);
 
-/// Adds up an integer of each record; what exceeds 64 bits wraps around, in every order to the same sum.
+/// Adds up an integer of each record, in 128 bits, which no number of records exceeds.
+///
+/// In an `Int64` column, what exceeds 64 bits is written as several rows of a table that adds up, and refused by every other
+/// table; see [`WindowRows`](crate::rows::WindowRows).
 ///
 /// ```
 /// use tidemill_operators::aggregate::{Aggregate, sum};
@@ -25,23 +28,24 @@ pub fn sum<D, F: Fn(&D) -> i64 + 'static>(value: F) -> Sum<F> {
     Sum(value)
 }
 
+// Stored as a varint, a sum is the same bytes in 64 and in 128 bits.
 impl<D, F: Fn(&D) -> i64 + 'static> Aggregate<D> for Sum<F> {
-    type Partial = i64;
+    type Partial = i128;
 
     fn name(&self) -> String {
         "sum".into()
     }
 
     #[inline]
-    fn add(&self, partial: &mut i64, record: &D) {
-        *partial = partial.wrapping_add((self.0)(record));
+    fn add(&self, partial: &mut i128, record: &D) {
+        *partial += i128::from((self.0)(record));
     }
 
-    fn merge(&self, into: &mut i64, from: i64) {
-        *into = into.wrapping_add(from);
+    fn merge(&self, into: &mut i128, from: i128) {
+        *into += from;
     }
 
-    fn finish(&self, _partial: &mut i64) {}
+    fn finish(&self, _partial: &mut i128) {}
 }
 
 /// See [`sum_decimal`].
@@ -89,4 +93,23 @@ impl<D, F: Fn(&D) -> i128 + 'static> Aggregate<D> for SumDecimal<F> {
     }
 
     fn finish(&self, _partial: &mut i128) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_values_add_up_and_small_sums_are_stored_as_before() {
+        let amounts = sum(|cents: &i64| *cents);
+        let mut total = 0;
+        [i64::MAX, i64::MAX, 5].iter().for_each(|cents| amounts.add(&mut total, cents));
+        amounts.merge(&mut total, i128::from(i64::MIN) * 4);
+        assert_eq!(total, -18_446_744_073_709_551_613);
+        for value in [0, 1, -1, 63, 64, i64::MIN, i64::MAX] {
+            let stored = postcard::to_stdvec(&value).unwrap();
+            assert_eq!(postcard::to_stdvec(&i128::from(value)).unwrap(), stored, "{value}");
+            assert_eq!(postcard::from_bytes::<i128>(&stored).unwrap(), i128::from(value));
+        }
+    }
 }

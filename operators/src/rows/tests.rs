@@ -102,13 +102,46 @@ fn rows_that_do_not_fit_are_refused_with_the_reason() {
         WindowRows::encode(&[row("/a", 0, None::<i64>)], Arc::clone(&narrow)).is_err(),
         "null in a non-null column"
     );
-    let other = WindowRows::encode(&[row("/a", 0, 1i128)], narrow).unwrap_err();
-    assert!(other.to_string().contains("views is Int64"), "{other}");
+    let other = WindowRows::encode(&[row("/a", 0, i128::from(i64::MAX) + 1)], narrow).unwrap_err();
+    let sentence =
+        "column views is Int64, which cannot hold the sum 9223372036854775808: declare it as Decimal128(38, 0)";
+    assert_eq!(other.to_string(), sentence);
+    let float = WindowRows::encode(&[row("/a", 0, 1i128)], windowed(&[("views", DataType::Float64, false)]));
+    assert!(float.unwrap_err().to_string().contains("views is Float64"));
     let decimal = windowed(&[("amount", DataType::Decimal128(3, 0), false)]);
     assert!(WindowRows::encode(&[row("/a", 0, 1_000i128)], decimal).is_err(), "more digits than declared");
     let text = windowed(&[("at", time(), true), ("first", DataType::Utf8, true)]);
     let broken = Some(Stamped { time: EventTime(0), bytes: vec![0xff] });
     assert!(WindowRows::encode(&[row("/a", 0, broken)], text).is_err(), "no UTF-8");
+}
+
+#[test]
+fn a_sum_beyond_64_bits_is_several_rows_where_rows_add_up() {
+    let columns = [
+        ("orders", DataType::Int64, false),
+        ("cents", DataType::Int64, false),
+        ("users", users(), false),
+        ("exact", DataType::Decimal128(38, 0), false),
+    ];
+    let schema = windowed(&columns);
+    let (max, min) = (i128::from(i64::MAX), i128::from(i64::MIN));
+    let value = |orders: i64, cents: i128| ((orders, cents), (Hashes(vec![7]), cents));
+    let rows = [row("/a", 0, value(1, 5)), row("/b", 0, value(3, 2 * max + 1)), row("/c", 60_000, value(2, 2 * min))];
+    assert!(WindowRows::encode(&rows, Arc::clone(&schema)).is_err());
+    let batch = WindowRows::encode_deltas(&rows, Arc::clone(&schema)).unwrap();
+    assert_eq!(batch.schema(), schema);
+    let names: Vec<_> = batch.column(2).as_string::<i32>().iter().flatten().collect();
+    assert_eq!(names, ["/a", "/b", "/c", "/b", "/c", "/b"]);
+    assert_eq!(batch.column(1).as_primitive::<TimestampMillisecondType>().values(), &[0, 0, 60_000, 0, 60_000, 0]);
+    assert_eq!(batch.column(3).as_primitive::<Int64Type>().values(), &[1, 3, 2, 0, 0, 0]);
+    let cents = [5, i64::MAX, i64::MIN, i64::MAX, i64::MIN, 1];
+    assert_eq!(batch.column(4).as_primitive::<Int64Type>().values(), &cents);
+    let lists = as_list_array(batch.column(5));
+    assert_eq!((0..6).map(|row| lists.value_length(row)).collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0]);
+    let exact: i128 = batch.column(6).as_primitive::<Decimal128Type>().values().iter().sum();
+    assert_eq!(exact, 5 + 2 * max + 1 + 2 * min);
+    let few = WindowRows::encode_deltas(&rows[..1], Arc::clone(&schema)).unwrap();
+    assert_eq!(few, WindowRows::encode(&rows[..1], schema).unwrap());
 }
 
 fn list(item: DataType) -> DataType {

@@ -224,7 +224,7 @@ pub(crate) fn check_deltas<W: Assigner>(windows: &W, (width, step): (i64, i64), 
                 let mut hashes = users.clone();
                 hashes.sort_unstable();
                 hashes.dedup();
-                let sums = (users.len() as i64, users.iter().sum::<u64>().cast_signed(), Hashes(hashes));
+                let sums = (users.len() as i64, i128::from(users.iter().sum::<u64>()), Hashes(hashes));
                 expected.push((["/a", "/b", "/c"][usize::from(*page)].to_owned(), *start, sums));
             }
         }

@@ -10,6 +10,7 @@ use clap::Args;
 use tidemill_collect::{
     ApiKeys, CollectConfig, CollectError, Collector, Host, KeysError, Limits, Network, TopicLogs, TrustedProxies,
 };
+use tidemill_connectors::events::Bounds;
 use tidemill_embedded_log::{LogOptions, Retention};
 use tidemill_log::Location;
 
@@ -45,6 +46,9 @@ pub(crate) struct CollectArguments {
     /// Networks of proxies whose X-Forwarded-For is believed.
     #[arg(long, value_name = "NETWORK,..", value_delimiter = ',')]
     trusted_proxies: Vec<Network>,
+    /// The first day of event times that are taken, from 1970-01-01 on; events of older ones are rejected. Give `run` the same.
+    #[arg(long, value_name = "DATE", default_value = "2000-01-01", value_parser = units::oldest)]
+    oldest: Bounds,
     /// The origin whose pages may post from a browser.
     #[arg(long, value_name = "ORIGIN", default_value = "*")]
     allow_origin: String,
@@ -87,6 +91,7 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
         geo: arguments.geo,
         trusted_proxies: TrustedProxies::new(arguments.trusted_proxies),
         allow_origin: arguments.allow_origin,
+        bounds: arguments.oldest,
         limits: Limits {
             memory: arguments.memory_budget,
             connections: arguments.connections,

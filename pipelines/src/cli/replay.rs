@@ -22,6 +22,7 @@ use tidemill_clickhouse::{
     ClickHouseError, Exchange, Partition, Retention, Target, apply_tables, digest, exchange, first_difference,
     plan_exchange, suffixed,
 };
+use tidemill_connectors::events::Bounds;
 use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::quarantine::Quarantined;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, StopHandle};
@@ -32,7 +33,7 @@ use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
 use super::run::{clickhouse_target, drive, failure, open_store, topics, with_registry};
-use super::{Failure, with_causes};
+use super::{Failure, units, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
@@ -72,6 +73,9 @@ pub(crate) struct ReplayArguments {
     /// End before this event time, in milliseconds since 1970; of a lake only. Topics are read to where the live run was.
     #[arg(long, value_name = "MS", conflicts_with = "out")]
     until: Option<i64>,
+    /// The first day of event times that are taken from files and topics: as the run that is repeated was told.
+    #[arg(long, value_name = "DATE", default_value = "2000-01-01", value_parser = units::oldest)]
+    oldest: Bounds,
     /// Compare, and if all is equal put the rebuilt tables in the place of the live ones. The live run must be stopped.
     #[arg(long, conflicts_with = "out")]
     swap: bool,
@@ -227,7 +231,8 @@ fn source(wanted: &Rebuild<'_>, live: &LogState) -> Result<EventSource, Failure>
     if let Some(since) = arguments.since {
         config.start = Start::Timestamp(since);
     }
-    Ok(EventSource::topics(with_registry(KafkaSource::new(config).until_offsets(ends(live)))?))
+    let source = with_registry(KafkaSource::new(config).until_offsets(ends(live)))?;
+    Ok(EventSource::topics(source).within(arguments.oldest))
 }
 
 /// Where each partition stood at the last commit.

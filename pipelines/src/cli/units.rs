@@ -1,6 +1,9 @@
-//! Durations and byte counts as people write them.
+//! Durations, byte counts and days as people write them.
 
 use std::time::Duration;
+
+use tidemill_connectors::events::Bounds;
+use tidemill_tables::calendar::Date;
 
 /// Reads `250ms`, `10s`, `5m`, `1h`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -41,6 +44,17 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(wrong)
 }
 
+/// Reads the day from which on times are taken, from `1970-01-01` to before `2200-01-01`.
+pub(crate) fn oldest(text: &str) -> Result<Bounds, String> {
+    let days = 0..84_006;
+    let day: Date = text.parse().map_err(|problem| format!("{problem}"))?;
+    if days.contains(&day.0) {
+        Ok(Bounds::since(day))
+    } else {
+        Err("give a day from 1970-01-01 to 2199-12-31".to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +68,13 @@ mod tests {
         assert_eq!(bytes("7"), Ok(7));
         for wrong in ["", "s", "0s", "1.5s", "10"] {
             assert!(duration(wrong).unwrap_err().contains("10s"), "{wrong}");
+        }
+        assert_eq!(oldest("2000-01-01"), Ok(Bounds::default()));
+        for taken in ["1970-01-01", "2199-12-31"] {
+            assert!(oldest(taken).is_ok(), "{taken}");
+        }
+        for wrong in ["", "1969-12-31", "2200-01-01", "2000-02-30", "2000", "now"] {
+            assert!(oldest(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "0", "12parsecs", "-1"] {
             assert!(bytes(wrong).unwrap_err().contains("MiB"), "{wrong}");

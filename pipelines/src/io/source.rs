@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use tidemill_connectors::events::{Event, JsonDecoder, NdjsonDecoder};
+use tidemill_connectors::events::{Bounds, Event, JsonDecoder, NdjsonDecoder};
 use tidemill_connectors::files::{FileDecoder, FileSource, FilesConfig};
 use tidemill_connectors::messages::MessageDecoder;
 use tidemill_connectors::parquet_source::ParquetSource;
@@ -18,6 +18,7 @@ use tidemill_kafka::{KafkaConfig, KafkaSource};
 #[derive(Clone)]
 pub struct EventSource {
     kind: Kind,
+    bounds: Bounds,
     /// Events that panic when they are decoded, by id; none but in tests of what follows from that.
     poison: Arc<[String]>,
 }
@@ -34,7 +35,7 @@ impl EventSource {
     /// Files of events or web server logs.
     #[must_use]
     pub fn files(files: FilesConfig) -> Self {
-        EventSource::of(Kind::Files(FileSource::new(files)))
+        EventSource { bounds: files.bounds, ..EventSource::of(Kind::Files(FileSource::new(files))) }
     }
 
     /// Topics.
@@ -55,13 +56,19 @@ impl EventSource {
         EventSource::of(Kind::Log(source))
     }
 
+    /// The same topics, of which events are taken that these bounds hold.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        EventSource { bounds, ..self }
+    }
+
     /// The same source, where the events with these ids panic when they are decoded.
     pub(super) fn poisoned(self, poison: Arc<[String]>) -> Self {
         EventSource { poison, ..self }
     }
 
     fn of(kind: Kind) -> Self {
-        EventSource { kind, poison: Arc::default() }
+        EventSource { kind, bounds: Bounds::default(), poison: Arc::default() }
     }
 
     /// The cluster that is read, if one is.
@@ -79,11 +86,15 @@ impl Source for EventSource {
     fn decoder(&self) -> EventDecoder {
         let kind = match &self.kind {
             Kind::Files(source) => DecoderKind::Files(source.decoder()),
-            Kind::Kafka(source) => DecoderKind::Messages(source.decoder()),
+            Kind::Kafka(source) => DecoderKind::Messages(source.decoder().within(self.bounds)),
             Kind::Archive(source) => DecoderKind::Archive(source.decoder()),
-            Kind::Log(source) => DecoderKind::Messages(source.decoder()),
+            Kind::Log(source) => DecoderKind::Messages(source.decoder().within(self.bounds)),
         };
         EventDecoder { kind, poison: Arc::clone(&self.poison) }
+    }
+
+    fn setting(&self) -> Option<String> {
+        self.bounds.setting()
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {

@@ -89,11 +89,12 @@ fn describe(columns: &mut dyn Iterator<Item = (&str, &DataType)>) -> String {
 fn fold_deltas(spec: &TableSpec, all: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let sorted = order_by(all, &spec.sort_by)?;
     let mut shown = vec![false; sorted.runs.len()];
+    let mut sums: Vec<Option<Vec<i128>>> = vec![None; spec.columns.len()];
     let mut folded: Vec<Option<ArrayRef>> = vec![None; spec.columns.len()];
     for at in spec.with_role(Role::Sum) {
-        let sums = add_up(all.column(at).as_primitive(), &sorted);
-        shown.iter_mut().zip(&sums).for_each(|(shown, &sum)| *shown |= sum != 0);
-        folded[at] = Some(Arc::new(Int64Array::from(sums)));
+        let added = add_up(all.column(at).as_primitive(), &sorted);
+        shown.iter_mut().zip(&added).for_each(|(shown, &sum)| *shown |= sum != 0);
+        sums[at] = Some(added);
     }
     for at in spec.with_role(Role::UnionCount) {
         let union = unite(all.column(at).as_list(), &sorted)?;
@@ -101,22 +102,95 @@ fn fold_deltas(spec: &TableSpec, all: &RecordBatch) -> Result<RecordBatch, Arrow
         folded[at] = Some(Arc::new(union));
     }
     let firsts: UInt32Array = sorted.groups().map(|group| group[0]).collect();
+    let rows = Spread::of(&shown, &sums);
     let columns = folded
         .into_iter()
+        .zip(sums)
         .enumerate()
-        .map(|(at, column)| column.map_or_else(|| take(all.column(at), &firsts, None), Ok))
+        .map(|(at, column)| match column {
+            (_, Some(added)) => Ok(rows.sums(&added)),
+            (Some(lists), None) => rows.once(&lists),
+            (None, None) => rows.each(&take(all.column(at), &firsts, None)?),
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let rows = RecordBatch::try_new(all.schema(), columns)?;
-    if shown.iter().all(|&shown| shown) {
-        return Ok(rows);
-    }
-    arrow::compute::filter_record_batch(&rows, &shown.into())
+    RecordBatch::try_new(all.schema(), columns)
 }
 
-fn add_up(values: &Int64Array, sorted: &Sorted) -> Vec<i64> {
+fn add_up(values: &Int64Array, sorted: &Sorted) -> Vec<i128> {
     let values = values.values();
-    let sum = |group: &[u32]| group.iter().fold(0_i64, |sum, &row| sum.wrapping_add(values[row as usize]));
+    let sum = |group: &[u32]| group.iter().map(|&row| i128::from(values[row as usize])).sum();
     sorted.groups().map(sum).collect()
+}
+
+/// Which rows show the groups: one each, but for sums beyond 64 bits, which are spread over rows that are full but for the
+/// last; none for a group that adds nothing.
+struct Spread {
+    /// For each row its group, counted from 0.
+    groups: Vec<u32>,
+    groups_in_all: usize,
+}
+
+impl Spread {
+    fn of(shown: &[bool], sums: &[Option<Vec<i128>>]) -> Spread {
+        let group = |at: usize| u32::try_from(at).expect("groups are rows of a batch, which 32 bits number");
+        let mut groups = Vec::with_capacity(shown.len());
+        for at in (0..shown.len()).filter(|&at| shown[at]) {
+            let rows = sums.iter().flatten().map(|column| rows_of(column[at])).max().unwrap_or(1);
+            groups.extend((0..rows).map(|_| group(at)));
+        }
+        Spread { groups, groups_in_all: shown.len() }
+    }
+
+    /// A part of each group's sum in each of its rows.
+    fn sums(&self, sums: &[i128]) -> ArrayRef {
+        let mut left = sums.to_vec();
+        let part = |&group: &u32| {
+            let left = &mut left[group as usize];
+            let part = i64::try_from(*left).unwrap_or(if *left < 0 { i64::MIN } else { i64::MAX });
+            *left -= i128::from(part);
+            part
+        };
+        Arc::new(self.groups.iter().map(part).collect::<Int64Array>())
+    }
+
+    /// A value for each group in each of its rows.
+    fn each(&self, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        if self.is_one_each() {
+            Ok(Arc::clone(values))
+        } else {
+            take(values, &UInt32Array::from(self.groups.clone()), None)
+        }
+    }
+
+    /// A list for each group in the first of its rows, empty lists in the others.
+    fn once(&self, lists: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        let lists = self.each(lists)?;
+        let again = |row: usize| row > 0 && self.groups[row] == self.groups[row - 1];
+        if !(0..self.groups.len()).any(again) {
+            return Ok(lists);
+        }
+        let lists = lists.as_list::<i32>();
+        let hashes = lists.values().as_primitive::<UInt64Type>().values();
+        let mut once: Vec<u64> = Vec::with_capacity(hashes.len());
+        let mut lengths = Vec::with_capacity(self.groups.len());
+        for row in 0..self.groups.len() {
+            let list = lists.value(row);
+            let list = if again(row) { &[] } else { &list.as_primitive::<UInt64Type>().values()[..] };
+            once.extend_from_slice(list);
+            lengths.push(list.len());
+        }
+        Ok(Arc::new(hash_lists(lengths, once)))
+    }
+
+    fn is_one_each(&self) -> bool {
+        self.groups.len() == self.groups_in_all && self.groups.windows(2).all(|pair| pair[0] != pair[1])
+    }
+}
+
+/// How many rows of 64 bits a sum takes.
+fn rows_of(sum: i128) -> usize {
+    let full = if sum < 0 { i128::from(i64::MIN) } else { i128::from(i64::MAX) };
+    usize::try_from((sum / full + i128::from(sum % full != 0)).max(1)).unwrap_or(usize::MAX)
 }
 
 /// For each group the union of its lists, ascending.

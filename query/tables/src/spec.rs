@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 pub enum Role {
     /// Part of what identifies a row.
     Key,
-    /// `Int64` in files and queries; rows with the same key add up, wrapping.
+    /// `Int64` in files and queries; rows with the same key add up. A sum beyond 64 bits takes several rows in files, and is
+    /// refused in queries.
     Sum,
     /// A list of 64-bit hashes in files, the number of different ones (`Int64`) in queries.
     UnionCount,

@@ -147,7 +147,7 @@ fn every_acknowledged_event_is_in_the_log_after_kills_and_torn_tails() {
     }
     let bytes = stored.join(&b"\n"[..]);
     let mut decoded = Decoded::default();
-    NdjsonDecoder.decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
+    NdjsonDecoder::default().decode(Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 }, &mut decoded);
     assert_eq!((decoded.records.len(), decoded.malformed.len()), (stored.len(), 0), "the log holds nothing but events");
 }
 

@@ -7,6 +7,11 @@ use crate::error::ClickHouseError;
 
 const ARRIVAL: &str = "DateTime('UTC')";
 const LAST_ARRIVAL: &str = "SimpleAggregateFunction(max, DateTime('UTC'))";
+/// The server's own sums of 64 bits wrap around, also when it merges parts: so sums are stored in 128, and a view refuses to
+/// show what 64 cannot hold.
+pub(super) const SUM: &str = "SimpleAggregateFunction(sum, Int128)";
+/// What sums were stored as before.
+pub(super) const SUM_OF_VERSION_1: &str = "SimpleAggregateFunction(sum, Int64)";
 /// A sketch of 2^14 registers at most: 12.5 KB, 0.8 % off.
 const SKETCH: &str = "uniqCombined64(14)";
 
@@ -115,7 +120,7 @@ impl Cells<'_> {
         let mut columns = Vec::new();
         for (name, data_type, role) in self.each() {
             match role {
-                Role::Sum => columns.push(column(name, &format!("SimpleAggregateFunction(sum, {data_type})"))),
+                Role::Sum => columns.push(column(name, SUM)),
                 Role::UnionCount => {
                     columns.push(column(name, "AggregateFunction(uniqExact, UInt64)"));
                     if self.day.is_some() {
@@ -143,7 +148,7 @@ impl Cells<'_> {
         let mut keys = Vec::new();
         for (name, _, role) in self.each() {
             match role {
-                Role::Sum => columns.push(format!("sum(s.{name}) AS {name}")),
+                Role::Sum => columns.push(format!("sum(toInt128(s.{name})) AS {name}")),
                 Role::UnionCount => {
                     columns.push(format!("uniqExactArrayState(s.{name}) AS {name}"));
                     if self.day.is_some() {
@@ -171,8 +176,8 @@ impl Cells<'_> {
         for (name, _, role) in self.each() {
             match role {
                 Role::Sum => {
-                    columns.push(format!("sum(d.{name}) AS {name}"));
-                    adds.push(format!("sum(d.{name}) != 0"));
+                    columns.push(format!("accurateCast(sum(toInt128(d.{name})), 'Int64') AS {name}"));
+                    adds.push(format!("sum(toInt128(d.{name})) != 0"));
                 }
                 Role::UnionCount => {
                     columns.push(format!("toInt64(uniqExactMerge(d.{name})) AS {name}"));

@@ -24,6 +24,13 @@ fn without(member: &str) -> String {
     event.to_string()
 }
 
+fn bought(cents: i64) -> String {
+    let mut event = event();
+    event["event_type"] = json!("purchase");
+    event["properties"] = json!({"amount_cents": cents, "currency": "EUR"});
+    event.to_string()
+}
+
 fn line(admitted: &Admitted, number: usize) -> &str {
     std::str::from_utf8(&admitted.text[admitted.lines[number].value.clone()]).unwrap()
 }
@@ -31,15 +38,15 @@ fn line(admitted: &Admitted, number: usize) -> &str {
 #[test]
 fn the_servers_fields_are_the_servers_and_all_others_stay() {
     let sent = concat!(
-        r#"{"event_id":"e1","tenant":"theirs","event_type":"click","user_id":"u\u00e91","timestamp":7,"ip":"1.2.3.4","#,
+        r#"{"event_id":"e1","tenant":"theirs","event_type":"click","user_id":"u\u00e91","timestamp":1700000000007,"ip":"1.2.3.4","#,
         r#""\u0069p":"5.6.7.8","geo":{"country":"XX"},"server_time":1,"session_id":"s","properties":{"ip":"kept"},"#,
         "\n\r\n \"build\" : [1,\r\n 2.50,\"a\\nb\"]}"
     );
-    let admitted = admit(&[sent], SERVER);
+    let admitted = admit(&[sent], SERVER, Bounds::default());
     assert_eq!(
         line(&admitted, 0),
         [
-            r#"{"event_id":"e1","event_type":"click","user_id":"u\u00e91","timestamp":7,"session_id":"s","#,
+            r#"{"event_id":"e1","event_type":"click","user_id":"u\u00e91","timestamp":1700000000007,"session_id":"s","#,
             r#""properties":{"ip":"kept"},"build":[1,   2.50,"a\nb"],"#,
             SERVER,
             "}"
@@ -71,7 +78,7 @@ fn each_event_is_judged_by_itself_and_in_order() {
     let cases = [
         (with("event_id", json!("ok")), None),
         ("7".to_owned(), Some((RejectKind::NotAnObject, "not a JSON object"))),
-        (r#"{"user_id":"\ud800"}"#.to_owned(), Some((RejectKind::NotAnObject, "surrogate"))),
+        (r#"{"user_id":"\ud800"}"#.to_owned(), Some((RejectKind::EventId, "event_id is missing"))),
         ("{}".to_owned(), Some((RejectKind::EventId, "event_id is missing"))),
         (without("event_id"), Some((RejectKind::EventId, "event_id is missing"))),
         (with("event_id", json!(7)), Some((RejectKind::EventId, "not a text"))),
@@ -84,16 +91,22 @@ fn each_event_is_judged_by_itself_and_in_order() {
         (with("user_id", json!("  ")), Some((RejectKind::ForbiddenId, "stands for nobody"))),
         (with("event_id", json!("null")), Some((RejectKind::ForbiddenId, "event_id `null`"))),
         (with("timestamp", json!(1.5)), Some((RejectKind::Timestamp, "not an integer"))),
-        (with("timestamp", json!(-1)), Some((RejectKind::Timestamp, "outside"))),
+        (with("timestamp", json!(-1)), Some((RejectKind::Timestamp, "is before 1970-01-01"))),
+        (with("timestamp", json!(60_000)), Some((RejectKind::Timestamp, "is before 2000-01-01"))),
+        (with("timestamp", json!(1_772_323_200)), Some((RejectKind::Timestamp, "looks like seconds"))),
+        (with("timestamp", json!(1_772_323_200.25)), Some((RejectKind::Timestamp, "looks like seconds"))),
+        (with("timestamp", json!("2026-03-01T00:00:00")), Some((RejectKind::Timestamp, "without an offset"))),
         (with("properties", json!({"title": 1})), Some((RejectKind::Properties, "properties.page is missing"))),
         (with("event_type", json!("purchase")), Some((RejectKind::Properties, "amount_cents"))),
+        (bought(1_000_000_000_000_001), Some((RejectKind::Properties, "beyond 10^15 cents"))),
+        (bought(i64::MAX), Some((RejectKind::Properties, "beyond 10^15 cents"))),
         (with("note", json!("y".repeat(MAX_LINE_BYTES))), Some((RejectKind::TooLong, "the event is longer"))),
         // At the limit by itself, beyond it with what the server adds.
         (with("note", json!("y".repeat(MAX_LINE_BYTES - 160))), Some((RejectKind::TooLong, "longer than 1 MiB"))),
         (with("event_id", json!("last")), None),
     ];
     let events: Vec<&str> = cases.iter().map(|(event, _)| &**event).collect();
-    let admitted = admit(&events, SERVER);
+    let admitted = admit(&events, SERVER, Bounds::default());
     assert_eq!(admitted.verdicts.len(), cases.len());
     for ((event, expected), verdict) in cases.iter().zip(&admitted.verdicts) {
         let shown = &event[..event.len().min(200)];
@@ -110,6 +123,26 @@ fn each_event_is_judged_by_itself_and_in_order() {
     assert_eq!(admitted.verdicts[9].event_id.as_deref(), Some("e1"), "a rejected event is named by its id");
     assert_eq!(admitted.verdicts[6].event_id, None, "but not by one of any length");
     assert_eq!(admitted.verdicts.last().unwrap().event_id.as_deref(), Some("last"));
+}
+
+#[test]
+fn what_a_client_writes_otherwise_is_stored_so_that_every_reader_takes_it() {
+    let sent = [
+        r#"{"event_id":"e1","event_type":"click","user_id":"u\ud83d","timestamp":"2026-03-01T01:00:00.250+01:00","properties":{"k\udc00":["cut \uD83D"]}}"#.to_owned(),
+        bought(-1_000_000_000_000_000),
+    ];
+    let admitted = admit(&[&sent[0], &sent[1]], SERVER, Bounds::default());
+    assert!(admitted.verdicts.iter().all(|verdict| verdict.rejected.is_none()), "{:?}", admitted.verdicts);
+    let stored = line(&admitted, 0);
+    assert!(stored.contains(r#""properties":{"k\ufffd":["cut \ufffd"]}"#), "{stored}");
+    let value: Value = serde_json::from_str(stored).unwrap();
+    assert_eq!(value["user_id"], "u\u{fffd}");
+    let decoded = decode(stored.as_bytes().to_vec(), Bounds::default());
+    assert_eq!(decoded.records[0].timestamp().0, 1_772_323_200_250);
+    assert_eq!(&admitted.text[admitted.lines[0].key.clone()], "u\u{fffd}".as_bytes());
+    let older = Bounds::since("1970-01-01".parse().unwrap());
+    let old = with("timestamp", json!(1_772_323_200));
+    assert_eq!(admit(&[&old], SERVER, older).lines.len(), 1);
 }
 
 #[test]
@@ -173,7 +206,7 @@ proptest! {
     #[test]
     fn an_accepted_event_is_never_a_dead_letter(events in prop::collection::vec(any_event(), 1..12)) {
         let texts: Vec<&str> = events.iter().map(|event| &**event).collect();
-        let admitted = admit(&texts, SERVER);
+        let admitted = admit(&texts, SERVER, Bounds::default());
         prop_assert_eq!(admitted.verdicts.len(), events.len());
         let mut lines = admitted.lines.iter();
         for (event, verdict) in events.iter().zip(&admitted.verdicts) {
@@ -182,7 +215,7 @@ proptest! {
             }
             let line = lines.next().unwrap();
             let text = &admitted.text[line.value.clone()];
-            let decoded = decode(text.to_vec());
+            let decoded = decode(text.to_vec(), Bounds::default());
             prop_assert_eq!((decoded.records.len(), decoded.malformed.len()), (1, 0));
             let stored = &decoded.records[0];
             prop_assert_eq!(stored.tenant().text, "shop");
@@ -204,14 +237,14 @@ proptest! {
     /// The collector refuses nothing that the engine would take, but for its own two rules.
     #[test]
     fn a_rejected_event_would_have_been_a_dead_letter(event in any_event()) {
-        let admitted = admit(&[&event], SERVER);
+        let admitted = admit(&[&event], SERVER, Bounds::default());
         if let Some(reject) = &admitted.verdicts[0].rejected
             && reject.kind != RejectKind::ForbiddenId
         {
             let mut line = Vec::new();
             push_on_one_line(&mut line, event.as_bytes());
             if !line.iter().all(u8::is_ascii_whitespace) {
-                prop_assert_eq!(decode(line).malformed.len(), 1, "{:?}: {:?}", event, reject);
+                prop_assert_eq!(decode(line, Bounds::default()).malformed.len(), 1, "{:?}: {:?}", event, reject);
             }
         }
     }

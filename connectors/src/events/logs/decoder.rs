@@ -9,6 +9,7 @@ use tidemill_dataflow::time::EventTime;
 
 use crate::dead_letters::mask_log_line;
 use crate::events::block_text::{SideText, Span};
+use crate::events::bounds::Bounds;
 use crate::events::event::{Event, EventKind, IdOrigin, Misfit};
 use crate::events::lines::{TextBlock, apart, is_blank, line_end, set_aside};
 
@@ -26,13 +27,20 @@ pub struct LogDecoder {
     reader: LogReader,
     /// What lines of a W3C log mean at the start of a block.
     directives: Option<Arc<Directives>>,
+    bounds: Bounds,
 }
 
 impl LogDecoder {
     /// A decoder for the file of this name, which becomes part of every event id.
     #[must_use]
     pub fn new(file: &str, key: HashKey, reader: LogReader) -> LogDecoder {
-        LogDecoder { file: hash128(file.as_bytes(), 0), key, reader, directives: None }
+        LogDecoder { file: hash128(file.as_bytes(), 0), key, reader, directives: None, bounds: Bounds::default() }
+    }
+
+    /// The same, taking events that these bounds hold.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> LogDecoder {
+        LogDecoder { bounds, ..self }
     }
 
     /// The same for a block behind a directive.
@@ -60,6 +68,8 @@ impl Decode for LogDecoder {
                 out.malformed.push(block.letter(row, reason, content));
             } else if lines.read(&raw[start..start + content.len()], &mut line) == Reading::Directive {
                 // It says what the lines behind it mean.
+            } else if let Some(Err(reason)) = line.time.map(|time| self.bounds.check(time)) {
+                out.malformed.push(block.letter(row, reason, content));
             } else if line.time.is_some() {
                 let offset = block.offset + start as u64;
                 let mut event = Builder { block: &block, side: &mut side, texts: &texts };

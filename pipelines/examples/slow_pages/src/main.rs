@@ -12,7 +12,7 @@ struct Request {
     millis: i64,
 }
 
-fn by_minute<'s>(requests: TimedStream<'s, Request>) -> Stream<'s, WindowRow<(i64, i64)>> {
+fn by_minute<'s>(requests: TimedStream<'s, Request>) -> Stream<'s, WindowRow<(i64, i128)>> {
     requests
         .key_by(|r| key("default", r.route.as_str()))
         .window("by_minute", Tumbling::of(minutes(1)).late(Late::Correct))
@@ -48,7 +48,7 @@ mod tests {
         let pipeline = |flow: &Flow<'_>, ends: &Ends<Request>| {
             let rule = Watermarks::out_of_order(minutes(1));
             let requests = flow.source("requests", ends.records()).event_time(|r| EventTime(r.time), |_| None, rule);
-            let count = |row: &WindowRow<(i64, i64)>| (format!("{} requests", row.start.0), row.value.0);
+            let count = |row: &WindowRow<(i64, i128)>| (format!("{} requests", row.start.0), row.value.0);
             by_minute(requests).sink("requests_by_minute", ends.sums("requests", count));
         };
         let simulation = Simulation::new().disorder(minutes(3));

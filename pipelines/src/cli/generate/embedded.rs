@@ -33,7 +33,7 @@ impl LogLines {
     fn store(&mut self, text: &[u8]) -> Result<(), LogFailure> {
         let mut decoded = Decoded::default();
         let block = Block { partition: 0, offset: 0, first_line: 1, bytes: text.to_vec(), skipped: 0 };
-        NdjsonDecoder.decode(block, &mut decoded);
+        NdjsonDecoder::default().decode(block, &mut decoded);
         let mut events = decoded.records.iter();
         let mut malformed = decoded.malformed.iter().peekable();
         let time_ms = self.time.now_ms();

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidemill_connectors::events::Bounds;
 use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_connectors::messages::Topics;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
@@ -120,13 +121,13 @@ fn history(place: &Location) -> Result<History, Failure> {
     found.ok_or_else(|| Failure::refused(format!("{place}: the run there has committed nothing yet")))
 }
 
-fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding]) -> EventSource {
+fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding], bounds: Bounds) -> EventSource {
     // Files of one format are of that format, whatever they begin with.
     let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
     let formats: Vec<_> = recorded.iter().filter_map(named).collect();
     let format = formats.first().cloned().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
     let notice = Notice::to(lines::say);
-    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), drain: false, notice })
+    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), drain: false, notice, bounds })
 }
 
 fn log_config(from: &str) -> Result<LogConfig, Failure> {
@@ -142,18 +143,21 @@ fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, 
     let recorded: Vec<_> = cuts.partitions().into_values().map(as_the_connector_left_it).collect();
     match &arguments.from {
         // Nothing is read beyond what is recorded, so where a topic ends now does not matter.
-        Some(from) if is_log_address(from) => return Ok(EventSource::log(LogSource::new(log_config(from)?))),
+        Some(from) if is_log_address(from) => {
+            return Ok(EventSource::log(LogSource::new(log_config(from)?)).within(arguments.oldest));
+        }
         Some(from) if from.starts_with("kafka://") => {
-            return Ok(EventSource::topics(with_registry(KafkaSource::new(topics(from)?))?));
+            let source = with_registry(KafkaSource::new(topics(from)?))?;
+            return Ok(EventSource::topics(source).within(arguments.oldest));
         }
         Some(from) => return Err(unknown(from)),
-        None if !arguments.input.is_empty() => return Ok(files(arguments.input.clone(), &recorded)),
+        None if !arguments.input.is_empty() => return Ok(files(arguments.input.clone(), &recorded, arguments.oldest)),
         None => {}
     }
     let text = |partition: &PartitionBinding, name: &str| partition.detail.get(name)?.as_str().map(PathBuf::from);
     let paths: Vec<PathBuf> = recorded.iter().filter_map(|partition| text(partition, "path")).collect();
     if !paths.is_empty() {
-        return Ok(files(paths, &recorded));
+        return Ok(files(paths, &recorded, arguments.oldest));
     }
     let Some(root) = recorded.first().and_then(|partition| text(partition, "log")) else {
         return Err(Failure::usage("where the run read from is not recorded: name it with --from"));
@@ -161,21 +165,22 @@ fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, 
     let names = recorded.iter().filter_map(|partition| Some(partition.name.rsplit_once('/')?.0));
     let names: BTreeSet<&str> = names.collect();
     let topics = Topics::parse(&names.into_iter().collect::<Vec<_>>().join(",")).map_err(Failure::refused)?;
-    Ok(EventSource::log(LogSource::new(LogConfig { topics, ..LogConfig::at(root) })))
+    let source = LogSource::new(LogConfig { topics, ..LogConfig::at(root) });
+    Ok(EventSource::log(source).within(arguments.oldest))
 }
 
 /// What is there now, or what the live run had read at its last commit.
 fn afresh(arguments: &ReplayArguments, live: Option<&LogState>) -> Result<EventSource, Failure> {
     let ends = live.map(ends);
     match &arguments.from {
-        None => Ok(files(arguments.input.clone(), &[])),
+        None => Ok(files(arguments.input.clone(), &[], arguments.oldest)),
         Some(from) if is_log_address(from) => {
             let source = LogSource::new(log_config(from)?);
             let source = match ends {
                 Some(ends) => source.until_offsets(ends),
                 None => source.until_end(),
             };
-            Ok(EventSource::log(source))
+            Ok(EventSource::log(source).within(arguments.oldest))
         }
         Some(from) if from.starts_with("kafka://") => {
             let source = KafkaSource::new(topics(from)?);
@@ -183,7 +188,7 @@ fn afresh(arguments: &ReplayArguments, live: Option<&LogState>) -> Result<EventS
                 Some(ends) => source.until_offsets(ends),
                 None => source.until_end(),
             };
-            Ok(EventSource::topics(with_registry(source)?))
+            Ok(EventSource::topics(with_registry(source)?).within(arguments.oldest))
         }
         Some(from) => Err(unknown(from)),
     }

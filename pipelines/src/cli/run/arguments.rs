@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use tidemill_connectors::events::{Format, UnknownFormat};
+use tidemill_connectors::events::{Bounds, Format, UnknownFormat};
 
 use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::lines::Messages;
@@ -119,6 +119,10 @@ pub(crate) struct RunArguments {
     /// name and quotes.
     #[arg(long, value_name = "FORMAT", value_parser = log_format)]
     log_format: Option<LogFormat>,
+    /// The first day of event times that are taken, from 1970-01-01 on; older ones are malformed. A changed day starts only
+    /// where no bound epoch waits to be replayed.
+    #[arg(long, value_name = "DATE", default_value = "2000-01-01", value_parser = units::oldest)]
+    pub(super) oldest: Bounds,
     /// Bytes of input that an epoch takes, for example 8388608 or 32MiB.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = units::bytes)]
     pub(super) epoch_bytes: u64,

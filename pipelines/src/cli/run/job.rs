@@ -240,7 +240,7 @@ fn source(
             let config = LogConfig::source(from).map_err(|error| Failure::usage(format!("--from: {error}")))?;
             let source = LogSource::new(config);
             let source = if arguments.until_end { source.until_end() } else { source };
-            return Ok((EventSource::log(source), DeadLetters::Files(Arc::clone(store))));
+            return Ok((EventSource::log(source).within(arguments.oldest), DeadLetters::Files(Arc::clone(store))));
         }
         if !from.starts_with("kafka://") {
             return Err(Failure::usage(format!(
@@ -255,11 +255,11 @@ fn source(
             source = source.until_end();
         }
         let source = with_registry(source)?;
-        return Ok((EventSource::topics(source), DeadLetters::Topic(letters)));
+        return Ok((EventSource::topics(source).within(arguments.oldest), DeadLetters::Topic(letters)));
     }
     let format = arguments.format()?;
     let notice = Notice::to(lines::say);
-    let files =
-        FilesConfig { paths: arguments.input.clone(), format, hash_key: hash_key(), drain: arguments.drain, notice };
+    let (paths, bounds) = (arguments.input.clone(), arguments.oldest);
+    let files = FilesConfig { paths, format, hash_key: hash_key(), drain: arguments.drain, notice, bounds };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
 }

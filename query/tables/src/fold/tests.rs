@@ -24,17 +24,22 @@ fn delta_batch(rows: &[Delta]) -> RecordBatch {
 }
 
 fn naive_deltas(rows: &[Delta]) -> Vec<Delta> {
-    let mut cells: BTreeMap<(String, i64, String), (i64, BTreeSet<u64>)> = BTreeMap::new();
+    let mut cells: BTreeMap<(String, i64, String), (i128, BTreeSet<u64>)> = BTreeMap::new();
     for (tenant, minute, page, views, users) in rows {
         let cell = cells.entry((tenant.clone(), *minute, page.clone())).or_default();
-        cell.0 = cell.0.wrapping_add(*views);
+        cell.0 += i128::from(*views);
         cell.1.extend(users);
     }
-    cells
-        .into_iter()
-        .filter(|(_, cell)| cell.0 != 0 || !cell.1.is_empty())
-        .map(|((tenant, minute, page), (views, users))| (tenant, minute, page, views, users.into_iter().collect()))
-        .collect()
+    let mut folded = Vec::new();
+    for ((tenant, minute, page), (mut views, mut users)) in cells {
+        while views != 0 || !users.is_empty() {
+            let part = i64::try_from(views).unwrap_or(if views < 0 { i64::MIN } else { i64::MAX });
+            let list = std::mem::take(&mut users).into_iter().collect();
+            folded.push((tenant.clone(), minute, page.clone(), part, list));
+            views -= i128::from(part);
+        }
+    }
+    folded
 }
 
 type Session = (String, i64, i64, i8);
@@ -68,7 +73,13 @@ fn naive_signed(rows: &[Session]) -> Vec<Session> {
 }
 
 fn delta() -> impl Strategy<Value = Delta> {
-    ("[ab]", 0..3_i64, "/[xyz]?", prop_oneof![-2..3_i64, Just(i64::MAX)], prop::collection::vec(0..6_u64, 0..4))
+    (
+        "[ab]",
+        0..3_i64,
+        "/[xyz]?",
+        prop_oneof![-2..3_i64, Just(i64::MAX), Just(i64::MIN)],
+        prop::collection::vec(0..6_u64, 0..4),
+    )
 }
 
 fn session() -> impl Strategy<Value = Session> {
@@ -108,6 +119,34 @@ fn a_net_sign_beyond_i8_loses_nothing() {
     let signs = folded.column(5).as_primitive::<Int8Type>();
     assert_eq!(signs.values().to_vec(), [127, 127, 46]);
     assert_eq!(fold(&web_analytics::sessions(), std::slice::from_ref(&folded)).unwrap(), folded);
+}
+
+#[test]
+fn a_sum_beyond_64_bits_takes_several_rows() {
+    let spec = web_analytics::revenue_by_minute();
+    let batch = |rows: &[(i64, i64, i64)]| {
+        let number =
+            |of: fn(&(i64, i64, i64)) -> i64| Arc::new(rows.iter().map(of).collect::<Int64Array>()) as ArrayRef;
+        let minutes = TimestampMillisecondArray::from_iter_values(rows.iter().map(|row| row.0)).with_timezone("UTC");
+        let text = |text: &str| Arc::new(rows.iter().map(|_| Some(text)).collect::<StringArray>());
+        let columns: Vec<ArrayRef> =
+            vec![text("t"), Arc::new(minutes), text("EUR"), number(|row| row.1), number(|row| row.2)];
+        RecordBatch::try_new(spec.stored_schema(), columns).unwrap()
+    };
+    let (max, min) = (i64::MAX, i64::MIN);
+    for (rows, folded) in [
+        (vec![(0, 1, max), (0, 1, max), (1, 1, 7), (0, 1, 5)], vec![(0, 3, max), (0, 0, max), (0, 0, 5), (1, 1, 7)]),
+        (vec![(0, 1, min), (0, 1, min)], vec![(0, 2, min), (0, 0, min)]),
+        (vec![(0, 1, min), (0, 1, min), (0, 1, max), (0, 1, max)], vec![(0, 4, -2)]),
+        (vec![(0, max, max), (0, 1, 1)], vec![(0, max, max), (0, 1, 1)]),
+        (vec![(0, max, max), (0, -max, -max), (1, 0, max)], vec![(1, 0, max)]),
+    ] {
+        let once = fold(&spec, &[batch(&rows)]).unwrap();
+        assert_eq!(once, batch(&folded), "{rows:?}");
+        assert_eq!(fold(&spec, std::slice::from_ref(&once)).unwrap(), once);
+        let (left, right) = rows.split_at(1);
+        assert_eq!(fold(&spec, &[batch(right), batch(left)]).unwrap(), once);
+    }
 }
 
 #[test]

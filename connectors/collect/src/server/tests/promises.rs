@@ -2,6 +2,8 @@ use std::fs;
 use std::io::Write;
 use std::thread;
 
+use tidemill_connectors::events::Bounds;
+
 use super::*;
 use crate::geo;
 
@@ -40,6 +42,46 @@ fn what_is_answered_with_ok_is_stored_with_the_servers_fields() {
     assert_eq!((books.requests, books.accepted, books.rejected), (1, 2, 1));
     assert_eq!(books.rejected_by_reason["not_an_object"], 1);
     assert_eq!(books.to_string(), "1 requests, 2 events accepted, 1 rejected (not_an_object 1)");
+}
+
+#[test]
+fn what_is_no_time_or_too_much_is_rejected_in_the_words_of_a_dead_letter() {
+    let rig = Rig::start(|_| ());
+    let at = |time: Value| {
+        let mut event = event("e");
+        event["timestamp"] = time;
+        event.to_string()
+    };
+    let paid = |cents: i64| {
+        let mut event = event("e");
+        event["event_type"] = "purchase".into();
+        event["properties"] = json!({"amount_cents": cents, "currency": "EUR"});
+        event.to_string()
+    };
+    let older = "is before 2000-01-01; --oldest 1970-01-01 takes older ones";
+    let cases = [
+        (at(json!("2026-03-10T10:00:00.250+01:00")), None),
+        (at(json!(1_773_136_800)), Some("timestamp 1773136800 looks like seconds; milliseconds are needed".to_owned())),
+        (at(json!(60_000)), Some(format!("timestamp 60000 {older}"))),
+        (at(json!("1999-12-31T23:59:59Z")), Some(format!("timestamp 1999-12-31T23:59:59.000Z {older}"))),
+        (at(json!(253_402_300_740_000_i64)), Some("timestamp 253402300740000 is after 2200-01-01".to_owned())),
+        (paid(1_000_000_000_000_000), None),
+        (paid(i64::MAX), Some(format!("properties.amount_cents {} is beyond 10^15 cents", i64::MAX))),
+        (event("e").to_string().replace("user of e", r"cut \ud83d"), None),
+    ];
+    let events: Vec<&str> = cases.iter().map(|(event, _)| &**event).collect();
+    let answer = rig.post(&format!("{{\"events\":[{}]}}", events.join(","))).json();
+    for (result, (event, reason)) in answer["results"].as_array().unwrap().iter().zip(&cases) {
+        assert_eq!(result.get("reason").and_then(Value::as_str), reason.as_deref(), "{event}: {result}");
+    }
+    let stored: Vec<Value> = rig.log.synced().iter().map(|line| serde_json::from_str(&line.value).unwrap()).collect();
+    assert_eq!(stored.len(), 3);
+    assert!(stored.iter().any(|event| event["user_id"] == "cut \u{fffd}"), "{stored:?}");
+    rig.stop();
+
+    let old = Rig::start(|config| config.bounds = Bounds::since("1970-01-01".parse().unwrap()));
+    assert_eq!(old.post(&format!("{{\"events\":[{}]}}", at(json!(60_000)))).json()["accepted"], 1);
+    old.stop();
 }
 
 #[test]
