@@ -165,9 +165,9 @@ fn again(
         return first(config, number, name, file);
     }
     let facts = match &detail.format {
-        Some(recorded) => facts(name.clone(), Some(same_format(&config.format, recorded, &name)?)),
-        None if config.format == Format::Guess => guessed(name.clone(), file, found.form)?,
-        None => facts(name.clone(), Some(config.format.clone())),
+        Some(recorded) => facts(config, name.clone(), Some(same_format(&config.format, recorded, &name)?)),
+        None if config.format == Format::Guess => guessed(config, name.clone(), file, found.form)?,
+        None => facts(config, name.clone(), Some(config.format.clone())),
     };
     if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
         let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
@@ -215,7 +215,7 @@ fn gone(config: &FilesConfig, number: usize, known: &Known<'_>) -> Result<Partit
         ));
     }
     let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
-    let mut partition = Partition::new(narrow(number), facts(bound.name.clone(), format), place, config);
+    let mut partition = Partition::new(narrow(number), facts(config, bound.name.clone(), format), place, config);
     partition.is_gone(bound);
     Ok(partition)
 }
