@@ -14,6 +14,8 @@ pub enum Format {
     Guess,
     /// One JSON object a line, an event.
     Ndjson,
+    /// One JSON object a line, of an author's own type: nothing is guessed of it.
+    Records,
     /// A web server's log.
     Log(LogReader),
 }
@@ -84,6 +86,9 @@ impl Format {
     /// Its name on the command line and in checkpoints: a format string is its own.
     #[must_use]
     pub fn name(&self) -> &str {
+        if *self == Format::Records {
+            return Format::Ndjson.name();
+        }
         if let Format::Log(reader) = self
             && let Some(format) = reader.format_string()
         {

@@ -149,3 +149,59 @@ fn a_format_is_told_by_the_first_block_with_a_record_where_the_head_has_none() {
     assert_eq!((pages.len(), reasons.len()), (3, 2_000));
     assert_eq!(binding(&*reader, 0).detail["format"], "combined");
 }
+
+/// Opens a file as this format, or as what is guessed.
+fn source_as(path: &std::path::Path, format: &str) -> FileSource {
+    let format = format.parse().unwrap();
+    FileSource::new(FilesConfig { paths: vec![path.to_owned()], format, ..FilesConfig::default() })
+}
+
+/// Reads a file in a run of its own; gives what is recorded of each partition then, and the pages.
+fn run(path: &std::path::Path, format: &str, recorded: &[PartitionBinding]) -> (Vec<PartitionBinding>, Vec<String>) {
+    let source = source_as(path, format);
+    let mut reader = source.open(recorded).unwrap();
+    let mut decoder = source.decoder();
+    let count = u32::try_from(reader.partitions().len()).unwrap();
+    let mut pages = Vec::new();
+    for number in 0..count {
+        while let Some(block) = reader.read(number, 300, None).unwrap() {
+            let mut out = Decoded::default();
+            decoder.decode(block, &mut out);
+            pages.extend(out.records.iter().map(|event| event.page().map_or("", |page| page.text).to_owned()));
+        }
+    }
+    ((0..count).map(|number| binding(&*reader, number)).collect(), pages)
+}
+
+#[test]
+fn a_format_is_bound_when_a_line_was_a_record_and_not_before() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.log", LINE.repeat(3));
+    let custom = r#"[$time_local] "$request""#;
+    for wrong in ["ndjson", "json-log", custom] {
+        let (tried, pages) = run(&path, wrong, &[]);
+        assert_eq!((pages.len(), &tried[0].detail["format"], tried[0].lines), (0, &serde_json::Value::Null, 3));
+        // The same again changes nothing; another format, or a guess, reads the file from its beginning.
+        assert_eq!(run(&path, wrong, &tried), (tried.clone(), vec![]));
+        for right in ["combined", "guess"] {
+            let (read, pages) = run(&path, right, &tried);
+            assert_eq!((read.len(), pages.len()), (2, 3), "{wrong} then {right}");
+            assert_eq!((&read[0].digest, read[0].status), (&tried[0].digest, PartitionStatus::Finished));
+            assert!(read[1].name.ends_with("a.log#2"), "{}", read[1].name);
+            assert_eq!((run(&path, right, &read).1, run(&path, "guess", &read).1), (vec![], vec![]));
+            let refused = source_as(&path, wrong).open(&read).map(|_| ()).unwrap_err();
+            assert!(refused.to_string().contains("was read as combined before"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_file_in_which_one_line_was_a_record_stays_what_it_was_read_as() {
+    let folder = TempDir::new().unwrap();
+    let event = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;
+    let path = write(&folder, "a.log", format!("{}{event}\n{}", LINE.repeat(20), LINE.repeat(20)));
+    let (read, pages) = run(&path, "ndjson", &[]);
+    assert_eq!((pages.len(), &read[0].detail["format"]), (1, &"ndjson".into()));
+    let refused = source_as(&path, "combined").open(&read).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("was read as ndjson before"), "{refused}");
+}

@@ -26,7 +26,7 @@ pub(super) struct Detail {
     pub(super) path: String,
     /// The name of its [`Form`].
     pub(super) packing: String,
-    /// `None` while the file holds white space only.
+    /// `None` while no line of it was a record: what it is read as is not bound to it before.
     format: Option<String>,
     /// The mark of the key behind a log's users.
     key: Option<String>,
@@ -37,6 +37,12 @@ pub(super) struct Detail {
     /// `None` of files in which nothing stood, and where an earlier build wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) head: Option<Mark>,
+    /// The format by which no line of it was a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<String>,
+    /// No line of it was a record, and its file is read again by another format as another partition.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    given_up: bool,
     /// Its file is gone, and that was said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) gone: bool,
@@ -48,6 +54,17 @@ impl Detail {
         Detail { directives: directives.map(Directives::text), ..self }
     }
 
+    /// The same of a file of which no line was a record by this format.
+    pub(super) fn tried(self, format: &str, given_up: bool) -> Detail {
+        Detail { tried: Some(format.to_owned()), given_up, ..self }
+    }
+
+    /// Whether the file is read again from its beginning: no line of it was a record by another format than this one.
+    fn gives_up(&self, wanted: &Format) -> bool {
+        let tried_otherwise = self.tried.as_deref().is_some_and(|tried| tried != wanted.name());
+        self.given_up || self.format.is_none() && tried_otherwise
+    }
+
     pub(super) fn of(place: &Place, format: Option<&Format>, key: HashKey, gone: bool) -> Detail {
         Detail {
             path: place.path.clone(),
@@ -57,6 +74,8 @@ impl Detail {
             stat: place.stat,
             directives: None,
             head: place.head.clone(),
+            tried: None,
+            given_up: false,
             gone,
         }
     }
@@ -99,17 +118,34 @@ pub(super) fn resolve(
     in_order.sort_by_key(|binding| binding.partition);
     let bound: BTreeMap<u32, &PartitionBinding> = bound.iter().map(|binding| (binding.partition, binding)).collect();
     let before = in_order.into_iter().map(|at| Known::new(at, bound.get(&at.partition).unwrap_or(&at)));
-    let before = before.collect::<Result<Vec<_>, _>>()?;
+    let all = before.collect::<Result<Vec<_>, _>>()?;
+    // What is bound and not yet part of a checkpoint is replayed first, as what it was read as.
+    let gives_up = |known: &Known<'_>| known.is_bound_as_it_stands() && known.detail.gives_up(&config.format);
+    let mut given_up = BTreeMap::new();
+    let (mut before, mut order) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+    for (number, known) in all.into_iter().enumerate() {
+        if gives_up(&known) {
+            given_up.insert(number, known);
+        } else {
+            order.push(number);
+            before.push(known);
+        }
+    }
     let mut fates = assign(&before, &given)?;
     let (new, twins) = told_apart(&before, &mut fates, &given)?;
     say_twins(&config.notice, &given, &twins);
-    let mut partitions = Vec::with_capacity(before.len() + new.len());
-    for (known, fate) in before.iter().zip(fates) {
-        partitions.push(match fate {
-            Fate::Found(found) => again(config, partitions.len(), &given[found.given], known, found)?,
-            Fate::Gone => gone(config, partitions.len(), known)?,
-        });
+    let mut partitions = BTreeMap::new();
+    for (number, known) in &given_up {
+        partitions.insert(*number, left(config, *number, known));
     }
+    for ((number, known), fate) in order.into_iter().zip(&before).zip(fates) {
+        let partition = match fate {
+            Fate::Found(found) => again(config, number, &given[found.given], known, found)?,
+            Fate::Gone => gone(config, number, known)?,
+        };
+        partitions.insert(number, partition);
+    }
+    let mut partitions: Vec<Partition> = partitions.into_values().collect();
     for file in new.into_iter().map(|number| &given[number]) {
         let name = free_name(&partitions, &file.name);
         partitions.push(first(config, partitions.len(), name, file)?);
@@ -186,6 +222,9 @@ fn again(
         facts.add_directives(0, Directives::of(directives));
     }
     let mut partition = Partition::new(narrow(number), facts, place, config);
+    if detail.format.is_some() {
+        partition.bind_format();
+    }
     if at.end > 0 {
         let digest =
             RecordedDigest::parse(&at.digest).ok_or_else(|| changed(&name, "the recorded digest cannot be read"))?;
@@ -197,6 +236,19 @@ fn again(
         }
     }
     Ok(partition)
+}
+
+/// A partition of which no line was a record: it stays as it is, and its file is read by another format.
+fn left(config: &FilesConfig, number: usize, known: &Known<'_>) -> Partition {
+    let (bound, detail) = (known.bound, &known.detail);
+    if let Some(tried) = detail.tried.as_deref().filter(|_| !detail.given_up) {
+        let name = &bound.name;
+        config.notice.say(&format!("{name}: no line of it was a record when it was read as {tried}; it is read again"));
+    }
+    let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
+    let mut partition = Partition::new(narrow(number), facts(bound.name.clone(), None), place, config);
+    partition.is_given_up(bound, detail.tried.as_deref());
+    partition
 }
 
 /// A partition of which all was read, and whose file is gone.
@@ -215,7 +267,11 @@ fn gone(config: &FilesConfig, number: usize, known: &Known<'_>) -> Result<Partit
         ));
     }
     let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
+    let bound_format = format.is_some();
     let mut partition = Partition::new(narrow(number), facts(config, bound.name.clone(), format), place, config);
+    if bound_format {
+        partition.bind_format();
+    }
     partition.is_gone(bound);
     Ok(partition)
 }
@@ -223,6 +279,9 @@ fn gone(config: &FilesConfig, number: usize, known: &Known<'_>) -> Result<Partit
 fn same_format(wanted: &Format, recorded: &str, name: &str) -> Result<Format, SourceError> {
     let format: Format =
         recorded.parse().map_err(|_| changed(name, &format!("its recorded format {recorded:?} is unknown")))?;
+    if *wanted == Format::Records {
+        return Ok(Format::Records);
+    }
     if *wanted != Format::Guess && *wanted != format {
         let problem = format!("{name} was read as {recorded} before; leave --format {} away", wanted.name());
         return Err(SourceError::Usage(problem));

@@ -45,6 +45,11 @@ impl<'a> Known<'a> {
         Ok(Known { at, bound, detail, form, digest })
     }
 
+    /// Whether nothing of it is to be read again.
+    pub(super) fn is_bound_as_it_stands(&self) -> bool {
+        self.bound.end > 0 && self.at.end == self.bound.end
+    }
+
     /// Whether nothing of it is to be read again, and nothing was left when it was last looked at.
     fn is_read(&self) -> bool {
         self.at.end == self.bound.end && self.bound.status == PartitionStatus::Finished

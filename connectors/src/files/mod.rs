@@ -86,6 +86,12 @@ impl FileSource {
     pub fn new(config: FilesConfig) -> FileSource {
         FileSource { config, files: Arc::default() }
     }
+
+    /// The same files, where each line is a record of an author's own type.
+    #[must_use]
+    pub fn of_records(self) -> FileSource {
+        FileSource::new(FilesConfig { format: Format::Records, ..self.config })
+    }
 }
 
 impl Source for FileSource {

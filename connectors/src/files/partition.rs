@@ -50,6 +50,11 @@ pub(super) struct Partition {
     facts: Arc<FileFacts>,
     place: Place,
     key: HashKey,
+    /// The format that it is to be read as, or was tried as.
+    wanted: String,
+    /// A line of it was a record, which binds its format.
+    bound: bool,
+    given_up: bool,
     /// A last line without newline is read, since nothing follows.
     drain: bool,
     /// Content before this was handed out (or skipped, of over-long lines), and is what `digest` holds.
@@ -80,6 +85,9 @@ impl Partition {
             facts,
             place,
             key: config.hash_key,
+            wanted: config.format.name().to_owned(),
+            bound: config.format == Format::Records,
+            given_up: false,
             drain: config.drain,
             offset: 0,
             lines: 0,
@@ -101,7 +109,9 @@ impl Partition {
     }
 
     pub(super) fn info(&self) -> PartitionInfo {
-        let detail = Detail::of(&self.place, self.facts.format.get(), self.key, self.gone);
+        let format = self.facts.format.get().filter(|_| self.bound);
+        let detail = Detail::of(&self.place, format, self.key, self.gone);
+        let detail = if self.bound || self.offset == 0 { detail } else { detail.tried(&self.wanted, self.given_up) };
         let detail = detail.behind(self.facts.directives_at(self.offset).as_deref());
         let detail = serde_json::to_value(detail).expect("texts and numbers can always be written as JSON");
         PartitionInfo { name: self.facts.name.clone(), size: self.place.stat.size, detail }
@@ -130,6 +140,18 @@ impl Partition {
         self.digest = held.digest;
         self.unchecked = None;
         self.stream = held.stream;
+    }
+
+    /// A line of it was a record before.
+    pub(super) fn bind_format(&mut self) {
+        self.bound = true;
+    }
+
+    /// Stays where no line of it was a record by the format that was tried.
+    pub(super) fn is_given_up(&mut self, bound: &PartitionBinding, tried: Option<&str>) {
+        self.is_gone(bound);
+        (self.gone, self.given_up) = (false, true);
+        self.wanted = tried.unwrap_or_default().to_owned();
     }
 
     /// Stays where it was when its file was there.
@@ -376,21 +398,30 @@ impl Partition {
         Ok(Some(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped }))
     }
 
-    /// The first block in which a line is a record tells the format, if nothing told it before; directives tell what the
-    /// lines behind them mean.
-    fn learn(&self, lines: &[u8]) {
-        if self.facts.format.get().is_none()
-            && let Some(guess) = Head::of(lines).guess()
-        {
-            // Only this thread sets it, so it is still unset.
-            let _ = self.facts.format.set(guess.format);
-        }
+    /// The first block in which a line is a record tells the format, if nothing told it before, and binds it; directives tell
+    /// what the lines behind them mean.
+    fn learn(&mut self, lines: &[u8]) {
+        self.bound = self.bound || self.has_record(lines);
         if matches!(self.facts.format.get(), Some(Format::Log(LogReader::W3c))) {
             let before = self.facts.directives_at(self.offset);
             for (from, directives) in before.unwrap_or_default().changes(lines) {
                 self.facts.add_directives(self.offset + from, directives);
             }
         }
+    }
+
+    /// Whether a line is a record of the format, which a guess may tell first.
+    fn has_record(&self, lines: &[u8]) -> bool {
+        let end = self.offset + lines.len() as u64;
+        let format = match (self.facts.format.get(), &self.facts.guess) {
+            (Some(format), Some(guess)) if *format == guess.format => return guess.first_end <= end,
+            (Some(_), _) => return !self.times(lines).is_empty(),
+            (None, _) => Head::of(lines).guess().map(|guess| guess.format),
+        };
+        // Without a format lines are read as events: also one behind those that are looked at for a guess.
+        let format = format.or_else(|| Some(Format::Ndjson).filter(|_| !self.times(lines).is_empty()));
+        // Only this thread sets it, so it is still unset.
+        format.is_some_and(|format| self.facts.format.set(format).is_ok())
     }
 
     /// Reads on until `count` bytes from `offset` on are known, or the content ends.

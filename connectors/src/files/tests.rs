@@ -61,6 +61,12 @@ fn open_one(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockR
     open(&[path.to_owned()], recorded)
 }
 
+/// The same of lines that no guess knows.
+fn open_as_events(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
+    let format = Format::Ndjson;
+    FileSource::new(FilesConfig { paths: vec![path.to_owned()], format, ..FilesConfig::default() }).open(recorded)
+}
+
 /// The binding that the engine would record now.
 fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
     let info = &reader.partitions()[partition as usize];

@@ -189,7 +189,11 @@ pub struct RecordSource<T> {
 impl<T> RecordSource<T> {
     /// Reads what `places` would read as events.
     pub(super) fn new(places: EventSource) -> Self {
-        RecordSource { places, records: PhantomData }
+        let kind = match places.kind {
+            Kind::Files(files) => Kind::Files(files.of_records()),
+            other => other,
+        };
+        RecordSource { places: EventSource { kind, ..places }, records: PhantomData }
     }
 }
 

@@ -104,7 +104,9 @@ fn a_line_that_was_left_is_read_when_the_end_is_declared() {
     let folder = folder();
     let (_, recorded, _) = read_in(&folder, b"first\nsecond", &[], false);
     let path = folder.path().join("access.log");
-    let config = |drain| FilesConfig { paths: vec![path.clone()], drain, ..FilesConfig::default() };
+    let format = Format::Ndjson;
+    let config =
+        |drain| FilesConfig { paths: vec![path.clone()], drain, format: format.clone(), ..FilesConfig::default() };
     let mut reader = FileSource::new(config(true)).open(&recorded).unwrap();
     assert_eq!(joined(&read_all(&mut *reader, 0, 64)), b"second");
     let drained = bindings(&*reader);
@@ -124,7 +126,7 @@ fn an_end_that_was_recorded_behind_an_open_line_is_replayed() {
         blocks.push(block);
     }
     assert_eq!((joined(&blocks), replay.position(0).digest), (torn.as_bytes().to_vec(), old[0].digest.clone()));
-    assert_eq!(joined(&read_all(&mut *open_one(&grown, &old).unwrap(), 0, 64)), b" and more\n");
+    assert_eq!(joined(&read_all(&mut *open_as_events(&grown, &old).unwrap(), 0, 64)), b" and more\n");
 }
 
 #[test]
