@@ -164,8 +164,9 @@ fn read_client<'a>(front: &'a str, out: &mut LogLine<'a>) -> Option<()> {
 
 /// Reads `ident user`.
 fn read_user<'a>(rest: &'a str, out: &mut LogLine<'a>) {
-    let user = word(skip_space(rest)).map_or("", |(_ident, user)| user.trim_matches([' ', '\t']));
-    out.user = known(user).into();
+    let (ident, user) = word(skip_space(rest)).unwrap_or_default();
+    out.user = known(user.trim_matches([' ', '\t'])).into();
+    out.keep("ident".into(), ident.into());
 }
 
 fn is_address(text: &str) -> bool {

@@ -96,6 +96,7 @@ fn what_servers_add_to_combined_lines_is_read() {
     expect("192.0.2.1 10.0.0.1 - - [10/Mar/2026:10:00:00 +0000]", "", &[r#""proxy":"10.0.0.x""#]);
     expect("unknown, 192.0.2.1 - - [10/Mar/2026:10:00:00 +0000]", "", &[]);
     expect("192.0.2.1 - John Smith [10/Mar/2026:10:00:00 +0000]", "", &[r#""user":"John Smith""#]);
+    expect("192.0.2.1 www.example ann [10/Mar/2026:10:00:00 +0000]", "", &[r#""user":"ann","ident":"www.example""#]);
     expect("192.0.2.1 - a@b.example [10/Mar/2026:10:00:00 +0000]", "", &[r#""user":"a@b.example""#]);
     expect("192.0.2.1:50123 - - [10/Mar/2026:10:00:00 +0000]", "", &[]);
     expect("192.0.2.1 - - [10/mar/2026:12:00:00 +0200]", "", &[]);
