@@ -179,8 +179,8 @@ fn a_format_is_bound_when_a_line_was_a_record_and_not_before() {
     let path = write(&folder, "a.log", LINE.repeat(3));
     let custom = r#"[$time_local] "$request""#;
     for wrong in ["ndjson", "json-log", custom] {
-        let (tried, pages) = run(&path, wrong, &[]);
-        assert_eq!((pages.len(), &tried[0].detail["format"], tried[0].lines), (0, &serde_json::Value::Null, 3));
+        let (tried, none) = run(&path, wrong, &[]);
+        assert_eq!((none.len(), &tried[0].detail["format"], tried[0].lines), (0, &serde_json::Value::Null, 3));
         // The same again changes nothing; another format, or a guess, reads the file from its beginning.
         assert_eq!(run(&path, wrong, &tried), (tried.clone(), vec![]));
         for right in ["combined", "guess"] {

@@ -107,7 +107,7 @@ impl Ending<'_> {
         let places: String = places.iter().map(|first| format!("\n  {}", place(first))).collect();
         Some(Failure::refused(format!(
             "nothing could be read: all {} records are malformed. Look at {}, and say what the lines are with --format or \
-             --log-format, with a new place for the tables.{}{places}",
+             --log-format: the files are read again.{}{places}",
             self.books.read,
             self.dead_letters,
             if places.is_empty() { "" } else { " The first reasons:" },
