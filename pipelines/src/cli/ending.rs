@@ -104,7 +104,7 @@ impl Ending<'_> {
             let looked_up = first(FIRST);
             places = if looked_up.len() > places.len() { looked_up } else { places };
         }
-        let places: String = places.iter().map(|first| format!("\n  {}", place(first))).collect();
+        let places: String = places.iter().map(|one| format!("\n  {}", place(one))).collect();
         Some(Failure::refused(format!(
             "nothing could be read: all {} records are malformed. Look at {}, and say what the lines are with --format or \
              --log-format: the files are read again.{}{places}",
