@@ -47,11 +47,11 @@ impl CheckedSum {
     /// The accumulator that `make` makes, of wide numbers where integers are added up.
     fn over(
         &self,
-        args: AccumulatorArgs<'_>,
+        args: &AccumulatorArgs<'_>,
         make: impl FnOnce(&Sum, AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>>,
     ) -> Result<Box<dyn Accumulator>> {
-        let narrow = Narrow::of(&args);
-        let inner = make(&self.inner, wide_args(&args))?;
+        let narrow = Narrow::of(args);
+        let inner = make(&self.inner, wide_args(args))?;
         Ok(match narrow {
             Some(narrow) => Box::new(Checked { inner, narrow }),
             None => inner,
@@ -73,11 +73,11 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.over(args, Sum::accumulator)
+        self.over(&args, Sum::accumulator)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.over(args, Sum::create_sliding_accumulator)
+        self.over(&args, Sum::create_sliding_accumulator)
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -89,8 +89,8 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        let narrow = Narrow::of(&args);
-        let inner = self.inner.create_groups_accumulator(wide_args(&args))?;
+        let narrow = Narrow::of(args);
+        let inner = self.inner.create_groups_accumulator(wide_args(args))?;
         Ok(match narrow {
             Some(narrow) => Box::new(Checked { inner, narrow }),
             None => inner,

@@ -205,3 +205,22 @@ fn a_file_in_which_one_line_was_a_record_stays_what_it_was_read_as() {
     let refused = source_as(&path, "combined").open(&read).map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("was read as ndjson before"), "{refused}");
 }
+
+#[test]
+fn epochs_that_wait_to_be_replayed_are_read_as_they_were() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.log", LINE.repeat(9));
+    let wrong = source_as(&path, "ndjson");
+    let mut reader = wrong.open(&[]).unwrap();
+    reader.read(0, 300, None).unwrap().unwrap();
+    let at = [binding(&*reader, 0)];
+    reader.read(0, 300, None).unwrap().unwrap();
+    let bound = [binding(&*reader, 0)];
+    let source = source_as(&path, "combined");
+    let mut replay = source.open_behind(&at, &bound).unwrap();
+    assert_eq!(replay.partitions().len(), 1);
+    let (pages, reasons) = decode(&source, &mut *replay, 300);
+    assert_eq!((pages.len(), reasons.len() as u64), (0, 9 - at[0].lines));
+    let again = [binding(&*replay, 0)];
+    assert_eq!(run(&path, "combined", &again).1.len(), 9, "what was tried is read again behind it");
+}

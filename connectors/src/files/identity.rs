@@ -117,8 +117,8 @@ pub(super) fn resolve(
     let mut in_order: Vec<_> = recorded.iter().collect();
     in_order.sort_by_key(|binding| binding.partition);
     let bound: BTreeMap<u32, &PartitionBinding> = bound.iter().map(|binding| (binding.partition, binding)).collect();
-    let before = in_order.into_iter().map(|at| Known::new(at, bound.get(&at.partition).unwrap_or(&at)));
-    let all = before.collect::<Result<Vec<_>, _>>()?;
+    let each = in_order.into_iter().map(|at| Known::new(at, bound.get(&at.partition).unwrap_or(&at)));
+    let all = each.collect::<Result<Vec<_>, _>>()?;
     // What is bound and not yet part of a checkpoint is replayed first, as what it was read as.
     let gives_up = |known: &Known<'_>| known.is_bound_as_it_stands() && known.detail.gives_up(&config.format);
     let mut given_up = BTreeMap::new();
@@ -200,10 +200,13 @@ fn again(
     if known.bound.end == 0 {
         return first(config, number, name, file);
     }
+    // Epochs that wait to be replayed are read as they were, whatever is wanted now.
+    let tried = detail.tried.as_ref().and_then(|tried| tried.parse().ok());
+    let wanted = tried.unwrap_or_else(|| config.format.clone());
     let facts = match &detail.format {
         Some(recorded) => facts(config, name.clone(), Some(same_format(&config.format, recorded, &name)?)),
-        None if config.format == Format::Guess => guessed(config, name.clone(), file, found.form)?,
-        None => facts(config, name.clone(), Some(config.format.clone())),
+        None if wanted == Format::Guess => guessed(config, name.clone(), file, found.form)?,
+        None => facts(config, name.clone(), Some(wanted.clone())),
     };
     if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
         let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
@@ -222,8 +225,9 @@ fn again(
         facts.add_directives(0, Directives::of(directives));
     }
     let mut partition = Partition::new(narrow(number), facts, place, config);
-    if detail.format.is_some() {
-        partition.bind_format();
+    match detail.format {
+        Some(_) => partition.bind_format(),
+        None => partition.tries(&wanted),
     }
     if at.end > 0 {
         let digest =

@@ -142,6 +142,11 @@ impl Partition {
         self.stream = held.stream;
     }
 
+    /// Is read as this, whatever else is wanted.
+    pub(super) fn tries(&mut self, format: &Format) {
+        format.name().clone_into(&mut self.wanted);
+    }
+
     /// A line of it was a record before.
     pub(super) fn bind_format(&mut self) {
         self.bound = true;
