@@ -89,8 +89,8 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        let narrow = Narrow::of(args);
-        let inner = self.inner.create_groups_accumulator(wide_args(args))?;
+        let narrow = Narrow::of(&args);
+        let inner = self.inner.create_groups_accumulator(wide_args(&args))?;
         Ok(match narrow {
             Some(narrow) => Box::new(Checked { inner, narrow }),
             None => inner,

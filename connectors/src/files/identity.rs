@@ -250,7 +250,7 @@ fn left(config: &FilesConfig, number: usize, known: &Known<'_>) -> Partition {
         config.notice.say(&format!("{name}: no line of it was a record when it was read as {tried}; it is read again"));
     }
     let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
-    let mut partition = Partition::new(narrow(number), facts(bound.name.clone(), None), place, config);
+    let mut partition = Partition::new(narrow(number), facts(config, bound.name.clone(), None), place, config);
     partition.is_given_up(bound, detail.tried.as_deref());
     partition
 }
