@@ -432,8 +432,8 @@ mod tests {
         };
         let silent = state.bind(2, vec![silent_at(2, 51 * MINUTE, 30_000)], &rule);
         assert_eq!(silent.after, Some(EventTime(48 * MINUTE + 30_000)), "it goes on at the clock's pace");
-        let silent = state.bind(3, vec![silent_at(3, 51 * MINUTE, 9_000_000)], &rule);
-        assert_eq!(silent.after, Some(EventTime(49 * MINUTE)), "and not beyond it");
+        let later = state.bind(3, vec![silent_at(3, 51 * MINUTE, 9_000_000)], &rule);
+        assert_eq!(later.after, Some(EventTime(49 * MINUTE)), "and not beyond it");
     }
 
     #[test]

@@ -268,8 +268,8 @@ fn a_file_that_vanished_or_is_no_longer_given_is_refused() {
     assert!(refusal.contains("not among the files given now"), "{refusal}");
     // A copy does not stand for a file that was left out.
     let copy = write(&folder, "copy", events(0..50));
-    let refusal = changed(open_one(&copy, &recorded));
-    assert!(refusal.contains("not among the files given now"), "{refusal}");
+    let of_a_copy = changed(open_one(&copy, &recorded));
+    assert!(of_a_copy.contains("not among the files given now"), "{of_a_copy}");
     fs::remove_file(&copy).unwrap();
     fs::remove_file(&a).unwrap();
     for paths in [vec![b.clone()], vec![a.clone(), b.clone()]] {

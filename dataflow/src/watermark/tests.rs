@@ -28,8 +28,8 @@ fn unvouched(times: &[i64]) -> BlockTimes {
 /// A partition that was read in blocks of so many records, none of which a server vouches for.
 fn read(times: &[i64], size: usize) -> PartitionClock {
     let mut partition = PartitionClock::default();
-    for times in times.chunks(size) {
-        partition.advance(&unvouched(times), &rule(), &Bounds::default());
+    for block in times.chunks(size) {
+        partition.advance(&unvouched(block), &rule(), &Bounds::default());
     }
     partition
 }

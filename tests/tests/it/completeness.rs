@@ -53,9 +53,9 @@ impl World {
 
     /// Stores `n` views in each partition, of a tenant's devices whose clocks say so many milliseconds after the minute began,
     /// while the collector's says `server`.
-    fn views(&mut self, tenant: &str, n: i64, times: impl Fn(i64) -> i64, server: i64) {
+    fn views(&mut self, tenant: &str, many: i64, times: impl Fn(i64) -> i64, server: i64) {
         let mut lines = Vec::new();
-        for n in 0..n {
+        for n in 0..many {
             for user in ["u0", "u1", "u2"] {
                 self.stored += 1;
                 let mut event = json!({

@@ -102,8 +102,8 @@ fn the_earlier_name_of_messages_is_understood_and_said() {
     assert!(
         said.iter().any(|line| line["fields"]["message"].as_str().unwrap().contains("is --messages text|json now"))
     );
-    let outcome = run(text.as_bytes(), &folder.path().join("new"), &["--messages", "json"]);
-    assert!(outcome.stderr.lines().all(|line| line.starts_with('{')) && !outcome.stderr.contains("--messages"));
+    let by_its_name = run(text.as_bytes(), &folder.path().join("new"), &["--messages", "json"]).stderr;
+    assert!(by_its_name.lines().all(|line| line.starts_with('{')) && !by_its_name.contains("--messages"));
 }
 
 #[test]

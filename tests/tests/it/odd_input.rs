@@ -83,9 +83,9 @@ fn reasons_are_said_by_count_with_a_first_place_from_one_malformed_record_of_a_h
     assert_eq!((&reasons[0]["first"]["line"], &reasons[1]["first"]["line"]), (&301.into(), &302.into()), "{reasons}");
 
     let few = [corpus::file(folder.path(), "b.ndjson", format!("{good}not json\n").as_bytes())];
-    let outcome = tidemill().job(&few, &folder.path().join("few")).outcome();
-    assert!(!outcome.stderr.contains("records are malformed"), "{}", outcome.stderr);
-    assert_eq!(outcome.json()["malformed_by_reason"][0]["count"], 1);
+    let one_bad = tidemill().job(&few, &folder.path().join("few")).outcome();
+    assert!(!one_bad.stderr.contains("records are malformed"), "{}", one_bad.stderr);
+    assert_eq!(one_bad.json()["malformed_by_reason"][0]["count"], 1);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn a_killed_run_goes_on_after_its_log_was_rotated() {
         "it ended before it was killed"
     );
     running.signal("KILL");
-    running.wait();
+    assert_eq!(running.wait().code, None, "a signal ended it");
     log.append(10);
     log.rotate(How::Rename, 9);
     log.append(10);

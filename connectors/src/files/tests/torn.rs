@@ -19,10 +19,10 @@ fn read_in(
     let (notice, said) = heard();
     let config = FilesConfig { paths: vec![path], drain, notice, format: Format::Ndjson, ..FilesConfig::default() };
     let mut reader = FileSource::new(config).open(recorded).unwrap();
-    let content = joined(&read_all(&mut *reader, 0, 64));
+    let found = joined(&read_all(&mut *reader, 0, 64));
     assert!(reader.position(0).finished, "what is left is for another run");
     let said = said.lock().unwrap().clone();
-    (content, bindings(&*reader), said)
+    (found, bindings(&*reader), said)
 }
 
 /// A notice, and what it was told.
@@ -54,13 +54,13 @@ fn a_torn_last_line_is_left_and_said_and_read_once_it_is_whole() {
             let expected = "its last line has no newline yet; it is left for the next run (--drain reads it)";
             assert!(said.len() == 1 && said[0].ends_with(expected), "{said:?}");
             // Nothing has come: nothing is read, and it is said again.
-            let (content, again, said) = read_in(&folder, torn.as_bytes(), &recorded, false);
-            assert_eq!((content, again[0].end, said.len()), (Vec::new(), recorded[0].end, 1));
+            let (nothing, again, said_again) = read_in(&folder, torn.as_bytes(), &recorded, false);
+            assert_eq!((nothing, again[0].end, said_again.len()), (Vec::new(), recorded[0].end, 1));
             let whole = [&torn, rest].concat();
-            let (content, _, said) = read_in(&folder, whole.as_bytes(), &recorded, false);
+            let (last, _, said_of_it) = read_in(&folder, whole.as_bytes(), &recorded, false);
             let kept = [line, rest].concat();
-            assert_eq!(content.len(), kept.len().min(MAX_LINE_BYTES + 2));
-            assert!(kept.as_bytes().starts_with(&content) && said.is_empty(), "{said:?}");
+            assert_eq!(last.len(), kept.len().min(MAX_LINE_BYTES + 2));
+            assert!(kept.as_bytes().starts_with(&last) && said_of_it.is_empty(), "{said_of_it:?}");
         }
     }
 }

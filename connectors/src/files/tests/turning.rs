@@ -323,8 +323,8 @@ fn what_vanished_before_it_was_read_to_its_end_is_refused() {
     assert!(refusal.contains("if it was rotated"), "{refusal}");
     let other = write(&log.folder, "other", events(0..3));
     fs::remove_file(&path).unwrap();
-    let refusal = changed(open_one(&other, &recorded));
-    assert!(refusal.contains("does not exist any more"), "{refusal}");
+    let vanished = changed(open_one(&other, &recorded));
+    assert!(vanished.contains("does not exist any more"), "{vanished}");
 }
 
 #[test]
