@@ -54,7 +54,8 @@ fn drained(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockRe
 }
 
 fn draining(path: &Path) -> FileSource {
-    FileSource::new(FilesConfig { paths: vec![path.to_owned()], drain: true, ..FilesConfig::default() })
+    let bounds = Bounds::of_archive();
+    FileSource::new(FilesConfig { paths: vec![path.to_owned()], drain: true, bounds, ..FilesConfig::default() })
 }
 
 fn open_one(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
@@ -417,16 +418,16 @@ fn a_file_shorter_than_a_recorded_cut_is_refused() {
 #[test]
 fn the_head_is_the_smallest_time_of_the_first_events_and_moves_nothing() {
     let folder = folder();
-    let mut lines: Vec<_> = (0..200).rev().map(event).collect();
+    let mut lines: Vec<_> = (0..600).rev().map(event).collect();
     lines.insert(0, "malformed".into());
     let path = write(&folder, "a", lines.join("\n"));
     let mut reader = open_one(&path, &[]).unwrap();
-    assert_eq!(reader.head(0).unwrap(), Some(EventTime(1_000 + 199 - 63)));
+    assert_eq!(reader.head(0).unwrap(), Some(EventTime(1_000 + 599 - 255)));
     let before = reader.position(0);
     let mut plain = open_one(&path, &[]).unwrap();
     assert_eq!(before, plain.position(0));
-    assert_eq!(reader.read(0, 10_000, None).unwrap(), plain.read(0, 10_000, None).unwrap());
-    assert_eq!(reader.head(0).unwrap(), Some(EventTime(1_000)), "fewer than 64 are left");
+    assert_eq!(reader.read(0, 35_000, None).unwrap(), plain.read(0, 35_000, None).unwrap());
+    assert_eq!(reader.head(0).unwrap(), Some(EventTime(1_000)), "fewer than 256 are left");
     read_all(&mut *reader, 0, 10_000);
     assert_eq!(reader.head(0).unwrap(), None);
 }
