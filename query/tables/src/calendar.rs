@@ -100,7 +100,8 @@ pub enum NoInstant {
 }
 
 /// Reads RFC 3339, finer fractions cut to milliseconds, and what databases and loggers write of it: small letters, a space
-/// for the `T` and before the offset, `UTC` for `Z`, offsets as `+01` and `+0100`. A leap second is the next minute's first.
+/// for the `T` and before the offset, `UTC` for `Z`, offsets as `+01` and `+0100`. A leap second (`:60`) counts as the second
+/// before it, in its minute.
 impl FromStr for Instant {
     type Err = NoInstant;
 
@@ -145,7 +146,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 fn time_of_day(text: &[u8; 9]) -> Option<i64> {
     let [b'T' | b't' | b' ', h1, h2, b':', m1, m2, b':', s1, s2] = *text else { return None };
     let (hours, minutes, seconds) = (two(h1, h2)?, two(m1, m2)?, two(s1, s2)?);
-    (hours < 24 && minutes < 60 && seconds <= 60).then_some((hours * 60 + minutes) * 60 + seconds)
+    (hours < 24 && minutes < 60 && seconds <= 60).then_some((hours * 60 + minutes) * 60 + seconds.min(59))
 }
 
 /// The milliseconds of `.250`, if the text begins with a fraction, and what stands behind it.
@@ -244,8 +245,8 @@ mod tests {
             ("2026-03-10T04:30:00-05:30", ten),
             ("2026-03-11T09:59:00+23:59", ten),
             ("2026-03-10T10:00:00-00:00", ten),
-            ("2026-03-10T09:59:60Z", ten),
-            ("2016-12-31T23:59:60.5Z", 1_483_228_800_500),
+            ("2026-03-10T09:59:60Z", ten - 1_000),
+            ("2016-12-31T23:59:60.5Z", 1_483_228_799_500),
             ("2000-02-29T00:00:00.123Z", 951_782_400_123),
             ("1970-01-01T00:00:00+00:01", -60_000),
             ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
