@@ -61,6 +61,11 @@ impl Pipeline {
         &self.tables
     }
 
+    /// The table of events of which it is not known whether they are new, by its name.
+    pub(crate) fn unverified_table(&self) -> Option<&str> {
+        self.tables.iter().map(|spec| spec.name.as_str()).find(|name| name.contains("unverified"))
+    }
+
     /// Whether a table is published as a topic.
     pub(crate) fn publishes(&self, table: &str) -> bool {
         self.published.contains(&table)

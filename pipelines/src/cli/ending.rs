@@ -34,6 +34,8 @@ pub(crate) struct Ending<'a> {
     pub(crate) finished: bool,
     /// Where dead letters are.
     pub(crate) dead_letters: &'a str,
+    /// The table of unverified events, if the pipeline has one.
+    pub(crate) unverified_table: Option<&'a str>,
 }
 
 impl Ending<'_> {
@@ -72,10 +74,14 @@ impl Ending<'_> {
         let known: Vec<String> =
             ages.iter().zip(AGES).filter(|((_, n), _)| *n > 0).map(|((_, n), age)| format!("{n} by {age}")).collect();
         let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+        let kept = match self.unverified_table {
+            Some(table) => format!("They are in {table} and counted in no other table"),
+            None => "The tables do not count them".to_owned(),
+        };
         Some(format!(
             "{now} events are unverified: they came more than an hour of event time behind the watermark{known}, so nobody \
-             can tell whether they are duplicates. They are in unverified_events and counted in no other table; to count \
-             them, run over the input in the order of its times (sort it by timestamp) with a new --out"
+             can tell whether they are duplicates. {kept}; to count them, run over the input in the order of its times (sort \
+             it by timestamp) with a new --out"
         ))
     }
 
@@ -129,7 +135,8 @@ mod tests {
     }
 
     fn ending<'a>(books: Books, reasons: &'a [MalformedReason], counts: &'a BTreeMap<String, u64>) -> Ending<'a> {
-        Ending { books, before: Books::default(), counts, reasons, finished: true, dead_letters: "out/dead_letters" }
+        let (dead_letters, unverified_table) = ("out/dead_letters", Some("unverified_events"));
+        Ending { books, before: Books::default(), counts, reasons, finished: true, dead_letters, unverified_table }
     }
 
     #[test]

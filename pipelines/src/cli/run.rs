@@ -287,6 +287,7 @@ fn end(
         reasons,
         finished: report.finished,
         dead_letters: &job.place_of_dead_letters(),
+        unverified_table: job.pipeline.unverified_table(),
     };
     let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
         ending.books;

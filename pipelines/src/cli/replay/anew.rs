@@ -70,10 +70,15 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     let ended = drive(&StopHandle::default(), begin, (store, None), io.maintenance(), Vec::new(), status)?;
     let report = ended.map_err(why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
-    tell(&report, out, finished, &reasons.malformed_reasons())
+    tell(&report, (pipeline, out), finished, &reasons.malformed_reasons())
 }
 
-fn tell(report: &RunReport, out: &Location, finished: bool, reasons: &[MalformedReason]) -> Result<(), Failure> {
+fn tell(
+    report: &RunReport,
+    (pipeline, out): (&Pipeline, &Location),
+    finished: bool,
+    reasons: &[MalformedReason],
+) -> Result<(), Failure> {
     if !finished {
         return Err(Failure::failed("stopped; the same command goes on from there"));
     }
@@ -84,6 +89,7 @@ fn tell(report: &RunReport, out: &Location, finished: bool, reasons: &[Malformed
         reasons,
         finished,
         dead_letters: &out.below("dead_letters").to_string(),
+        unverified_table: pipeline.unverified_table(),
     };
     let Books { read, accepted, malformed, quarantined, duplicates, unverified, .. } = ending.books;
     say(&format!(
