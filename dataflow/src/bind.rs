@@ -78,6 +78,8 @@ pub(crate) struct EpochCut {
     /// In the replay of an epoch that a live source was cut into: the partitions' watermarks as they were recorded. They
     /// depended on how the records came, block by block.
     pub(crate) recorded: Vec<(u32, Watermark)>,
+    /// In such a replay, `W(e)` as it was recorded; see [`Self::recorded`].
+    pub(crate) watermark: Watermark,
     /// In the repetition of another run's epoch: `W(e)` as that run bound it.
     pub(crate) repeats: Option<Watermark>,
     /// No epoch follows in this run.
@@ -92,8 +94,9 @@ impl EpochCut {
     /// An epoch that contains nothing yet.
     pub(crate) fn new(epoch: Epoch) -> Self {
         let (partitions, recorded) = (Vec::new(), Vec::new());
-        let (silent_for, clock, repeats) = (None, None, None);
-        EpochCut { epoch, partitions, silent_for, clock, recorded, repeats, last: false, ended: false, drained: false }
+        let (silent_for, clock, watermark, repeats) = (None, None, None, None);
+        let (last, ended, drained) = (false, false, false);
+        EpochCut { epoch, partitions, silent_for, clock, recorded, watermark, repeats, last, ended, drained }
     }
 }
 
@@ -198,7 +201,8 @@ impl BindState {
             partition.clock.begin(rule, &bounds, partition.finished || partition.idle);
         }
         for (number, watermark) in &cut.recorded {
-            self.partitions[*number as usize].clock.reached = watermark.map(|time| time.plus(rule.out_of_orderness));
+            let reached = watermark.map(|time| time.plus(rule.out_of_orderness));
+            self.partitions[*number as usize].clock.stands_at(reached);
         }
         // A partition leaves the minimum in the epoch after the one in which it ended, so that its own last windows
         // are known to be complete. One that is found to be still at its end has left long ago.
@@ -222,6 +226,7 @@ impl BindState {
             }
             _ => merged,
         };
+        let merged = if cut.recorded.is_empty() { merged } else { merge(before, [cut.watermark]) };
         // An epoch that took nothing (a stop) says nothing about time: a stopped run goes on like one that was not.
         if !cut.partitions.is_empty() {
             self.watermark = merged;
@@ -317,6 +322,47 @@ mod tests {
     }
 
     const MINUTE: i64 = 60_000;
+
+    #[test]
+    fn a_live_epoch_replayed_in_other_blocks_gives_the_same_binding() {
+        let rule = Watermarks::out_of_order(minutes(2));
+        let ended = || cut(2, &[(0, None, false), (1, None, false)]);
+        let many: Vec<i64> = (0..300).map(|n| 10 * MINUTE + n).collect();
+        let first = vec![of_devices(0, &many, &rule), cut(1, &[(0, None, false), (1, Some(0), false)])];
+        for (live, again) in [
+            (vec![vec![5 * MINUTE], vec![4 * MINUTE]], vec![vec![5 * MINUTE, 4 * MINUTE]]),
+            (vec![many.clone()], vec![many[..200].to_vec(), many[200..].to_vec()]),
+        ] {
+            let epoch = |blocks: &[Vec<i64>], last: Report| {
+                let blocks = blocks.iter().map(|times| of_devices(1, times, &rule));
+                blocks.chain([last]).collect::<Vec<_>>()
+            };
+            let (mut lived, mut replayed) = (BindState::default(), BindState::default());
+            for state in [&mut lived, &mut replayed] {
+                state.bind(1, first.clone(), &rule);
+            }
+            let bound = lived.bind(2, epoch(&live, ended()), &rule);
+            let told = match ended() {
+                Report::Cut(cut) => Report::Cut(EpochCut {
+                    recorded: bound
+                        .binding
+                        .partitions
+                        .iter()
+                        .map(|p| (p.partition, p.watermark.map(EventTime)))
+                        .collect(),
+                    watermark: bound.binding.watermark.map(EventTime),
+                    ..cut
+                }),
+                block @ Report::Block(_) => block,
+            };
+            // What the clock of the partition makes of other blocks need not be what it made of these.
+            for blocks in [&again, &vec![vec![7 * MINUTE]]] {
+                let rebound = replayed.clone().bind(2, epoch(blocks, told.clone()), &rule);
+                assert_eq!(rebound.binding, bound.binding, "{blocks:?}");
+                assert_eq!(rebound.after, bound.after, "{blocks:?}");
+            }
+        }
+    }
 
     #[test]
     fn an_unread_partition_holds_the_watermark_at_its_head() {

@@ -405,6 +405,7 @@ impl Reader {
             }
             if let Some(live) = live {
                 cut.recorded.push((recorded.partition, recorded.watermark.map(EventTime)));
+                cut.watermark = binding.watermark.map(EventTime);
                 cut.silent_for = cut.silent_for.or(live.get("silent_for").and_then(Value::as_u64));
                 cut.clock = cut.clock.or(live.get("clock").and_then(Value::as_i64).map(EventTime));
             }

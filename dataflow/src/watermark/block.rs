@@ -32,6 +32,8 @@ pub struct BlockTimes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stretch {
     pub(super) first: EventTime,
+    /// The smallest of them: where a partition stands of which nothing else is known.
+    pub(super) low: EventTime,
     pub(super) high: EventTime,
     pub(super) records: u32,
 }
@@ -79,7 +81,7 @@ impl BlockClock {
         self.last = open.unwrap_or(stretches.len());
         match open {
             Some(at) => stretches[at].take(time),
-            None => stretches.push(Stretch { first: time, high: time, records: 1 }),
+            None => stretches.push(Stretch { first: time, low: time, high: time, records: 1 }),
         }
     }
 
@@ -99,6 +101,7 @@ impl Stretch {
     #[inline]
     fn take(&mut self, time: EventTime) {
         self.records += 1;
+        self.low = self.low.min(time);
         self.high = self.high.max(time);
     }
 }

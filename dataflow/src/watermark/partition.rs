@@ -65,24 +65,43 @@ pub(crate) struct PartitionClock {
 
 /// Some records of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "(i64, i64, u64, bool)", into = "(i64, i64, u64, bool)")]
+#[serde(from = "Kept", into = "Kept")]
 struct Seen {
     first: EventTime,
+    /// The smallest of them, as long as they wait.
+    low: EventTime,
     high: EventTime,
     records: u64,
     /// They were too far ahead to count.
     waits: bool,
 }
 
-impl From<(i64, i64, u64, bool)> for Seen {
-    fn from((first, high, records, waits): (i64, i64, u64, bool)) -> Self {
-        Seen { first: EventTime(first), high: EventTime(high), records, waits }
+/// As checkpoints keep it: the smallest time only where it is not the first, which older ones do not tell.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    WithLow(i64, i64, u64, bool, i64),
+    Plain(i64, i64, u64, bool),
+}
+
+impl From<Kept> for Seen {
+    fn from(kept: Kept) -> Self {
+        let (first, high, records, waits, low) = match kept {
+            Kept::WithLow(first, high, records, waits, low) => (first, high, records, waits, low),
+            Kept::Plain(first, high, records, waits) => (first, high, records, waits, first),
+        };
+        Seen { first: EventTime(first), low: EventTime(low), high: EventTime(high), records, waits }
     }
 }
 
-impl From<Seen> for (i64, i64, u64, bool) {
+impl From<Seen> for Kept {
     fn from(seen: Seen) -> Self {
-        (seen.first.0, seen.high.0, seen.records, seen.waits)
+        let (first, high, low) = (seen.first.0, seen.high.0, seen.low.0);
+        if seen.waits && low != first {
+            Kept::WithLow(first, high, seen.records, true, low)
+        } else {
+            Kept::Plain(first, high, seen.records, seen.waits)
+        }
     }
 }
 
@@ -100,11 +119,12 @@ impl PartitionClock {
         if let Some(time) = block.vouched {
             self.reached = self.reached.max(Some(time));
             self.server = self.server.max(block.server);
-            self.window.push(Seen { first: time, high: time, records: block.vouched_records, waits: false });
+            self.window.push(Seen { first: time, low: time, high: time, records: block.vouched_records, waits: false });
         }
         let known = self.window.len();
         self.window.extend(block.stretches.iter().map(|stretch| Seen {
             first: stretch.first,
+            low: stretch.low,
             high: stretch.high,
             records: u64::from(stretch.records),
             waits: true,
@@ -137,8 +157,14 @@ impl PartitionClock {
 
     /// Where the partition stands: where it is known to, or else at the earliest time that waits or was seen at its `head`.
     pub(crate) fn position(&self, head: Watermark) -> Watermark {
-        let waiting = self.window.iter().filter(|seen| seen.waits).map(|seen| seen.first);
+        let waiting = self.window.iter().filter(|seen| seen.waits).map(|seen| seen.low);
         self.reached.or_else(|| waiting.chain(head).min())
+    }
+
+    /// Takes over where the partition stood when its epoch was bound.
+    pub(crate) fn stands_at(&mut self, reached: Watermark) {
+        self.reached = reached;
+        self.window.iter_mut().filter(|seen| Some(seen.first) <= reached).for_each(|seen| seen.waits = false);
     }
 
     /// Lets time flow over the records from `known` on.
@@ -179,9 +205,7 @@ impl PartitionClock {
     }
 
     fn reach(&mut self, time: EventTime) {
-        self.reached = self.reached.max(Some(time));
-        let reached = self.reached;
-        self.window.iter_mut().filter(|seen| Some(seen.first) <= reached).for_each(|seen| seen.waits = false);
+        self.stands_at(self.reached.max(Some(time)));
     }
 
     /// The records of the window, in input order, without the first `past`.

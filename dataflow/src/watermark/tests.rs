@@ -80,6 +80,19 @@ fn a_partition_begins_where_enough_records_stand_or_at_its_earliest_when_no_more
 }
 
 #[test]
+fn a_partition_stands_at_its_earliest_record_however_its_blocks_are_cut_and_after_a_restart() {
+    for size in [1, 2, 4] {
+        let partition = read(&[MINUTE, 10 * SECOND, 90 * DAY, 50 * SECOND], size);
+        assert_eq!(partition.position(None), Some(EventTime(10 * SECOND)), "blocks of {size}");
+        let kept = serde_json::to_string(&partition).unwrap();
+        let restored: PartitionClock = serde_json::from_str(&kept).unwrap();
+        assert_eq!(restored.position(None), Some(EventTime(10 * SECOND)), "{kept}");
+    }
+    let older: PartitionClock = serde_json::from_str(r#"{"reached":null,"window":[[7,9,2,true]]}"#).unwrap();
+    assert_eq!(older.position(None), Some(EventTime(7)), "a checkpoint of an older build");
+}
+
+#[test]
 fn old_strays_at_the_beginning_do_not_hold_a_partition_back() {
     for size in [1, 128, 5_000] {
         let times: Vec<i64> = steady(0, 150, DAY).into_iter().chain(steady(50 * YEAR, 1_000, SECOND)).collect();
