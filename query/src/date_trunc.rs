@@ -23,9 +23,14 @@ const CYCLE: i64 = 146_097 * 86_400_000;
 /// Times within this many milliseconds of 1970 are those that nanoseconds can tell, with a year to spare for what is cut off.
 const WITHIN: i64 = i64::MAX / 1_000_000 - 366 * 86_400_000;
 
-/// By which multiple of 400 years a time is moved so that nanoseconds can tell it.
+/// By which multiple of 400 years a time is moved so that nanoseconds can tell it: by the nearest one, so that no more than
+/// 200 years are left.
 fn moved(time: i64) -> i64 {
-    if time.unsigned_abs() <= WITHIN.unsigned_abs() { 0 } else { time.div_euclid(CYCLE) * CYCLE }
+    match time.unsigned_abs() <= WITHIN.unsigned_abs() {
+        true => 0,
+        // Where that one is beyond 64 bits, the next one towards 1970 is not: what is left is a little more, and fits.
+        false => time.saturating_add(time.signum() * (CYCLE / 2)) / CYCLE * CYCLE,
+    }
 }
 
 /// The function that takes the place of DataFusion's.
@@ -88,11 +93,11 @@ impl ScalarUDFImpl for DateTrunc {
             (
                 ColumnarValue::Scalar(ScalarValue::TimestampMillisecond(Some(cut), zone)),
                 ColumnarValue::Scalar(ScalarValue::Int64(Some(by))),
-            ) => ColumnarValue::Scalar(ScalarValue::TimestampMillisecond(Some(cut + by), zone)),
+            ) => ColumnarValue::Scalar(ScalarValue::TimestampMillisecond(Some(cut.saturating_add(by)), zone)),
             (ColumnarValue::Array(cut), ColumnarValue::Array(by)) => {
                 let cut = cut.as_primitive::<TimestampMillisecondType>();
                 let by = by.as_primitive::<Int64Type>();
-                let back: TimestampMillisecondArray = binary(cut, by, |cut, by| cut + by)?;
+                let back: TimestampMillisecondArray = binary(cut, by, i64::saturating_add)?;
                 ColumnarValue::Array(Arc::new(back.with_timezone_opt(cut.timezone())))
             }
             (cut, _) => cut,
@@ -122,7 +127,31 @@ mod tests {
         context.register_batch("times", batch).unwrap();
         let plan = context.sql(&format!("SELECT date_trunc('{part}', at) AS cut FROM times")).await.unwrap();
         let found = plan.collect().await.unwrap();
-        found.iter().flat_map(|part| part.column(0).as_primitive::<TimestampMillisecondType>().iter()).collect()
+        found.iter().flat_map(|batch| batch.column(0).as_primitive::<TimestampMillisecondType>().iter()).collect()
+    }
+
+    #[tokio::test]
+    async fn every_year_and_the_first_and_the_last_time_of_all_are_cut() {
+        let day: i64 = 86_400_000;
+        for year in [1600, 1677, 1678, 1769, 1770, 2170, 2262, 2300, 2369, 2370, 2570, 2662, 9_700, 262_000] {
+            // 719,162 days are from the year 1 to 1970.
+            let passed = year - 1;
+            let begin = (passed * 365 + passed / 4 - passed / 100 + passed / 400 - 719_162) * day;
+            let times = [Some(begin + 180 * day + 12_345_678), Some(begin)];
+            assert_eq!(cut("year", &times).await, [Some(begin); 2], "{year}");
+        }
+        // What would be cut to before the first time stays at it.
+        for (part, expected) in [
+            ("second", [i64::MIN, i64::MAX.div_euclid(1_000) * 1_000]),
+            ("day", [i64::MIN, i64::MAX.div_euclid(day) * day]),
+        ] {
+            let ends = [Some(i64::MIN), Some(i64::MAX)];
+            assert_eq!(cut(part, &ends).await, expected.map(Some), "{part}");
+        }
+        for time in (0..64).flat_map(|bits| [i64::MIN >> bits, i64::MAX >> bits]) {
+            let left = time - moved(time);
+            assert!(left.unsigned_abs() <= WITHIN.unsigned_abs(), "{time} {left}");
+        }
     }
 
     #[tokio::test]
