@@ -8,6 +8,8 @@
 //!   still change the numbers. What has not happened yet is never exact, also when the end of time was declared (`closed`).
 //!   Otherwise the range is still filling, or `pending` says how many events in it are not
 //!   known to be new. A session counts where it began; while it lasts, its length and its events still grow.
+//! * `/changes` says of each commit how far it was complete when the server came to show it, once: `complete_through` is of that
+//!   moment. A commit that was bounded by the clock then is complete further later, which the next answer says.
 //! * From one commit to the next, views, orders, errors and events in sessions never shrink, but by a correction that
 //!   the pipeline makes. A server that follows never goes back to an older commit by itself.
 //! * Unique users of any range are the union of the hash lists of its minutes, never a sum. Money is whole cents in 64

@@ -41,7 +41,8 @@ impl Snapshot {
         self.visible.complete_through == Some(i64::MAX)
     }
 
-    /// What readers who follow are told of it.
+    /// What readers who follow are told of it: `complete_through` is of now, when it comes to be shown, and is not told again
+    /// as the clock goes on.
     pub(super) fn change(&self) -> Change {
         let text = serde_json::json!({
             "epoch": self.visible.epoch,
@@ -57,6 +58,6 @@ impl Snapshot {
 pub(super) struct Change {
     /// The committed epoch.
     pub(super) id: String,
-    /// `{"epoch": .., "complete_through": .., "updated_at": ..}`.
+    /// `{"epoch": .., "complete_through": .., "updated_at": ..}`, as of the moment in which the commit came to be shown.
     pub(super) data: String,
 }
