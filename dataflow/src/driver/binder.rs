@@ -124,11 +124,14 @@ fn compare(env: &Env, bound: &Bound, before: Option<i64>) {
     if again != before {
         let epoch = bound.binding.epoch;
         env.shared.fail(RunError::State(format!(
-            "epoch {epoch} was bound with watermark {before:?} and replays with {again:?}: the input or the pipeline's \
-             settings changed; put the original back, or start a new folder"
+            "epoch {epoch} was bound with watermark {before:?} and replays with {again:?}: {DIFFERS}"
         )));
     }
 }
+
+/// What there was to read is compared before: so it is what was made of it.
+const DIFFERS: &str = "another build, whose rule of watermarks may be another, or a pipeline with other settings bound it; \
+    run once with the build and the settings that bound it (it takes a checkpoint when it stops), or start a new folder";
 
 fn counts(id: &'static str, bound: &Bound) -> Ack {
     let mut counts = BTreeMap::new();
