@@ -4,12 +4,11 @@
 //! has the forwarded address behind the agent, others have times of the request, cookies and more there: what is known is
 //! kept by name, the rest as one text. A line is judged by itself, so a file in which the format changed is read whole.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use tidemill_dataflow::time::EventTime;
 
-use super::line::{LogLine, client_of};
+use super::line::{LogLine, Text, client_of};
 use super::text::{is_space, number, quoted, skip_space, word};
 use super::time;
 
@@ -22,6 +21,8 @@ const MORE: &str = "Combined Log Format with more behind it";
 
 /// Bytes in which a time's closing bracket is looked for.
 const LONGEST_TIME: usize = 48;
+/// How many collectors of logs may each have put something in front of a line.
+const PREFIXES: usize = 4;
 
 /// Reads a line without its terminator; `None` if it does not match.
 /// `vhost`: it begins with the host, whatever it looks like.
@@ -76,30 +77,37 @@ fn split_at_time(line: &str) -> Option<(&str, EventTime, &str)> {
 
 /// Reads host, address and user; gives whether there was a host.
 fn read_front<'a>(front: &'a str, vhost: bool, out: &mut LogLine<'a>) -> Option<bool> {
-    let front = skip_space(front);
-    let (first, behind) = word(front)?;
-    let rest = skip_space(behind);
-    let second = word(rest).map_or("", |(second, _)| second);
-    if vhost {
-        return read_host(first, rest, out).map(|()| true);
-    }
-    if matches!(second, "" | "-") || first.ends_with(',') || second.starts_with(',') {
-        return read_client(front, out).map(|()| false);
-    }
-    if is_address(second) && is_address(first) {
-        // What a proxy says stands before the proxy's own address.
-        out.address = client_of(first.into());
-        out.keep("proxy".into(), second.into());
-        read_user(&rest[second.len()..], out);
-        return Some(false);
-    }
-    if let Some(at) = behind_prefix(front) {
-        out.keep("prefix".into(), front[..at].trim_end_matches([' ', '\t', ':', '|']).into());
-        return read_front(&front[at..], false, out);
-    }
-    match names_host(first, second, rest) {
-        true => read_host(first, rest, out).map(|()| true),
-        false => read_client(front, out).map(|()| false),
+    let mut front = skip_space(front);
+    let mut prefixes = 0;
+    loop {
+        let (first, behind) = word(front)?;
+        let rest = skip_space(behind);
+        let second = word(rest).map_or("", |(second, _)| second);
+        if vhost {
+            return read_host(first, rest, out).map(|()| true);
+        }
+        if matches!(second, "" | "-") || first.ends_with(',') || second.starts_with(',') {
+            return read_client(front, out).map(|()| false);
+        }
+        if is_address(second) && is_address(first) {
+            // What a proxy says stands before the proxy's own address.
+            out.address = client_of(first.into());
+            out.keep("proxy".into(), second.into());
+            read_user(&rest[second.len()..], out);
+            return Some(false);
+        }
+        if prefixes < PREFIXES
+            && let Some(at) = behind_prefix(front)
+        {
+            out.keep("prefix".into(), front[..at].trim_end_matches([' ', '\t', ':', '|']).into());
+            front = &front[at..];
+            prefixes += 1;
+            continue;
+        }
+        return match names_host(first, second, rest) {
+            true => read_host(first, rest, out).map(|()| true),
+            false => read_client(front, out).map(|()| false),
+        };
     }
 }
 
@@ -177,7 +185,7 @@ fn is_address(text: &str) -> bool {
 /// Reads what stands behind the agent, or behind the bytes of a Common line.
 fn read_behind<'a>(all: &'a str, out: &mut LogLine<'a>) -> Option<&'static str> {
     let mut rest = all.trim_end_matches([' ', '\t']);
-    let mut unnamed: Option<(&'a str, String)> = None;
+    let mut unnamed: Option<Text<'a>> = None;
     let mut fields = 0;
     while !rest.is_empty() {
         let (text, value, behind) = match quoted(rest, None) {
@@ -189,19 +197,21 @@ fn read_behind<'a>(all: &'a str, out: &mut LogLine<'a>) -> Option<&'static str> 
         };
         if !(value.is_empty() || value == "-" || keep_known(text, value, out)) {
             unnamed = Some(match unnamed {
-                None => (text, String::new()),
-                Some((first, joined)) if joined.is_empty() => ("", format!("{first} {text}")),
-                Some((_, joined)) => ("", format!("{joined} {text}")),
+                None => text.into(),
+                Some(joined) => {
+                    let mut joined = joined.into_owned();
+                    joined.push(' ');
+                    joined.push_str(text);
+                    joined.into()
+                }
             });
         }
         fields += 1;
         rest = skip_space(behind);
     }
-    match unnamed {
-        Some((text, joined)) if joined.is_empty() => out.keep("rest".into(), text.into()),
-        Some((_, joined)) => out.keep("rest".into(), Cow::Owned(joined)),
-        None => true,
-    };
+    if let Some(text) = unnamed {
+        out.keep("rest".into(), text);
+    }
     let only_forwarded = fields == 1 && (!out.forwarded.is_empty() || rest_is_unknown(all));
     Some(if only_forwarded { MAIN } else { MORE })
 }

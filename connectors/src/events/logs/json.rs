@@ -109,6 +109,8 @@ const SHORTER: [(&str, &str); 2] = [("request.host", "host"), ("RequestHost", "h
 
 /// How deep objects are read as one; what is deeper is kept as it stands.
 const DEPTH: usize = 3;
+/// The longest name, in bytes, that those of members inside begin with; an object with a longer one is kept as it stands.
+const LONGEST_NAME: usize = 256;
 
 /// Reads a line; `None` if it is no JSON object with a time and a request.
 pub(super) fn read<'a>(line: &'a str, out: &mut LogLine<'a>) -> Option<&'static str> {
@@ -167,7 +169,7 @@ struct Member<'a> {
 fn collect<'a>(prefix: &str, members: Members<'a>, depth: usize, found: &mut Vec<Member<'a>>) {
     for (key, raw) in members.last_wins() {
         let name: Text<'a> = if prefix.is_empty() { key } else { format!("{prefix}.{key}").into() };
-        if what(raw) == What::Object && depth < DEPTH {
+        if what(raw) == What::Object && depth < DEPTH && name.len() <= LONGEST_NAME {
             collect(&name, Members::inside(raw), depth + 1, found);
             continue;
         }

@@ -204,7 +204,8 @@ impl Piece {
             if self.behind.pass(&text[at..]).is_some() {
                 return Some(at);
             }
-            from = at + 1;
+            // The literal begins with white space: what failed here fails at each of the spaces that follow.
+            from = text.len() - skip_space(&text[at..]).len();
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a line of any log says, borrowed from it, and what a field's text means.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -91,6 +92,8 @@ pub(in crate::events) struct LogLine<'a> {
     pub(super) bytes: Option<u64>,
     /// What has no place of its own, by name.
     pub(super) others: Vec<(Name<'a>, Text<'a>)>,
+    /// The names of `others`, where there are more than [`SEARCHED`].
+    names: Option<HashSet<String>>,
     pub(super) date: &'a str,
     pub(super) clock: &'a str,
 }
@@ -107,6 +110,9 @@ pub(super) struct Request<'a> {
 /// The names of properties that are not `others`.
 const NAMES: [&str; 10] =
     ["method", "path", "query", "protocol", "request", "status", "bytes", "referrer", "user", "forwarded_for"];
+
+/// Among so many names one is looked for without an index.
+const SEARCHED: usize = 32;
 
 impl<'a> LogLine<'a> {
     /// Makes room for the next line.
@@ -172,11 +178,21 @@ impl<'a> LogLine<'a> {
         if is_unknown(&text) {
             return true;
         }
-        let free = !NAMES.contains(&&*name) && self.others.iter().all(|(other, _)| **other != *name);
+        let free = !NAMES.contains(&&*name) && self.is_free(&name);
         if free {
             self.others.push((name, text));
         }
         free
+    }
+
+    /// Whether no other text has the name, which the caller then gives it.
+    fn is_free(&mut self, name: &str) -> bool {
+        if self.others.len() < SEARCHED {
+            return self.others.iter().all(|(other, _)| **other != *name);
+        }
+        let others = &self.others;
+        let names = self.names.get_or_insert_with(|| others.iter().map(|(other, _)| (**other).to_owned()).collect());
+        names.insert(name.to_owned())
     }
 
     /// The line as it stands when all of its fields were taken; `None` if it has no time.

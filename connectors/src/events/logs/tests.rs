@@ -414,6 +414,31 @@ fn a_format_that_makes_no_events_is_refused_with_its_place_and_the_remedy() {
     }
 }
 
+/// Each of these took hours, or the stack.
+#[test]
+fn a_long_line_takes_no_longer_than_many_short_ones() {
+    const LONG: usize = 1_000_000;
+    let alb =
+        format!("http 2026-03-10T10:00:00Z lb 192.0.2.1:2817 10.0.0.1:80 0 0 0 200 200 34 366{}x", " ".repeat(LONG));
+    malformed(&"alb".parse().unwrap(), &alb);
+    let json: Format = "json-log".parse().unwrap();
+    let members: String = (0..70_000).map(|row| format!(r#","m{row}":7"#)).collect();
+    let time = r#""time":"2026-03-10T10:00:00Z","addr":"192.0.2.1","uri":"/a","status":200"#;
+    let agent = format!(r#""agent":"{AGENT}""#);
+    let holds: &[&str] = &[r#""m0":7"#, r#""m69999":7"#];
+    check(&json, &format!("{{{time},{agent}{members}}}"), &Expected { holds, ..PAGE });
+    let inside = format!(r#""{}":{{"m":0{}}}"#, "n".repeat(LONG / 2), &members[..LONG / 2].rsplit_once(',').unwrap().0);
+    check(&json, &format!("{{{time},{agent},{inside}}}"), &Expected { holds: &[r#""m1\":1"#], ..PAGE });
+    let plain: Format = "combined".parse().unwrap();
+    let words = " a".repeat(LONG / 2);
+    check(&plain, &combined(FRONT, &words), &Expected { holds: &[r#""rest":"a a a "#], ..PAGE });
+    let named: String = (0..70_000).map(|row| format!(" m{row}=7")).collect();
+    check(&plain, &combined(FRONT, &named), &Expected { holds, ..PAGE });
+    let front = format!("{}192.0.2.1 - - [10/Mar/2026:10:00:00 +0000]", "a: ".repeat(LONG / 3));
+    let out = decode(&plain, &combined(&front, ""));
+    assert_eq!(out.records.len() + out.malformed.len(), 1);
+}
+
 /// A format of nginx with a value for each variable, and what must come of it.
 fn rendered() -> impl Strategy<Value = (String, String, Vec<(String, String)>)> {
     let texts = ("[a-z0-9][a-z0-9_/=;]{0,8}", "[a-z0-9]([a-z0-9 ;/()]{0,10}[a-z0-9])?");
