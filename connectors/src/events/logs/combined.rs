@@ -96,15 +96,16 @@ fn read_front<'a>(front: &'a str, vhost: bool, out: &mut LogLine<'a>) -> Option<
             read_user(&rest[second.len()..], out);
             return Some(false);
         }
+        let hosted = names_host(first, second, rest);
         if prefixes < PREFIXES
-            && let Some(at) = behind_prefix(front)
+            && let Some(at) = behind_prefix(front, hosted)
         {
             out.keep("prefix".into(), front[..at].trim_end_matches([' ', '\t', ':', '|']).into());
             front = &front[at..];
             prefixes += 1;
             continue;
         }
-        return match names_host(first, second, rest) {
+        return match hosted {
             true => read_host(first, rest, out).map(|()| true),
             false => read_client(front, out).map(|()| false),
         };
@@ -112,18 +113,23 @@ fn read_front<'a>(front: &'a str, vhost: bool, out: &mut LogLine<'a>) -> Option<
 }
 
 /// Where the client stands behind what a collector of logs put in front: `Mar 10 10:00:00 web nginx: `, `web-1 | `,
-/// `2026-03-10T10:00:00Z stdout F `.
-fn behind_prefix(front: &str) -> Option<usize> {
+/// `2026-03-10T10:00:00Z stdout F `. The user is what the client says, so nothing in it may count: a mark stands before any
+/// address, or right behind one (a collector's host). `hosted`: the line may begin with a host and a client by name.
+fn behind_prefix(front: &str, hosted: bool) -> Option<usize> {
     let mut at = 0;
     let mut words = Vec::new();
     while let Some((one, behind)) = word(skip_space(&front[at..])) {
         words.push((front.len() - behind.len() - one.len(), one));
         at = front.len() - behind.len();
     }
-    let marked = words.iter().position(|(_, one)| *one == "|" || one.ends_with(':') && !is_address(one));
+    let address = words.iter().position(|(_, one)| is_address(&client_of((*one).into())));
+    let is_named = hosted && words.get(2).is_some_and(|(_, ident)| *ident == "-");
+    let user = if is_named { 2 } else { address.map_or(words.len(), |row| row + 2) };
+    let mark = |(_, one): &(usize, &str)| *one == "|" || one.ends_with(':') && !is_address(one);
+    let marked = words.iter().take(user).position(mark);
     let client = match marked {
         Some(row) => row + 1,
-        None => words.iter().position(|(_, one)| is_address(one.trim_end_matches(',')))?,
+        None => address.filter(|row| *row < user)?,
     };
     // Ident and user follow an address; the second word is a host's client.
     (client > 0 && (marked.is_some() || client > 1) && client + 2 < words.len()).then(|| words[client].0)

@@ -115,6 +115,27 @@ fn what_servers_add_to_combined_lines_is_read() {
 }
 
 #[test]
+fn no_client_chooses_its_address_by_its_user() {
+    let format: Format = "combined".parse().unwrap();
+    for user in ["| 198.51.100.7 a b", "a: 198.51.100.7 a b", "198.51.100.7 a b", "a | 198.51.100.7 - b"] {
+        for (front, address) in [
+            ("shop.example:443 192.0.2.1", "192.0.2.1"),
+            ("shop.example:443 192.0.2.1:4711", "192.0.2.1"),
+            ("shop.example:443 2001:db8::1", "2001:db8::1"),
+            ("shop.example:443 dsl-7.example.net", "dsl-7.example.net"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("web-1 | 192.0.2.1", "192.0.2.1"),
+            ("2026-03-10T10:00:00.123Z stdout F 192.0.2.1", "192.0.2.1"),
+        ] {
+            let line = combined(&format!("{front} - {user} [10/Mar/2026:10:00:00 +0000]"), "");
+            check(&format, &line, &Expected { address, ..PAGE });
+        }
+    }
+    let collected = combined(&format!("Mar 10 10:00:00 10.0.0.5 nginx: {FRONT}"), "");
+    check(&format, &collected, &Expected { holds: &[r#""prefix":""#], ..PAGE });
+}
+
+#[test]
 fn addresses_may_be_names_and_ipv6() {
     let format: Format = "combined".parse().unwrap();
     for (front, address) in [
