@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::events::fields::What;
-use crate::events::strict::{Members, what};
+use crate::events::strict::{Members, what, whole};
 
 use super::line::{Field, LogLine, Name, Text};
 
@@ -118,7 +118,14 @@ pub(super) fn read<'a>(line: &'a str, out: &mut LogLine<'a>) -> Option<&'static 
         return None;
     }
     let mut found = Vec::new();
-    collect("", Members::read(line).ok()?, 0, &mut found);
+    match whole(line) {
+        Cow::Borrowed(line) => collect("", Members::read(line).ok()?, 0, &mut found),
+        Cow::Owned(mended) => {
+            let mut members = Vec::new();
+            collect("", Members::read(&mended).ok()?, 0, &mut members);
+            found.extend(members.into_iter().map(Member::into_owned));
+        }
+    }
     // An event of this pipeline is no line of a log, whatever else it has.
     if ["event_id", "event_type", "user_id"].iter().all(|name| found.iter().any(|member| member.name == *name)) {
         return None;
@@ -164,6 +171,13 @@ struct Member<'a> {
     name: Text<'a>,
     rank: usize,
     text: Text<'a>,
+}
+
+impl Member<'_> {
+    fn into_owned(self) -> Member<'static> {
+        let [name, text] = [self.name, self.text].map(|text| Cow::Owned(text.into_owned()));
+        Member { name, rank: self.rank, text }
+    }
 }
 
 fn collect<'a>(prefix: &str, members: Members<'a>, depth: usize, found: &mut Vec<Member<'a>>) {
