@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use memchr::memchr;
 use tidemill_dataflow::source::{Block, Decode, Decoded};
 
 use super::format::Format;
 use super::lines::is_blank;
-use super::logs::{LogLine, LogReader, Reading};
+use super::logs::{Directives, LogLine, LogReader, Reading};
 use super::{Bounds, MAX_LINE_BYTES, NdjsonDecoder};
 
 /// How many lines are looked at.
@@ -32,6 +33,8 @@ pub(crate) struct Head {
     too_long: usize,
     /// The first bytes behind white space, whatever lines they are in.
     start: Vec<u8>,
+    /// However many they are.
+    all: bool,
 }
 
 /// What a file is in which hardly a line is a record.
@@ -64,9 +67,9 @@ pub(crate) struct Guess {
 }
 
 impl Head {
-    /// The head of some whole lines.
-    pub(crate) fn of(lines: &[u8]) -> Head {
-        let mut head = Head::default();
+    /// All of some whole lines, which are as many as a block holds.
+    pub(crate) fn all_of(lines: &[u8]) -> Head {
+        let mut head = Head { all: true, ..Head::default() };
         head.take(lines);
         head.end();
         head
@@ -115,7 +118,8 @@ impl Head {
     }
 
     fn wants(&self) -> bool {
-        self.ends.len() + self.too_long < LINES && self.bytes.len() < BYTES && self.scanned < SCANNED
+        let is_short = self.ends.len() + self.too_long < LINES && self.bytes.len() < BYTES && self.scanned < SCANNED;
+        self.all || is_short
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
@@ -126,10 +130,15 @@ impl Head {
 
     /// The format in which most lines are records; `None` if no line is one in any.
     pub(crate) fn guess(&self) -> Option<Guess> {
+        self.guess_within(Bounds::of_archive(), None)
+    }
+
+    /// The same where a record is what these bounds hold, behind what directives said before.
+    pub(crate) fn guess_within(&self, bounds: Bounds, directives: Option<&Arc<Directives>>) -> Option<Guess> {
         let mut best: Option<Guess> = None;
-        let events = self.events().map(|records| ("NDJSON events", Format::Ndjson, records));
+        let events = self.events(bounds).map(|records| ("NDJSON events", Format::Ndjson, records));
         let logs = LogReader::GUESSED.into_iter().filter_map(|reader| {
-            let (name, records) = self.logged(&reader)?;
+            let (name, records) = self.logged(&reader, bounds, directives)?;
             Some((name, Format::Log(reader), records))
         });
         for (name, format, records) in events.into_iter().chain(logs) {
@@ -187,26 +196,32 @@ impl Head {
     }
 
     /// The lines that are events.
-    fn events(&self) -> Option<Vec<usize>> {
+    fn events(&self, bounds: Bounds) -> Option<Vec<usize>> {
         if !self.lines().any(|line| line.trim_ascii_start().starts_with(b"{")) {
             return None;
         }
         let block = Block { partition: 0, offset: 0, first_line: 0, bytes: self.bytes.clone(), skipped: 0 };
         let mut decoded = Decoded::default();
-        NdjsonDecoder::within(Bounds::of_archive()).decode(block, &mut decoded);
+        NdjsonDecoder::within(bounds).decode(block, &mut decoded);
         let malformed: BTreeSet<u64> = decoded.malformed.iter().map(|letter| letter.line).collect();
         let records: Vec<usize> = (0..self.ends.len()).filter(|row| !malformed.contains(&(*row as u64))).collect();
         Some(records).filter(|records| !records.is_empty())
     }
 
     /// What the lines of a log look like most often, and which lines are records of it.
-    fn logged(&self, reader: &LogReader) -> Option<(&'static str, Vec<usize>)> {
+    fn logged(
+        &self,
+        reader: &LogReader,
+        bounds: Bounds,
+        directives: Option<&Arc<Directives>>,
+    ) -> Option<(&'static str, Vec<usize>)> {
         let mut looks = BTreeMap::new();
         let mut records = Vec::new();
-        let (mut lines, mut read) = (reader.lines(None), LogLine::default());
+        let (mut lines, mut read) = (reader.lines(directives.cloned()), LogLine::default());
         for (row, line) in self.lines().enumerate() {
             if let Ok(line) = std::str::from_utf8(line)
                 && let Reading::Record(name) = lines.read(line, &mut read)
+                && read.time.is_some_and(|time| bounds.hold(time))
             {
                 *looks.entry(name).or_insert(0_usize) += 1;
                 records.push(row);
@@ -261,6 +276,15 @@ fn trimmed(line: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Head {
+        fn of(lines: &[u8]) -> Head {
+            let mut head = Head::default();
+            head.take(lines);
+            head.end();
+            head
+        }
+    }
 
     const EVENT: &str = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;
     const LINE: &str = r#"192.0.2.1 - - [10/Mar/2026:10:00:00 +0000] "GET / HTTP/1.1" 200 12 "-" "agent""#;

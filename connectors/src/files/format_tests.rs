@@ -150,6 +150,83 @@ fn a_format_is_told_by_the_first_block_with_a_record_where_the_head_has_none() {
     assert_eq!(binding(&*reader, 0).detail["format"], "combined");
 }
 
+/// All blocks of a file from where it stands up to an offset.
+fn blocks(reader: &mut dyn BlockReader, limit: usize, until: Option<u64>) -> Vec<Block> {
+    std::iter::from_fn(|| reader.read(0, limit, until).unwrap()).collect()
+}
+
+/// What blocks decode to, in this order: pages with reasons, by the line of the first.
+fn decoded(source: &FileSource, blocks: impl IntoIterator<Item = Block>) -> (Vec<String>, Vec<(u64, String)>) {
+    let mut decoder = source.decoder();
+    let (mut pages, mut letters) = (Vec::new(), Vec::new());
+    for block in blocks {
+        let mut out = Decoded::default();
+        decoder.decode(block, &mut out);
+        pages.extend(out.records.iter().map(|event| event.page().map_or("", |page| page.text).to_owned()));
+        letters.extend(out.malformed.into_iter().map(|letter| (letter.line, letter.reason)));
+    }
+    pages.sort();
+    letters.sort();
+    (pages, letters)
+}
+
+#[test]
+fn a_format_is_told_by_any_line_of_a_block() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.log", "odd\n".repeat(2_000) + &LINE.repeat(3));
+    let source = source(&[path]);
+    let mut reader = source.open(&[]).unwrap();
+    let (pages, reasons) = decode(&source, &mut *reader, 256 << 10);
+    assert_eq!((pages.len(), reasons.len()), (3, 2_000));
+}
+
+#[test]
+fn a_format_that_is_told_late_holds_from_where_it_was_told() {
+    let folder = TempDir::new().unwrap();
+    let path = write(&folder, "a.log", "odd\n".repeat(1_500) + &LINE.repeat(200));
+    let (from, size) = (4_000, fs::metadata(&path).unwrap().len());
+    let live = source(std::slice::from_ref(&path));
+    let mut reader = live.open(&[]).unwrap();
+    let at = binding(&*reader, 0);
+    let all = blocks(&mut *reader, 4_000, None);
+    let bound = binding(&*reader, 0);
+    assert_eq!(bound.detail["format_from"], from);
+    // Whichever block is decoded first.
+    let expected = decoded(&live, all.iter().cloned());
+    assert_eq!((expected.0.len(), expected.1.len()), (200, 1_500));
+    assert!(expected.1[0].1.contains("known log format") && expected.1[1_200].1.contains("Combined"), "{expected:?}");
+    assert_eq!(decoded(&live, all.into_iter().rev()), expected);
+    // However a replay cuts it.
+    for limit in [1, 700, 4_000, 1 << 20] {
+        let again = source(std::slice::from_ref(&path));
+        let mut replay = again.open_behind(std::slice::from_ref(&at), std::slice::from_ref(&bound)).unwrap();
+        let cut = blocks(&mut *replay, limit, Some(size));
+        assert_eq!(decoded(&again, cut), expected, "{limit}");
+        let (recorded, end) = (binding(&*replay, 0), &bound);
+        assert_eq!((&recorded.detail, recorded.end, recorded.lines), (&end.detail, end.end, end.lines));
+    }
+    // What an older build recorded holds from the first line.
+    let mut older = bound.clone();
+    older.detail.as_object_mut().unwrap().remove("format_from");
+    let again = source(std::slice::from_ref(&path));
+    let mut replay = again.open_behind(std::slice::from_ref(&at), &[older]).unwrap();
+    let letters = decoded(&again, blocks(&mut *replay, 4_000, Some(size))).1;
+    assert!(letters[0].1.contains("Combined"), "{letters:?}");
+}
+
+#[test]
+fn directives_before_the_first_record_are_kept_where_the_format_is_told_late() {
+    let folder = TempDir::new().unwrap();
+    let record = "2026-03-10 10:00:00 192.0.2.1 /p 200\n";
+    let header = "#Version: 1.0\n#Fields: date time c-ip cs-uri-stem sc-status\n";
+    let path = write(&folder, "u_ex.log", format!("{}{header}{}", "odd\n".repeat(1_500), record.repeat(20)));
+    for limit in [1, 100, 6_000 + header.len(), 1 << 20] {
+        let source = source(std::slice::from_ref(&path));
+        let mut reader = source.open(&[]).unwrap();
+        assert_eq!(decode(&source, &mut *reader, limit).0.len(), 20, "{limit}");
+    }
+}
+
 /// Opens a file as this format, or as what is guessed.
 fn source_as(path: &std::path::Path, format: &str) -> FileSource {
     let format = format.parse().unwrap();

@@ -28,6 +28,9 @@ pub(super) struct Detail {
     pub(super) packing: String,
     /// `None` while no line of it was a record: what it is read as is not bound to it before.
     format: Option<String>,
+    /// From where on it holds: what was handed out before it was told was read as events.
+    #[serde(default, skip_serializing_if = "is_start")]
+    format_from: u64,
     /// The mark of the key behind a log's users.
     key: Option<String>,
     pub(super) stat: Stat,
@@ -65,12 +68,14 @@ impl Detail {
         self.given_up || self.format.is_none() && tried_otherwise
     }
 
-    pub(super) fn of(place: &Place, format: Option<&Format>, key: HashKey, gone: bool) -> Detail {
+    pub(super) fn of(place: &Place, told: Option<(u64, &Format)>, key: HashKey, gone: bool) -> Detail {
+        let (from, format) = told.unzip();
         Detail {
             path: place.path.clone(),
             packing: place.form.name(),
             format: format.map(|format| format.name().to_owned()),
-            key: format.is_some_and(Format::is_log).then(|| key.mark()),
+            format_from: from.unwrap_or_default(),
+            key: format.is_some_and(|format| format.is_log()).then(|| key.mark()),
             stat: place.stat,
             directives: None,
             head: place.head.clone(),
@@ -79,6 +84,12 @@ impl Detail {
             gone,
         }
     }
+}
+
+/// Whether an offset is that of the first line.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_start(offset: &u64) -> bool {
+    *offset == 0
 }
 
 /// By what a file's first bytes are known again.
@@ -175,7 +186,7 @@ fn first(config: &FilesConfig, number: usize, name: String, file: &Given) -> Res
     let form = file.readable()?.form;
     let facts = match &config.format {
         Format::Guess => guessed(config, name, file, form)?,
-        format => facts(config, name, Some(format.clone())),
+        format => facts(config, name, Some((0, format.clone()))),
     };
     Ok(Partition::new(narrow(number), facts, place(file, form)?, config))
 }
@@ -204,9 +215,14 @@ fn again(
     let tried = detail.tried.as_ref().and_then(|tried| tried.parse().ok());
     let wanted = tried.unwrap_or_else(|| config.format.clone());
     let facts = match &detail.format {
-        Some(recorded) => facts(config, name.clone(), Some(same_format(&config.format, recorded, &name)?)),
+        Some(recorded) => {
+            let told = (detail.format_from, same_format(&config.format, recorded, &name)?);
+            // Before the format was told, what the file seems to be is why a line is no event.
+            let shape = if told.0 > at.end { shape(file, found.form)? } else { Shape::Text };
+            Arc::new(FileFacts::new(config, name.clone(), Some(told), (None, shape)))
+        }
         None if wanted == Format::Guess => guessed(config, name.clone(), file, found.form)?,
-        None => facts(config, name.clone(), Some(wanted.clone())),
+        None => facts(config, name.clone(), Some((0, wanted.clone()))),
     };
     if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
         let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
@@ -259,7 +275,7 @@ fn left(config: &FilesConfig, number: usize, known: &Known<'_>) -> Partition {
 fn gone(config: &FilesConfig, number: usize, known: &Known<'_>) -> Result<Partition, SourceError> {
     let (bound, detail) = (known.bound, &known.detail);
     let format = match &detail.format {
-        Some(recorded) => Some(same_format(&config.format, recorded, &bound.name)?),
+        Some(recorded) => Some((detail.format_from, same_format(&config.format, recorded, &bound.name)?)),
         None => None,
     };
     if bound.end > 0 && !detail.gone {
@@ -301,8 +317,14 @@ fn guessed(config: &FilesConfig, name: String, file: &Given, form: Form) -> Resu
     if let Some(problem) = shape.refusal(&file.name, form.packing != Packing::Plain) {
         return Err(SourceError::Refused { partition: file.name.clone(), problem });
     }
-    let format = guess.as_ref().map(|guess| guess.format.clone());
+    let format = guess.as_ref().map(|guess| (0, guess.format.clone()));
     Ok(Arc::new(FileFacts::new(config, name, format, (guess, shape))))
+}
+
+/// What a file seems to be.
+fn shape(file: &Given, form: Form) -> Result<Shape, SourceError> {
+    let head = head_of(file, form).map_err(|source| file.io(source))?;
+    Ok(head.shape(head.guess().map_or(0, |guess| guess.records)))
 }
 
 /// A file's first lines.
@@ -323,8 +345,8 @@ fn head_of(file: &Given, form: Form) -> io::Result<Head> {
     }
 }
 
-fn facts(config: &FilesConfig, name: String, format: Option<Format>) -> Arc<FileFacts> {
-    Arc::new(FileFacts::new(config, name, format, (None, Shape::Text)))
+fn facts(config: &FilesConfig, name: String, told: Option<(u64, Format)>) -> Arc<FileFacts> {
+    Arc::new(FileFacts::new(config, name, told, (None, Shape::Text)))
 }
 
 fn narrow(number: usize) -> u32 {

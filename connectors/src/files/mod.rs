@@ -127,8 +127,8 @@ struct FileTable(RwLock<Vec<Arc<FileFacts>>>);
 #[derive(Debug)]
 struct FileFacts {
     name: String,
-    /// Known before the first block with a record is handed out.
-    format: OnceLock<Format>,
+    /// What its lines are, from an offset on. Known before the first block with a record is handed out.
+    told: OnceLock<(u64, Format)>,
     /// What the format was told from, in this run.
     guess: Option<Guess>,
     /// What the file seems to be where its format is not known.
@@ -143,11 +143,26 @@ impl FileFacts {
     fn new(
         config: &FilesConfig,
         name: String,
-        format: Option<Format>,
+        told: Option<(u64, Format)>,
         (guess, shape): (Option<Guess>, Shape),
     ) -> FileFacts {
-        let format = format.map_or_else(OnceLock::new, OnceLock::from);
-        FileFacts { name, format, guess, shape, bounds: config.bounds, directives: RwLock::default() }
+        let told = told.map_or_else(OnceLock::new, OnceLock::from);
+        FileFacts { name, told, guess, shape, bounds: config.bounds, directives: RwLock::default() }
+    }
+
+    /// What its lines are, as far as that is told.
+    fn format(&self) -> Option<&Format> {
+        self.told.get().map(|(_, format)| format)
+    }
+
+    /// From where on they are that: before, they are read as events.
+    fn format_from(&self) -> u64 {
+        self.told.get().map_or(0, |(from, _)| *from)
+    }
+
+    /// What the lines of the block at an offset are. Whether that was told in time does not count, but where it was told.
+    fn format_at(&self, offset: u64) -> Option<&Format> {
+        self.format().filter(|_| self.format_from() <= offset)
     }
 
     /// The directives that are in force at an offset.
@@ -166,7 +181,7 @@ impl FileFacts {
 
     /// The decoder of a block at an offset, if the file is a web server's log.
     fn log_decoder(&self, offset: u64, key: HashKey) -> Option<LogDecoder> {
-        match self.format.get() {
+        match self.format_at(offset) {
             Some(Format::Log(reader)) => {
                 let decoder = LogDecoder::new(&self.name, key, reader.clone()).within(self.bounds);
                 Some(decoder.behind(self.directives_at(offset)))
@@ -175,9 +190,9 @@ impl FileFacts {
         }
     }
 
-    /// What the file seems to be, where its format is not known.
-    fn seems(&self) -> Option<Shape> {
-        if self.format.get().is_none() { Some(self.shape) } else { None }
+    /// What the file seems to be, where the format of the block at an offset is not known.
+    fn seems(&self, offset: u64) -> Option<Shape> {
+        if self.format_at(offset).is_none() { Some(self.shape) } else { None }
     }
 
     fn guessed(&self) -> Option<(&str, &Guess)> {
@@ -231,8 +246,9 @@ impl Decode for FileDecoder {
             Some(mut decoder) => decoder.decode(block, out),
             None => {
                 let facts = self.facts(&block);
+                let seems = facts.seems(block.offset);
                 NdjsonDecoder::within(facts.bounds).decode(block, out);
-                name_the_way_out(facts.seems(), &mut out.malformed);
+                name_the_way_out(seems, &mut out.malformed);
             }
         }
     }

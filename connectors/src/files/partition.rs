@@ -109,7 +109,7 @@ impl Partition {
     }
 
     pub(super) fn info(&self) -> PartitionInfo {
-        let format = self.facts.format.get().filter(|_| self.bound);
+        let format = self.facts.format().filter(|_| self.bound).map(|format| (self.facts.format_from(), format));
         let detail = Detail::of(&self.place, format, self.key, self.gone);
         let detail = if self.bound || self.offset == 0 { detail } else { detail.tried(&self.wanted, self.given_up) };
         let detail = detail.behind(self.facts.directives_at(self.offset).as_deref());
@@ -219,7 +219,7 @@ impl Partition {
         let block =
             Block { partition: self.number, offset: self.offset, first_line: 1, bytes: lines.to_vec(), skipped: 0 };
         let mut decoded = Decoded::default();
-        match self.facts.format.get().cloned().or_else(|| Some(Head::of(lines).guess()?.format)) {
+        match self.facts.format_at(self.offset).cloned().or_else(|| self.told_by(lines)) {
             Some(Format::Log(reader)) => {
                 let directives = self.facts.directives_at(self.offset);
                 LogDecoder::new("", self.key, reader)
@@ -239,7 +239,9 @@ impl Partition {
         }
         self.head = None;
         self.skip_terminator()?;
-        let limit = limit.clamp(1, MAX_BLOCK);
+        // Where the format was told in an earlier run, a block began: lines before it are read otherwise.
+        let untold = self.facts.format_from().checked_sub(self.offset).filter(|left| *left > 0);
+        let limit = limit.min(untold.map_or(MAX_BLOCK, narrow)).clamp(1, MAX_BLOCK);
         // One byte more tells whether the content ends here; nothing beyond a recorded end is asked for.
         let (window, wanted) = match until.map(|until| until - self.offset) {
             Some(0) => return Ok(None),
@@ -406,8 +408,14 @@ impl Partition {
     /// The first block in which a line is a record tells the format, if nothing told it before, and binds it; directives tell
     /// what the lines behind them mean.
     fn learn(&mut self, lines: &[u8]) {
+        if self.facts.format().is_none()
+            && let Some(format) = self.told_by(lines)
+        {
+            // Only this thread sets it, so it is still unset.
+            self.bound = self.facts.told.set((self.offset, format)).is_ok();
+        }
         self.bound = self.bound || self.has_record(lines);
-        if matches!(self.facts.format.get(), Some(Format::Log(LogReader::W3c))) {
+        if self.facts.format().is_none_or(|format| *format == Format::Log(LogReader::W3c)) {
             let before = self.facts.directives_at(self.offset);
             for (from, directives) in before.unwrap_or_default().changes(lines) {
                 self.facts.add_directives(self.offset + from, directives);
@@ -415,18 +423,21 @@ impl Partition {
         }
     }
 
-    /// Whether a line is a record of the format, which a guess may tell first.
+    /// The format that whole lines tell: the one by which the most of all of them are records.
+    fn told_by(&self, lines: &[u8]) -> Option<Format> {
+        let directives = self.facts.directives_at(self.offset);
+        let guess = Head::all_of(lines).guess_within(self.facts.bounds, directives.as_ref())?;
+        Some(guess.format)
+    }
+
+    /// Whether a line is a record of the format.
     fn has_record(&self, lines: &[u8]) -> bool {
         let end = self.offset + lines.len() as u64;
-        let format = match (self.facts.format.get(), &self.facts.guess) {
-            (Some(format), Some(guess)) if *format == guess.format => return guess.first_end <= end,
-            (Some(_), _) => return !self.times(lines).is_empty(),
-            (None, _) => Head::of(lines).guess().map(|guess| guess.format),
-        };
-        // Without a format lines are read as events: also one behind those that are looked at for a guess.
-        let format = format.or_else(|| Some(Format::Ndjson).filter(|_| !self.times(lines).is_empty()));
-        // Only this thread sets it, so it is still unset.
-        format.is_some_and(|format| self.facts.format.set(format).is_ok())
+        match (self.facts.format(), &self.facts.guess) {
+            (Some(format), Some(guess)) if *format == guess.format => guess.first_end <= end,
+            (Some(_), _) => !self.times(lines).is_empty(),
+            (None, _) => false,
+        }
     }
 
     /// Reads on until `count` bytes from `offset` on are known, or the content ends.

@@ -77,7 +77,7 @@ pub(super) enum Field {
 /// What a line says. Texts that the server did not know are empty.
 #[derive(Debug, Default)]
 pub(in crate::events) struct LogLine<'a> {
-    pub(super) time: Option<EventTime>,
+    pub(in crate::events) time: Option<EventTime>,
     pub(super) address: Text<'a>,
     pub(super) forwarded: Text<'a>,
     pub(super) user: Text<'a>,
