@@ -2,7 +2,7 @@
 //!
 //! One line proves nothing: a file may begin with a comment, a piece of a line, a hole of NULs, or a line that is too long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ const SCANNED: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     bytes: Vec<u8>,
-    /// Where each line ends in `bytes` and in the file.
-    ends: Vec<(usize, u64)>,
+    /// Where each line ends in `bytes`.
+    ends: Vec<usize>,
     scanned: u64,
     /// Within a line that is too long, which counts and is left out.
     skipping: bool,
@@ -62,8 +62,6 @@ pub(crate) struct Guess {
     /// How many of how many lines are records of the format.
     pub(crate) records: usize,
     pub(crate) lines: usize,
-    /// Where the first record ends in the file.
-    pub(crate) first_end: u64,
 }
 
 impl Head {
@@ -109,12 +107,12 @@ impl Head {
         } else if is_blank(trimmed(&self.bytes[start..])) {
             self.bytes.truncate(start);
         } else {
-            self.ends.push((self.bytes.len(), self.scanned));
+            self.ends.push(self.bytes.len());
         }
     }
 
     fn start(&self) -> usize {
-        self.ends.last().map_or(0, |(end, _)| *end)
+        self.ends.last().copied().unwrap_or_default()
     }
 
     fn wants(&self) -> bool {
@@ -123,8 +121,8 @@ impl Head {
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
-        let ranges = starts.zip(&self.ends).map(|(start, (end, _))| Range { start, end: *end });
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let ranges = starts.zip(&self.ends).map(|(start, end)| Range { start, end: *end });
         ranges.map(|range| trimmed(&self.bytes[range]))
     }
 
@@ -142,10 +140,9 @@ impl Head {
             Some((name, Format::Log(reader), records))
         });
         for (name, format, records) in events.into_iter().chain(logs) {
-            if best.as_ref().is_none_or(|best| best.records < records.len()) {
-                let first_end = records.first().map_or(0, |row| self.ends[*row].1);
+            if best.as_ref().is_none_or(|best| best.records < records) {
                 let lines = self.ends.len() + self.too_long;
-                best = Some(Guess { format, name, records: records.len(), lines, first_end });
+                best = Some(Guess { format, name, records, lines });
             }
         }
         best
@@ -172,8 +169,7 @@ impl Head {
 
     /// Whether the first object of JSON goes on over its line.
     fn is_pretty(&self) -> bool {
-        let Some((first_line, _)) = self.ends.first().filter(|_| self.start.starts_with(b"{") && self.ends.len() > 1)
-        else {
+        let Some(first_line) = self.ends.first().filter(|_| self.start.starts_with(b"{") && self.ends.len() > 1) else {
             return false;
         };
         let mut objects = serde_json::Deserializer::from_slice(&self.bytes).into_iter::<serde::de::IgnoredAny>();
@@ -195,36 +191,34 @@ impl Head {
             && !self.lines().any(|line| line.trim_ascii_start().starts_with(b"{"))
     }
 
-    /// The lines that are events.
-    fn events(&self, bounds: Bounds) -> Option<Vec<usize>> {
+    /// How many lines are events.
+    fn events(&self, bounds: Bounds) -> Option<usize> {
         if !self.lines().any(|line| line.trim_ascii_start().starts_with(b"{")) {
             return None;
         }
         let block = Block { partition: 0, offset: 0, first_line: 0, bytes: self.bytes.clone(), skipped: 0 };
         let mut decoded = Decoded::default();
         NdjsonDecoder::within(bounds).decode(block, &mut decoded);
-        let malformed: BTreeSet<u64> = decoded.malformed.iter().map(|letter| letter.line).collect();
-        let records: Vec<usize> = (0..self.ends.len()).filter(|row| !malformed.contains(&(*row as u64))).collect();
-        Some(records).filter(|records| !records.is_empty())
+        Some(decoded.records.len()).filter(|records| *records > 0)
     }
 
-    /// What the lines of a log look like most often, and which lines are records of it.
+    /// What the lines of a log look like most often, and how many are records of it.
     fn logged(
         &self,
         reader: &LogReader,
         bounds: Bounds,
         directives: Option<&Arc<Directives>>,
-    ) -> Option<(&'static str, Vec<usize>)> {
+    ) -> Option<(&'static str, usize)> {
         let mut looks = BTreeMap::new();
-        let mut records = Vec::new();
+        let mut records = 0;
         let (mut lines, mut read) = (reader.lines(directives.cloned()), LogLine::default());
-        for (row, line) in self.lines().enumerate() {
+        for line in self.lines() {
             if let Ok(line) = std::str::from_utf8(line)
                 && let Reading::Record(name) = lines.read(line, &mut read)
                 && read.time.is_some_and(|time| bounds.hold(time))
             {
                 *looks.entry(name).or_insert(0_usize) += 1;
-                records.push(row);
+                records += 1;
             }
         }
         let (name, _) = looks.into_iter().max_by_key(|(_, count)| *count)?;
@@ -335,7 +329,6 @@ mod tests {
         head.end();
         let whole = Head::of(text.as_bytes()).guess().unwrap();
         assert_eq!(head.guess().unwrap(), whole);
-        assert_eq!(whole.first_end, 600 * 4 + LINE.len() as u64 + 1);
         let mut endless = Head::default();
         while endless.take(&[b'x'; 1 << 16]) {}
         assert!(endless.bytes.len() <= MAX_LINE_BYTES + 2);

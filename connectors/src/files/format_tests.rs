@@ -273,6 +273,19 @@ fn a_format_is_bound_when_a_line_was_a_record_and_not_before() {
 }
 
 #[test]
+fn a_format_of_which_every_line_was_out_of_bounds_is_not_bound() {
+    let folder = TempDir::new().unwrap();
+    let seconds = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800}"#;
+    for text in [LINE.replace("2026", "1999"), format!("{seconds}\n")] {
+        let path = write(&folder, "a.log", text.repeat(5));
+        let (tried, pages) = run(&path, "guess", &[]);
+        assert_eq!((pages.len(), tried[0].lines, &tried[0].detail["format"]), (0, 5, &serde_json::Value::Null));
+        let (again, _) = run(&path, r#"[$time_local] "$request""#, &tried);
+        assert_eq!(again.len(), 2, "another format reads it again");
+    }
+}
+
+#[test]
 fn a_file_in_which_one_line_was_a_record_stays_what_it_was_read_as() {
     let folder = TempDir::new().unwrap();
     let event = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;

@@ -414,7 +414,7 @@ impl Partition {
             // Only this thread sets it, so it is still unset.
             self.bound = self.facts.told.set((self.offset, format)).is_ok();
         }
-        self.bound = self.bound || self.has_record(lines);
+        self.bound = self.bound || self.facts.format().is_some() && self.has_record(lines);
         if self.facts.format().is_none_or(|format| *format == Format::Log(LogReader::W3c)) {
             let before = self.facts.directives_at(self.offset);
             for (from, directives) in before.unwrap_or_default().changes(lines) {
@@ -430,14 +430,16 @@ impl Partition {
         Some(guess.format)
     }
 
-    /// Whether a line is a record of the format.
+    /// Whether a line is a record of the format. Most often one of the first is, so ever more of them are looked at.
     fn has_record(&self, lines: &[u8]) -> bool {
-        let end = self.offset + lines.len() as u64;
-        match (self.facts.format(), &self.facts.guess) {
-            (Some(format), Some(guess)) if *format == guess.format => guess.first_end <= end,
-            (Some(_), _) => !self.times(lines).is_empty(),
-            (None, _) => false,
+        let mut size = STEP / 16;
+        while size < lines.len() {
+            if !self.times(&lines[..after_last_newline(&lines[..size])]).is_empty() {
+                return true;
+            }
+            size = size.saturating_mul(16);
         }
+        !self.times(lines).is_empty()
     }
 
     /// Reads on until `count` bytes from `offset` on are known, or the content ends.
