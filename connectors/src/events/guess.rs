@@ -128,7 +128,7 @@ impl Head {
 
     /// The format in which most lines are records; `None` if no line is one in any.
     pub(crate) fn guess(&self) -> Option<Guess> {
-        self.guess_within(Bounds::of_archive(), None)
+        self.guess_within(Bounds::of_archive(), None).or_else(|| self.header())
     }
 
     /// The same where a record is what these bounds hold, behind what directives said before.
@@ -146,6 +146,19 @@ impl Head {
             }
         }
         best
+    }
+
+    /// A W3C log of which no more than the header is written yet.
+    fn header(&self) -> Option<Guess> {
+        let is_header = |line| std::str::from_utf8(line).is_ok_and(Directives::are_named_by);
+        let lines = self.ends.len();
+        let format = Format::Log(LogReader::W3c);
+        (lines > 0 && self.too_long == 0 && self.lines().all(is_header)).then(|| Guess {
+            format,
+            name: "W3C extended log",
+            records: 0,
+            lines,
+        })
     }
 
     /// What the file is, where no more than half of its lines are records; that it is a text says nothing.
@@ -254,6 +267,7 @@ impl Guess {
     pub(crate) fn sentence(&self, file: &str) -> String {
         let (name, records, lines) = (self.name, self.records, self.lines);
         let of = match lines {
+            _ if records == 0 => "it has a header only".to_owned(),
             1 => "its only line".to_owned(),
             _ if lines < LINES => format!("{records} of its {lines} lines"),
             _ => format!("{records} of the first {LINES} lines"),
@@ -296,7 +310,7 @@ mod tests {
         assert_eq!(guess(format!("{LINE}\n{EVENT}\n{LINE}\n")), log(2, 3));
         assert_eq!(guess(format!("{LINE}\n{EVENT}\n{EVENT}\n")), Some((Format::Ndjson, 2, 3)));
         assert_eq!(guess(format!("\n \r\n{LINE}\r\n")), log(1, 1));
-        for nothing in ["", "\n \n", "name,age\nx,1\n", "{}\n", "{\"a\":1}\n", "hello"] {
+        for nothing in ["", "\n \n", "name,age\nx,1\n", "{}\n", "{\"a\":1}\n", "hello", "# x\n", "#Date: 1\nx\n"] {
             assert_eq!(guess(nothing), None, "{nothing}");
         }
     }
@@ -375,6 +389,7 @@ mod tests {
             (format!("#\n{main}"), "read as nginx main (1 of its 2 lines)"),
             (format!("{EVENT}\n"), "read as NDJSON events (its only line)"),
             (format!("shop.example:443 {LINE}\n").repeat(3), "read as vhost_combined (3 of its 3 lines)"),
+            ("#Version: 1.0\n#Fields: date time\n".to_owned(), "read as W3C extended log (it has a header only)"),
             (format!("{LINE} 0.003\n"), "read as Combined Log Format with more behind it (its only line)"),
         ] {
             let sentence = Head::of(text.as_bytes()).guess().unwrap().sentence("a.log");

@@ -227,6 +227,64 @@ fn directives_before_the_first_record_are_kept_where_the_format_is_told_late() {
     }
 }
 
+#[test]
+fn a_w3c_log_that_begins_with_its_header_only_is_read_when_it_grows() {
+    let folder = TempDir::new().unwrap();
+    let header = "#Version: 1.0\n#Fields: date time c-ip cs-uri-stem sc-status\n";
+    let path = write(&folder, "u_ex.log", header);
+    let source_of = || source(std::slice::from_ref(&path));
+    let first = source_of();
+    let mut begun = first.open(&[]).unwrap();
+    assert_eq!(decode(&first, &mut *begun, 300), (vec![], vec![]), "a header is no dead letter");
+    let recorded = binding(&*begun, 0);
+    let mut older = recorded.clone();
+    older.detail.as_object_mut().unwrap().remove("directives").unwrap();
+    write(&folder, "u_ex.log", header.to_owned() + &"2026-03-10 10:00:00 192.0.2.1 /p 200\n".repeat(20));
+    for at in [recorded, older] {
+        let second = source_of();
+        let mut reader = second.open(&[at]).unwrap();
+        let (pages, reasons) = decode(&second, &mut *reader, 300);
+        assert_eq!((pages.len(), reasons), (20, vec![]));
+        assert_eq!(binding(&*reader, 0).detail["format"], "w3c");
+    }
+}
+
+#[test]
+fn directives_are_kept_once_a_block_and_in_bounded_number() {
+    let folder = TempDir::new().unwrap();
+    let kept = |limit: usize, text: &str| {
+        let source = source_as(&write(&folder, "u_ex.log", text), "w3c");
+        let mut reader = source.open(&[]).unwrap();
+        let count = blocks(&mut *reader, limit, None).len();
+        let files = source.files.0.read().unwrap();
+        (count, files[0].directives.read().unwrap().len())
+    };
+    let dates: String = (0..9_000).map(|n| format!("#Date: {n:05}\n")).collect();
+    assert_eq!(kept(1 << 20, &dates), (1, 1));
+    assert_eq!(kept(13, &dates), (9_000, MOST_DIRECTIVES));
+    assert_eq!(kept(13, &"#Date: 00001\n".repeat(9)), (9, 1), "what changes nothing is not kept");
+    let long = format!("#Fields: {}\n", "date ".repeat(100_000));
+    let source = source_as(&write(&folder, "long.log", long), "w3c");
+    let mut reader = source.open(&[]).unwrap();
+    blocks(&mut *reader, 1 << 20, None);
+    assert!(binding(&*reader, 0).detail.to_string().len() < 2_000);
+}
+
+#[test]
+fn a_directive_behind_a_space_reaches_the_next_block_too() {
+    let folder = TempDir::new().unwrap();
+    let record = "2026-03-10 10:00:00 192.0.2.1 /p 200\n".repeat(20);
+    let too_long = format!("#Fields: {}\n", "x".repeat(1 << 20));
+    let path =
+        write(&folder, "u_ex.log", format!(" #Fields: date time c-ip cs-uri-stem sc-status\r\n{too_long}{record}"));
+    for limit in [1, 100, 2 << 20] {
+        let source = source_as(&path, "w3c");
+        let mut reader = source.open(&[]).unwrap();
+        let (pages, reasons) = decode(&source, &mut *reader, limit);
+        assert_eq!((pages.len(), reasons), (20, vec!["line is longer than 1 MiB".to_owned()]), "{limit}");
+    }
+}
+
 /// Opens a file as this format, or as what is guessed.
 fn source_as(path: &std::path::Path, format: &str) -> FileSource {
     let format = format.parse().unwrap();

@@ -9,7 +9,7 @@ use tidemill_dataflow::source::{PartitionBinding, SourceError};
 use tidemill_log::PartitionStatus;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::events::{Directives, Format, HashKey, Head, Shape};
+use crate::events::{Directives, Format, HashKey, Head, LogReader, MAX_LINE_BYTES, Shape};
 
 use super::content::{Form, Stat};
 use super::digest::RecordedDigest;
@@ -239,6 +239,9 @@ fn again(
     let directives = at.detail.get("directives").and_then(|text| text.as_str()).filter(|_| at.end > 0);
     if let Some(directives) = directives {
         facts.add_directives(0, Directives::of(directives));
+    } else if at.end > 0 && matches!(facts.format(), Some(Format::Log(LogReader::W3c))) {
+        // An earlier build recorded none of a file with no more than a header.
+        facts.add_directives(0, directives_before(file, found.form, at.end)?);
     }
     let mut partition = Partition::new(narrow(number), facts, place, config);
     match detail.format {
@@ -319,6 +322,25 @@ fn guessed(config: &FilesConfig, name: String, file: &Given, form: Form) -> Resu
     }
     let format = guess.as_ref().map(|guess| (0, guess.format.clone()));
     Ok(Arc::new(FileFacts::new(config, name, format, (guess, shape))))
+}
+
+/// The directives of a W3C log that are in force at an offset.
+fn directives_before(file: &Given, form: Form, end: u64) -> Result<Directives, SourceError> {
+    let (mut directives, mut line) = (Directives::default(), Vec::new());
+    let take = |bytes: &[u8]| {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // Of a line that is too long, enough to see that it is.
+            let room = (MAX_LINE_BYTES + 3).saturating_sub(line.len());
+            line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                directives = directives.behind(&line).unwrap_or_else(|| directives.clone());
+                line.clear();
+            }
+        }
+    };
+    let passed = file.open(form).and_then(|mut stream| stream.pass(end, take));
+    passed.map_err(|source| file.io(source))?;
+    Ok(directives)
 }
 
 /// What a file seems to be.

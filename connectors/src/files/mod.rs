@@ -123,6 +123,9 @@ impl Source for FileSource {
 #[derive(Debug, Default)]
 struct FileTable(RwLock<Vec<Arc<FileFacts>>>);
 
+/// How many changes of directives are kept of a file: far more than blocks are read before they are decoded.
+const MOST_DIRECTIVES: usize = 4_096;
+
 /// What decoders need to know of one file.
 #[derive(Debug)]
 struct FileFacts {
@@ -135,7 +138,7 @@ struct FileFacts {
     shape: Shape,
     /// What an event may say and be taken.
     bounds: Bounds,
-    /// What lines of a W3C log mean from an offset on, in order; known of a block before it is handed out.
+    /// What lines of a W3C log mean from an offset on, in order, at most one a block; known of a block before it is handed out.
     directives: RwLock<Vec<(u64, Arc<Directives>)>>,
 }
 
@@ -176,6 +179,9 @@ impl FileFacts {
         let mut known = self.directives.write().unwrap_or_else(PoisonError::into_inner);
         if known.last().is_none_or(|(last, _)| *last < from) {
             known.push((from, Arc::new(directives)));
+        }
+        if known.len() > MOST_DIRECTIVES {
+            known.remove(0);
         }
     }
 

@@ -417,8 +417,9 @@ impl Partition {
         self.bound = self.bound || self.facts.format().is_some() && self.has_record(lines);
         if self.facts.format().is_none_or(|format| *format == Format::Log(LogReader::W3c)) {
             let before = self.facts.directives_at(self.offset);
-            for (from, directives) in before.unwrap_or_default().changes(lines) {
-                self.facts.add_directives(self.offset + from, directives);
+            // Within the block the decoder follows them by itself.
+            if let Some(directives) = before.unwrap_or_default().behind(lines) {
+                self.facts.add_directives(self.offset + lines.len() as u64, directives);
             }
         }
     }

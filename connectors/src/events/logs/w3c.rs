@@ -3,29 +3,45 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::events::MAX_LINE_BYTES;
+
 use super::line::{Field, LogLine, Text};
-use super::text::{quoted, skip_space, word};
+use super::text::{quoted, skip_space, trimmed, word};
 
 /// What lines mean behind a directive, until the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Directives {
     /// The `#Fields` line as it stands in the file.
-    line: Box<str>,
-    fields: Vec<Field>,
+    line: Arc<str>,
+    fields: Arc<[Field]>,
     /// The date of lines that have none of their own.
     date: Arc<str>,
 }
+
+/// The longest directive that is heeded.
+const LONGEST: usize = 8 << 10;
 
 /// Whether a line is a directive, and no record.
 pub(super) fn is_directive(line: &str) -> bool {
     line.starts_with('#')
 }
 
+/// A whole line, if it is a directive to a decoder too: what is too long or no text is a dead letter.
+fn directive(line: &[u8]) -> Option<&str> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let may_be = line.len() <= MAX_LINE_BYTES && memchr::memchr(b'#', line).is_some();
+    let text = trimmed(std::str::from_utf8(line).ok().filter(|_| may_be)?);
+    Some(text).filter(|text| is_directive(text))
+}
+
 impl Directives {
     /// What a directive changes; `None` if that is nothing that records depend on.
     pub(crate) fn changed_by(&self, line: &str) -> Option<Directives> {
         let (name, value) = line.strip_prefix('#')?.split_once(':')?;
-        let value = value.trim();
+        // What is kept of a file is bounded: a longer line names no fields, and no date.
+        let is_kept = line.len() <= LONGEST;
+        let (line, value) = if is_kept { (line, value.trim()) } else { ("#Fields:", "") };
         if name.eq_ignore_ascii_case("fields") {
             let fields = value.split_ascii_whitespace().map(field).collect();
             return Some(Directives { line: line.into(), fields, date: Arc::clone(&self.date) });
@@ -35,6 +51,13 @@ impl Directives {
             return Some(Directives { date: date.into(), ..self.clone() });
         }
         None
+    }
+
+    /// Whether a line is one that the headers of such logs have.
+    pub(crate) fn are_named_by(line: &str) -> bool {
+        const NAMES: [&str; 7] = ["version", "fields", "software", "start-date", "end-date", "date", "remark"];
+        let name = trimmed(line).strip_prefix('#').and_then(|rest| rest.split_once(':')).map(|(name, _)| name);
+        name.is_some_and(|name| NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)))
     }
 
     /// The directives that make the same again.
@@ -48,27 +71,19 @@ impl Directives {
         text.lines().fold(Directives::default(), changed)
     }
 
-    /// Every change in some whole lines, with the offset of the line behind it.
-    pub(crate) fn changes(&self, lines: &[u8]) -> Vec<(u64, Directives)> {
-        let mut changes: Vec<(u64, Directives)> = Vec::new();
-        let mut offset = 0;
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            offset += line.len() as u64;
-            if !line.starts_with(b"#") {
-                continue;
-            }
-            let before = changes.last().map_or(self, |(_, directives)| directives);
-            if let Some(changed) = std::str::from_utf8(line).ok().and_then(|line| before.changed_by(line.trim_end())) {
-                changes.push((offset, changed));
-            }
+    /// What is in force behind some whole lines; `None` if that is what was before.
+    pub(crate) fn behind(&self, lines: &[u8]) -> Option<Directives> {
+        let mut changed: Option<Directives> = None;
+        for line in lines.split_inclusive(|byte| *byte == b'\n').filter_map(directive) {
+            changed = changed.as_ref().unwrap_or(self).changed_by(line).or(changed);
         }
-        changes
+        changed.filter(|changed| changed != self)
     }
 
     /// Reads a record; `None` if it does not match the fields in force.
     pub(super) fn read<'a>(&self, line: &'a str, out: &mut LogLine<'a>) -> Option<&'static str> {
         let mut rest = line;
-        for field in &self.fields {
+        for field in &*self.fields {
             rest = skip_space(rest);
             let (value, behind) = if rest.starts_with('"') { quoted(rest, None)? } else { word(rest)? };
             out.set(field, decoded(field, value))?;
