@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
-use crate::dead_letters::mask_addresses;
+use crate::dead_letters::{mask_addresses, mask_log_line};
 
 use super::block_text::{BlockText, SideText, Span};
 use super::bounds::Bounds;
@@ -35,7 +35,7 @@ impl Decode for NdjsonDecoder {
     type Record = Event;
 
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
-        let block = TextBlock::new(block, mask_addresses, &mut out.malformed);
+        let block = TextBlock::new(block, mask, &mut out.malformed);
         let broken = !out.malformed.is_empty();
         let mut side = SideText::new(block.text.raw().len());
         decode_lines(&block, self.bounds, &mut side, out);
@@ -50,8 +50,13 @@ impl Decode for NdjsonDecoder {
     }
 
     fn letter(&self, block: &Block, reason: String) -> DeadLetter {
-        set_aside(block, &reason, mask_addresses)
+        set_aside(block, &reason, mask)
     }
+}
+
+/// Masks addresses, and host names where a log's lines have them: what is no object may be such a line.
+fn mask(line: &[u8]) -> Cow<'_, [u8]> {
+    if line.trim_ascii_start().starts_with(b"{") { mask_addresses(line) } else { mask_log_line(line) }
 }
 
 fn decode_lines(block: &TextBlock, bounds: Bounds, side: &mut SideText, out: &mut Decoded<Event>) {
@@ -147,4 +152,25 @@ fn piece(line: &str) -> Option<&'static str> {
 #[expect(clippy::cast_possible_truncation, reason = "a block is shorter than 4 GiB, which BlockText checks")]
 fn line_span(start: usize, end: usize) -> Span {
     Span::new(start as u32, (end - start) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_letters_of_log_lines_show_no_host_names() {
+        let line = "alice-laptop.corp.example.org - - [10/Mar/2026:10:00:00 +0000] \"GET / HTTP/1.1\" 200 1";
+        let block = |bytes: Vec<u8>| Block { partition: 0, offset: 0, first_line: 1, bytes, skipped: 0 };
+        let mut out = Decoded::default();
+        let not_utf8 = [line.as_bytes(), b"\xff\n", line.as_bytes()].concat();
+        NdjsonDecoder::default().decode(block(not_utf8), &mut out);
+        let set_aside = NdjsonDecoder::default().letter(&block(line.into()), "it panicked".into());
+        out.malformed.push(set_aside);
+        assert_eq!(out.malformed.len(), 3);
+        for letter in out.malformed {
+            let shown = String::from_utf8_lossy(&letter.payload).into_owned();
+            assert!(!shown.contains("alice") && shown.contains("example.org - - [10/Mar"), "{shown}");
+        }
+    }
 }
