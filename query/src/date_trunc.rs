@@ -127,7 +127,7 @@ mod tests {
         context.register_batch("times", batch).unwrap();
         let plan = context.sql(&format!("SELECT date_trunc('{part}', at) AS cut FROM times")).await.unwrap();
         let found = plan.collect().await.unwrap();
-        found.iter().flat_map(|batch| batch.column(0).as_primitive::<TimestampMillisecondType>().iter()).collect()
+        found.iter().flat_map(|answer| answer.column(0).as_primitive::<TimestampMillisecondType>().iter()).collect()
     }
 
     #[tokio::test]

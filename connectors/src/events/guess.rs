@@ -153,7 +153,7 @@ impl Head {
         let is_header = |line| std::str::from_utf8(line).is_ok_and(Directives::are_named_by);
         let lines = self.ends.len();
         let format = Format::Log(LogReader::W3c);
-        (lines > 0 && self.too_long == 0 && self.lines().all(is_header)).then(|| Guess {
+        (lines > 0 && self.too_long == 0 && self.lines().all(is_header)).then_some(Guess {
             format,
             name: "W3C extended log",
             records: 0,

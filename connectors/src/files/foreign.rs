@@ -41,7 +41,7 @@ const NO_LINES: &str = "give files of lines: NDJSON or web server logs";
 pub(super) fn refusal(name: &str, packing: Packing, raw: &[u8], unpacked: &[u8]) -> Option<String> {
     let quoted = if name.contains([' ', '\'']) { format!("{name:?}") } else { name.to_owned() };
     let say = |what: &str, remedy: &str| Some(format!("it is {what}; {}", remedy.replace("{}", &quoted)));
-    let magic = |bytes: &[u8]| MAGICS.iter().find(|(magic, ..)| bytes.starts_with(magic));
+    let magic = |bytes: &[u8]| MAGICS.iter().find(|(magic, ..)| bytes.starts_with(magic) && is_told(magic, bytes));
     if let Some((_, what, remedy)) = magic(raw) {
         return say(what, remedy);
     }
@@ -65,6 +65,15 @@ pub(super) fn refusal(name: &str, packing: Packing, raw: &[u8], unpacked: &[u8])
         inner => format!("{} data", inner.name()),
     };
     say(&format!("{within} within {} data", packing.name()), "unpack it once and give what comes out")
+}
+
+/// Whether the first bytes tell what a file is. Letters may begin a line too: then no text stands right behind them.
+fn is_told(magic: &[u8], bytes: &[u8]) -> bool {
+    const LOOKED_AT: usize = 512;
+    let is_no_text = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r');
+    let may_be_text = matches!(magic, b"LZIP" | b"MSCF" | b"070701" | b"PAR1" | b"ORC" | b"ARROW1" | b"LPKSHHRH");
+    let behind = bytes.get(magic.len()..).unwrap_or_default();
+    !may_be_text || behind.is_empty() || behind.iter().take(LOOKED_AT).any(is_no_text)
 }
 
 /// Whether content starts with the header of a tar archive: of today, or of version 7, which is told by its checksum.
@@ -124,7 +133,19 @@ mod tests {
     #[test]
     fn lines_are_not_refused() {
         let long = b"192.0.2.1 - - line of a log\n".repeat(40);
-        for content in [&b""[..], b"{\"a\":1}\n", b"PK", b"POST /", b"OR", &long, &vec![0; 600], b"LOG"] {
+        for content in [
+            &b""[..],
+            b"{\"a\":1}\n",
+            b"PK",
+            b"POST /",
+            b"OR",
+            &long,
+            &vec![0; 600],
+            b"LOG",
+            b"ORC.example:80 192.0.2.1 - -\n",
+            b"PAR1 a\n",
+            b"070701 b\n",
+        ] {
             assert_eq!(refusal("a", Packing::Plain, content, content), None);
             assert_eq!(refusal("a", Packing::Gzip, b"\x1f\x8b", content), None);
         }

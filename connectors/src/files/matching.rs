@@ -60,8 +60,13 @@ impl<'a> Known<'a> {
         self.detail.head.as_ref().is_none_or(|mark| mark.is_longer_than(&look.head) || mark.fits(&look.head))
     }
 
-    /// Whether the file holds a part of it, and nothing else: an older copy.
+    /// Whether the file holds a part of it, and nothing else: an older copy. First bytes alone do not tell that, many exports
+    /// begin alike, so it must also have a name of the same rotation.
     fn goes_beyond(&self, file: &Given) -> Result<bool, SourceError> {
+        let path = &self.detail.path;
+        if file.path == *path || rotation_of(&file.path) != rotation_of(path) {
+            return Ok(false);
+        }
         let mark = self.detail.head.as_ref();
         let look = file.look()?;
         Ok(mark.is_some_and(|mark| mark.fits(&look.head)) && file.is_shorter_than(self.bound.end)?)
@@ -99,6 +104,19 @@ impl<'a> Known<'a> {
             Ok(Found { given: 0, form, held: Some(Box::new(Held { digest, stream })) })
         })
     }
+}
+
+/// A path without what a rotation puts behind it: `.1`, `.gz`. A date stays, each is another content.
+fn rotation_of(path: &str) -> &str {
+    let mut base = path;
+    while let Some((before, suffix)) = base.rsplit_once('.') {
+        let is_number = (1..=3).contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number && !matches!(suffix, "gz" | "zst" | "xz" | "bz2") {
+            break;
+        }
+        base = before;
+    }
+    base
 }
 
 /// The file in which a recorded partition goes on.

@@ -123,7 +123,7 @@ pub(super) fn read<'a>(line: &'a str, out: &mut LogLine<'a>) -> Option<&'static 
         Cow::Owned(mended) => {
             let mut members = Vec::new();
             collect("", Members::read(&mended).ok()?, 0, &mut members);
-            found.extend(members.into_iter().map(Member::into_owned));
+            found.extend(members.into_iter().map(|member| -> Member<'a> { member.into_owned() }));
         }
     }
     // An event of this pipeline is no line of a log, whatever else it has.

@@ -438,7 +438,7 @@ fn a_format_that_makes_no_events_is_refused_with_its_place_and_the_remedy() {
 #[test]
 fn half_of_a_surrogate_pair_costs_no_line_of_a_json_log() {
     let line = format!(
-        r#"{{"time":"2026-03-10T10:00:00Z","addr":"192.0.2.1","uri":"/a","status":200,"agent":"{AGENT}","cut\ud83d":"b\udc00"}}"#
+        r#"{{"time":"2026-03-10T10:00:00Z","remote_addr":"192.0.2.1","uri":"/a","status":200,"agent":"{AGENT}","cut\ud83d":"b\udc00"}}"#
     );
     let holds: &[&str] = &["\"cut\u{fffd}\":\"b\u{fffd}\""];
     check(&"json-log".parse().unwrap(), &line, &Expected { holds, ..PAGE });
@@ -453,7 +453,7 @@ fn a_long_line_takes_no_longer_than_many_short_ones() {
     malformed(&"alb".parse().unwrap(), &alb);
     let json: Format = "json-log".parse().unwrap();
     let members: String = (0..70_000).map(|row| format!(r#","m{row}":7"#)).collect();
-    let time = r#""time":"2026-03-10T10:00:00Z","addr":"192.0.2.1","uri":"/a","status":200"#;
+    let time = r#""time":"2026-03-10T10:00:00Z","remote_addr":"192.0.2.1","uri":"/a","status":200"#;
     let agent = format!(r#""agent":"{AGENT}""#);
     let holds: &[&str] = &[r#""m0":7"#, r#""m69999":7"#];
     check(&json, &format!("{{{time},{agent}{members}}}"), &Expected { holds, ..PAGE });

@@ -106,7 +106,7 @@ fn what_holds_no_lines_is_refused_before_anything_is_read() {
         (b"PK\x03\x04whatever".to_vec(), "it is a zip archive; unpack it (unzip -p"),
         (gzip(b"PK\x03\x04whatever"), "a zip archive within gzip data"),
         (gzip(&gzip(b"line\n")), "gzip data within gzip data"),
-        (b"PAR1....".to_vec(), "a Parquet file"),
+        (b"PAR1\x15\x04..".to_vec(), "a Parquet file"),
         ("\u{feff}{\"a\":1}\n".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect(), "UTF-32"),
     ] {
         let path = write(&folder, "other", content);
