@@ -78,6 +78,19 @@ fn a_file_that_is_being_packed_is_no_second_content() {
 }
 
 #[test]
+fn a_new_file_that_begins_as_a_deleted_one_is_read() {
+    let folder = folder();
+    let head = events(0..100);
+    let yesterday = write(&folder, "export-1", format!("{head}{}", events(100..500)));
+    let (_, recorded, _) = opened(std::slice::from_ref(&yesterday), &[]);
+    fs::remove_file(&yesterday).unwrap();
+    let content = format!("{head}{}", events(500..800));
+    let today = write(&folder, "export-2", &content);
+    let (_, read, _) = opened(&[today], &recorded);
+    assert_eq!(read.last().unwrap().end, content.len() as u64);
+}
+
+#[test]
 fn patterns_are_expanded_as_a_shell_does() {
     let folder = folder();
     for (name, first) in [("a.log.2", 0), ("a.log", 10), ("a.log.1", 20), ("b.log", 30), (".a.log", 40), ("[x]*", 50)] {
