@@ -1,7 +1,7 @@
 //! From event times to watermarks: what one block says, what a partition has reached, and `W(e)`.
 //!
 //! Three pure steps. A worker sums a block up as [`BlockTimes`]; the binder folds the blocks of an epoch, in order,
-//! into each partition's [`PartitionClock`]; [`merge`] takes the minimum over partitions. Nothing here depends on
+//! into each partition's `PartitionClock`; [`merge`] takes the minimum over partitions. Nothing here depends on
 //! which worker saw a block or when (INV-2). The out-of-orderness bound and the clamp on future times follow the
 //! Dataflow Model (Akidau et al., 2015) and DESIGN 2.
 

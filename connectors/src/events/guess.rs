@@ -116,7 +116,7 @@ impl Head {
     }
 
     fn wants(&self) -> bool {
-        let is_short = self.ends.len() + self.too_long < LINES && self.bytes.len() < BYTES && self.scanned < SCANNED;
+        let is_short = self.ends.len() + self.too_long < LINES && self.start() < BYTES && self.scanned < SCANNED;
         self.all || is_short
     }
 
