@@ -17,7 +17,7 @@ use super::{Bounds, MAX_LINE_BYTES, NdjsonDecoder};
 /// How many lines are looked at.
 const LINES: usize = 1_000;
 /// Bytes after which no further line is looked at.
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 2 << 20;
 /// Bytes after which no further line is looked for, where most of them are in lines that are too long.
 const SCANNED: u64 = 64 << 20;
 
