@@ -6,22 +6,23 @@ use std::net::Ipv6Addr;
 ///
 /// Times of day, UUIDs and numbers of three parts are no addresses. The text need not be UTF-8.
 pub(super) fn find(text: &[u8], mut found: impl FnMut(usize, usize, &str)) {
-    let mut at = 0;
-    while at < text.len() {
-        if !is_part(text[at]) {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        let length = text[at..].iter().position(|byte| !is_part(*byte)).unwrap_or(text.len() - at);
-        at += length;
-        let run = &text[start..at];
+    for (start, run) in runs(text, is_part) {
         // The first and last group may be the rest of a word (`std::fs`), which hexadecimal digits alone do not show.
         let in_word = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
         let before = in_word(start.checked_sub(1).and_then(|i| text.get(i)));
-        let after = in_word(text.get(at));
+        let after = in_word(text.get(start + run.len()));
         mask_run(run, before, after, |from, to, replacement| found(start + from, start + to, replacement));
     }
+}
+
+/// The longest runs of bytes of a kind, each with its place in the text.
+pub(super) fn runs(text: &[u8], is_part: fn(u8) -> bool) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + text[at..].iter().position(|byte| is_part(*byte))?;
+        at = start + text[start..].iter().position(|byte| !is_part(*byte)).unwrap_or(text.len() - start);
+        Some((start, &text[start..at]))
+    })
 }
 
 /// Whether a byte can be part of an address.

@@ -1,7 +1,7 @@
 //! Addresses inside host names, as providers make them: `dsl-192-0-2-77.dyn.example.net`, `77.2.0.192.in-addr.arpa`,
 //! `c000024d.example.net`, `2001-db8--1.example.net`.
 
-use super::address::is_octet;
+use super::address::{is_octet, runs};
 
 /// Labels that end the name of a file and no host's.
 const FILES: [&str; 16] = [
@@ -14,15 +14,7 @@ const MOST_PIECES: usize = 4;
 /// Finds what stands for an address in the host names of a text without escapes; calls `found` with each place, in order
 /// within a name.
 pub(super) fn find(text: &[u8], mut found: impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while at < text.len() {
-        if !is_part(text[at]) {
-            at += 1;
-            continue;
-        }
-        let start = at;
-        at += text[at..].iter().position(|byte| !is_part(*byte)).unwrap_or(text.len() - at);
-        let name = &text[start..at];
+    for (start, name) in runs(text, is_part) {
         for separator in [b'-', b'_'] {
             find_quads(name, separator, |from, to| found(start + from, start + to));
         }

@@ -9,7 +9,7 @@ use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use crate::dead_letters::mask_addresses;
 
-use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
+use super::lines::{TextBlock, apart, decode, is_blank, line_end, set_aside};
 use super::strict::whole;
 
 /// Decodes blocks of JSON lines, each a `T`. What is none becomes a dead letter that says why and where (INV-6); white
@@ -49,27 +49,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decode for JsonDecoder<T> {
     type Record = T;
 
     fn decode(&mut self, block: Block, out: &mut Decoded<T>) {
-        let block = TextBlock::new(block, mask_addresses, &mut out.malformed);
-        let broken = !out.malformed.is_empty();
-        let bytes = block.text.raw().as_bytes();
-        let (mut start, mut row) = (0, 0);
-        while start < bytes.len() {
-            let end = line_end(bytes, start);
-            let line = block.content(bytes, start..end);
-            if let Some(reason) = block.over_long(line) {
-                out.malformed.push(block.letter(row, reason, line));
-            } else if !is_blank(line) {
-                match serde_json::from_slice(line).or_else(|error| mended(line).ok_or(error)) {
-                    Ok(record) => out.records.push(record),
-                    Err(error) => out.malformed.push(block.letter(row, reason(&error), line)),
-                }
-            }
-            start = end + 1;
-            row += 1;
-        }
-        if broken {
-            out.malformed.sort_by_key(|letter| letter.line);
-        }
+        decode(block, mask_addresses, out, |block, _, out| decode_lines(block, out));
     }
 
     fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {
@@ -78,6 +58,25 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Decode for JsonDecoder<T> {
 
     fn letter(&self, block: &Block, reason: String) -> DeadLetter {
         set_aside(block, &reason, mask_addresses)
+    }
+}
+
+fn decode_lines<T: DeserializeOwned>(block: &TextBlock, out: &mut Decoded<T>) {
+    let bytes = block.text.raw().as_bytes();
+    let (mut start, mut row) = (0, 0);
+    while start < bytes.len() {
+        let end = line_end(bytes, start);
+        let line = block.content(bytes, start..end);
+        if let Some(reason) = block.over_long(line) {
+            out.malformed.push(block.letter(row, reason, line));
+        } else if !is_blank(line) {
+            match serde_json::from_slice(line).or_else(|error| mended(line).ok_or(error)) {
+                Ok(record) => out.records.push(record),
+                Err(error) => out.malformed.push(block.letter(row, reason(&error), line)),
+            }
+        }
+        start = end + 1;
+        row += 1;
     }
 }
 

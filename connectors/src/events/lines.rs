@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use memchr::memchr;
-use tidemill_dataflow::source::{Block, DeadLetter};
+use tidemill_dataflow::source::{Block, DeadLetter, Decoded};
 
 use super::MAX_LINE_BYTES;
-use super::block_text::BlockText;
+use super::block_text::{BlockText, SideText};
 use crate::dead_letters::mask_addresses;
 
 /// Hides the addresses in a dead letter's payload.
@@ -75,6 +75,23 @@ impl TextBlock {
         let shown = if content.len() > MAX_LINE_BYTES { cut(&content[..MAX_LINE_BYTES]) } else { content };
         let payload = (self.mask)(shown).into_owned();
         DeadLetter { partition: self.partition, line: self.first_line + row, reason, payload, bytes }
+    }
+}
+
+/// Decodes a block by `read`, which goes over its lines; dead letters come in the order of the lines.
+pub(super) fn decode<D>(
+    block: Block,
+    mask: Mask,
+    out: &mut Decoded<D>,
+    read: impl FnOnce(&TextBlock, &mut SideText, &mut Decoded<D>),
+) {
+    let block = TextBlock::new(block, mask, &mut out.malformed);
+    let broken = !out.malformed.is_empty();
+    let mut side = SideText::new(block.text.raw().len());
+    read(&block, &mut side, out);
+    block.text.finish(side);
+    if broken {
+        out.malformed.sort_by_key(|letter| letter.line);
     }
 }
 

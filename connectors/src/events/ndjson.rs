@@ -11,7 +11,7 @@ use super::block_text::{BlockText, SideText, Span};
 use super::bounds::Bounds;
 use super::event::Event;
 use super::fields::{Fields, Judge};
-use super::lines::{TextBlock, apart, is_blank, line_end, set_aside};
+use super::lines::{TextBlock, apart, decode, is_blank, line_end, set_aside};
 use super::{MAX_LINE_BYTES, scanner, strict};
 
 /// A guess at an event's length, by which room for a block's events is made.
@@ -35,14 +35,7 @@ impl Decode for NdjsonDecoder {
     type Record = Event;
 
     fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
-        let block = TextBlock::new(block, mask, &mut out.malformed);
-        let broken = !out.malformed.is_empty();
-        let mut side = SideText::new(block.text.raw().len());
-        decode_lines(&block, self.bounds, &mut side, out);
-        block.text.finish(side);
-        if broken {
-            out.malformed.sort_by_key(|letter| letter.line);
-        }
+        decode(block, mask, out, |block, side, out| decode_lines(block, self.bounds, side, out));
     }
 
     fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 use tidemill_log::PartitionStatus;
 
+use super::tests::binding;
 use super::*;
 
 const LINE: &str = "192.0.2.1 - - [10/Mar/2026:10:00:00 +0000] \"GET /a HTTP/1.1\" 200 12 \"-\" \"agent\"\n";
@@ -19,22 +20,6 @@ fn write(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
 
 fn source(paths: &[PathBuf]) -> FileSource {
     FileSource::new(FilesConfig { paths: paths.to_vec(), ..FilesConfig::default() })
-}
-
-/// What the engine would record of a partition now.
-fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
-    let info = &reader.partitions()[partition as usize];
-    let position = reader.position(partition);
-    PartitionBinding {
-        partition,
-        name: info.name.clone(),
-        end: position.offset,
-        lines: position.lines,
-        digest: position.digest,
-        watermark: None,
-        status: if position.finished { PartitionStatus::Finished } else { PartitionStatus::Active },
-        detail: info.detail.clone(),
-    }
 }
 
 /// What a partition's blocks decode to: pages (or types) and reasons.

@@ -69,7 +69,7 @@ fn open_as_events(path: &Path, recorded: &[PartitionBinding]) -> Result<Box<dyn 
 }
 
 /// The binding that the engine would record now.
-fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
+pub(super) fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
     let info = &reader.partitions()[partition as usize];
     let position = reader.position(partition);
     PartitionBinding {

@@ -31,6 +31,21 @@ pub struct Date(
     pub i64,
 );
 
+impl Date {
+    /// A day of the proleptic Gregorian calendar, months and days counted from 1; `None` if there is none such.
+    #[must_use]
+    pub fn of(year: i64, month: i64, day: i64) -> Option<Date> {
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let length = match month {
+            2 => 28 + i64::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            1..=12 => 31,
+            _ => return None,
+        };
+        (1..=length).contains(&day).then(|| Date(days(year, month, day)))
+    }
+}
+
 impl fmt::Display for Date {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = civil(self.0);
@@ -122,16 +137,7 @@ impl FromStr for Instant {
 /// `YYYY-MM-DD`.
 fn date(text: &[u8; 10]) -> Option<Date> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = *text else { return None };
-    let year = two(y1, y2)? * 100 + two(y3, y4)?;
-    let (month, day) = (two(m1, m2)?, two(d1, d2)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 => 28 + i64::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    (1..=length).contains(&day).then(|| Date(days(year, month, day)))
+    Date::of(two(y1, y2)? * 100 + two(y3, y4)?, two(m1, m2)?, two(d1, d2)?)
 }
 
 /// Days since 1970 of a day of the calendar: the inverse of [`civil`].

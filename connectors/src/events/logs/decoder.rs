@@ -11,7 +11,7 @@ use crate::dead_letters::mask_log_line;
 use crate::events::block_text::{SideText, Span};
 use crate::events::bounds::Bounds;
 use crate::events::event::{Event, EventKind, IdOrigin, Misfit};
-use crate::events::lines::{TextBlock, apart, is_blank, line_end, set_aside};
+use crate::events::lines::{TextBlock, apart, decode, is_blank, line_end, set_aside};
 
 use super::line::{LogLine, Request};
 use super::properties;
@@ -47,16 +47,9 @@ impl LogDecoder {
     pub(crate) fn behind(self, directives: Option<Arc<Directives>>) -> LogDecoder {
         LogDecoder { directives, ..self }
     }
-}
 
-impl Decode for LogDecoder {
-    type Record = Event;
-
-    fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
-        let block = TextBlock::new(block, mask_log_line, &mut out.malformed);
-        let broken = !out.malformed.is_empty();
-        let mut side = SideText::new(block.text.raw().len());
-        let texts = Texts::new(&mut side);
+    fn decode_lines(&self, block: &TextBlock, side: &mut SideText, out: &mut Decoded<Event>) {
+        let texts = Texts::new(side);
         let raw = block.text.raw();
         let mut line = LogLine::default();
         let mut lines = self.reader.lines(self.directives.clone());
@@ -72,7 +65,7 @@ impl Decode for LogDecoder {
                 out.malformed.push(block.letter(row, reason, content));
             } else if line.time.is_some() {
                 let offset = block.offset + start as u64;
-                let mut event = Builder { block: &block, side: &mut side, texts: &texts };
+                let mut event = Builder { block, side, texts: &texts };
                 out.records.extend(event.build(self, &line, (offset, hash64(&raw.as_bytes()[start..end]))));
             } else if !is_blank(content) {
                 out.malformed.push(block.letter(row, self.reader.reason().into(), content));
@@ -80,10 +73,14 @@ impl Decode for LogDecoder {
             start = end + 1;
             row += 1;
         }
-        block.text.finish(side);
-        if broken {
-            out.malformed.sort_by_key(|letter| letter.line);
-        }
+    }
+}
+
+impl Decode for LogDecoder {
+    type Record = Event;
+
+    fn decode(&mut self, block: Block, out: &mut Decoded<Event>) {
+        decode(block, mask_log_line, out, |block, side, out| self.decode_lines(block, side, out));
     }
 
     fn apart(&self, block: Block) -> Result<Vec<Block>, Block> {

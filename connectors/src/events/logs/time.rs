@@ -3,6 +3,7 @@
 //! A leap second (`:60`) counts as the second before it, so that it stays in its minute. A time without a zone is UTC.
 
 use tidemill_dataflow::time::EventTime;
+use tidemill_tables::calendar::Date;
 
 /// The last second of the year 9999.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -36,7 +37,7 @@ fn common(bytes: &[u8]) -> Option<EventTime> {
     at.byte(b'/')?;
     let year = at.number(4, 4)?;
     at.byte(b':')?;
-    let days = days(year, month, day)?;
+    let Date(days) = Date::of(year, month, day)?;
     let millis = at.clock()?;
     let zone = at.zone()?;
     in_range(days * 86_400_000 + millis - zone * 60_000)
@@ -50,8 +51,7 @@ fn usual_common(text: &[u8; 26]) -> Option<EventTime> {
     if !digits.iter().all(|at| text[*at].is_ascii_digit()) || marks.iter().any(|(at, mark)| text[*at] != *mark) {
         return None;
     }
-    let month = MONTHS.iter().position(|month| text[3..6].eq_ignore_ascii_case(*month))?;
-    let days = days(two(7) * 100 + two(9), month, two(0))?;
+    let Date(days) = Date::of(two(7) * 100 + two(9), month(&text[3..6])?, two(0))?;
     let (hour, minute, second) = (two(12), two(15), two(18));
     let zone = two(22) * 60 + two(24);
     let zone = match text[21] {
@@ -113,23 +113,14 @@ fn in_range(millis: i64) -> Option<EventTime> {
     (0..=LAST_SECOND * 1_000 + 999).contains(&millis).then_some(EventTime(millis))
 }
 
+/// The month, from 1, of a name of three letters in any case.
+fn month(name: &[u8]) -> Option<i64> {
+    (1..).zip(MONTHS).find(|(_, month)| name.eq_ignore_ascii_case(*month)).map(|(number, _)| number)
+}
+
 /// The first three digits of a fraction, as milliseconds.
 fn thousandths(digits: &[u8]) -> i64 {
     (0..3).fold(0, |n, at| n * 10 + digits.get(at).map_or(0, |digit| i64::from(digit - b'0')))
-}
-
-/// Days from 1970-01-01 to a real day of the calendar.
-fn days(year: i64, month: usize, day: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    if !(1..=*lengths.get(month)?).contains(&day) {
-        return None;
-    }
-    let before_month: i64 = lengths[..month].iter().sum();
-    // Leap days from year 1 to the end of the year before, then days since 1970-01-01, which is day 719,162.
-    let before = year - 1;
-    let of_years = 365 * before + before.div_euclid(4) - before.div_euclid(100) + before.div_euclid(400);
-    Some(of_years - 719_162 + before_month + day - 1)
 }
 
 /// What is left of a time while it is read.
@@ -156,21 +147,19 @@ impl Reader<'_> {
         (length >= least).then(|| digits.iter().fold(0, |n, digit| n * 10 + i64::from(digit - b'0')))
     }
 
-    /// The place of a month's name of three letters, in any case.
-    fn month(&mut self) -> Option<usize> {
+    fn month(&mut self) -> Option<i64> {
         let (name, rest) = self.bytes.split_at_checked(3)?;
         self.bytes = rest;
-        MONTHS.iter().position(|month| name.eq_ignore_ascii_case(*month))
+        month(name)
     }
 
     /// `2015-05-17`, in days since 1970.
     fn date(&mut self) -> Option<i64> {
         let year = self.number(4, 4)?;
         self.byte(b'-')?;
-        let month = usize::try_from(self.number(2, 2)?).ok()?;
+        let month = self.number(2, 2)?;
         self.byte(b'-')?;
-        let day = self.number(2, 2)?;
-        days(year, month.checked_sub(1)?, day)
+        Date::of(year, month, self.number(2, 2)?).map(|Date(days)| days)
     }
 
     /// `10:05:03` with or without a fraction, in milliseconds of the day.
