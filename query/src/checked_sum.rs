@@ -1,19 +1,21 @@
 //! `sum(..)` of integers, exact within 64 bits and refused beyond them; DataFusion's own wraps around.
 //!
 //! What is added up, and what partial aggregations hand on, are decimals of 128 bits, which no number of rows exceeds. Other
-//! types are summed as they always are.
+//! types are summed as they always are. The fold of a table adds up the same wide numbers, and narrows only the columns that
+//! are asked for.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use arrow::compute::cast;
+use arrow::compute;
 use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
-use datafusion::functions_aggregate::sum::Sum;
+use datafusion::functions_aggregate::sum::{Sum, sum};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, Expr, GroupsAccumulator, ReversedUDAF,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, SetMonotonicity, Signature, Volatility, cast,
 };
 
 /// What integers are added up as.
@@ -110,8 +112,45 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
+/// A sum of integers as wide as no number of rows exceeds.
+pub(crate) fn wide_sum(value: Expr) -> Expr {
+    sum(cast(value, WIDE))
+}
+
+/// A wide sum that is called `name` as one of 64 bits; refused beyond them.
+pub(crate) fn narrowed(name: &str, value: Expr) -> Expr {
+    let narrow = Narrow { name: name.to_owned(), into: DataType::Int64 };
+    ScalarUDF::from(Narrowed { narrow, signature: Signature::exact(vec![WIDE], Volatility::Immutable) })
+        .call(vec![value])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Narrowed {
+    narrow: Narrow,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Narrowed {
+    fn name(&self) -> &'static str {
+        "within_64_bits"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.narrow.into.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let sums = ColumnarValue::values_to_arrays(&args.args)?;
+        self.narrow.array(&sums[0]).map(ColumnarValue::Array)
+    }
+}
+
 /// From a wide sum to one of 64 bits.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Narrow {
     /// The sum, as the query has it.
     name: String,
@@ -155,7 +194,7 @@ struct Checked<A> {
 }
 
 fn widen(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
-    values.iter().map(|values| Ok(cast(values, &WIDE)?)).collect()
+    values.iter().map(|values| Ok(compute::cast(values, &WIDE)?)).collect()
 }
 
 impl Accumulator for Checked<Box<dyn Accumulator>> {

@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast::Statement as Sql;
 use object_store::ObjectStore;
 use tidemill_tables::{Fold, Role, TableSpec, web_analytics};
 
-use crate::checked_sum::checked_sum;
+use crate::checked_sum::{checked_sum, narrowed, wide_sum};
 use crate::clock::Clock;
 use crate::date_trunc::date_trunc;
 use crate::error::QueryError;
@@ -153,17 +153,20 @@ fn folded(spec: &TableSpec, stored: LogicalPlanBuilder) -> Result<LogicalPlan> {
                 columns.push(column(at));
                 continue;
             }
-            Role::Sum => (checked_sum().call(vec![column(at)]), Expr::not_eq as fn(Expr, Expr) -> Expr),
+            Role::Sum => (wide_sum(column(at)), Expr::not_eq as fn(Expr, Expr) -> Expr),
             Role::UnionCount => (union_count().call(vec![column(at)]), Expr::not_eq as fn(Expr, Expr) -> Expr),
-            Role::Sign => (checked_sum().call(vec![column(at)]), Expr::gt as fn(Expr, Expr) -> Expr),
+            Role::Sign => (wide_sum(column(at)), Expr::gt as fn(Expr, Expr) -> Expr),
         };
         let name = format!("folded {}", declared.name);
         let value = col(datafusion::common::Column::new_unqualified(&name));
         aggregates.push(aggregate.alias(&name));
         let one = shows(value.clone(), lit(0_i64));
         shown = Some(shown.map_or(one.clone(), |others| others.or(one)));
-        if declared.role != Role::Sign {
-            columns.push(value.alias(&declared.name));
+        match declared.role {
+            Role::Sign => {}
+            // Narrowed last, so that a sum beyond 64 bits is no matter of a query that does not ask for it.
+            Role::Sum => columns.push(narrowed(&name, value).alias(&declared.name)),
+            _ => columns.push(value.alias(&declared.name)),
         }
     }
     let mut plan = stored.aggregate(keys, aggregates)?;

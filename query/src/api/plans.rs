@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMillisecondType};
 use datafusion::common::TableReference;
-use datafusion::functions_aggregate::expr_fn::{max, min, sum};
+use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{Expr, cast, col, lit, when};
 use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::scalar::ScalarValue;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::parameters::{Metric, MetricQuery, Ranked, TopQuery, few_enough};
 use super::refusal::Refusal;
 use super::time_range::{MINUTE_MS, Range, Step, rfc3339};
+use crate::checked_sum::wide_sum;
 use crate::union_count::union_count;
 
 /// A bucket of time with its number.
@@ -109,11 +110,6 @@ impl Source {
     fn bucket(self, range: Range, step: Step) -> Expr {
         (cast(col(self.time), DataType::Int64) - lit(range.from)) / lit(step.ms())
     }
-}
-
-/// The sum of an integer, in 128 bits.
-fn wide_sum(value: Expr) -> Expr {
-    sum(cast(value, DataType::Decimal128(38, 0)))
 }
 
 fn users() -> Expr {

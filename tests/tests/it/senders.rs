@@ -105,6 +105,7 @@ fn sums_beyond_64_bits_are_stored_and_refused_by_name() {
         let sum = "SELECT sum(CAST(amount_cents AS DECIMAL(38, 0))) AS cents, sum(orders) AS orders FROM stored.revenue_by_minute";
         let answer = String::from_utf8(tidemill().query(out, sum)).unwrap();
         assert_eq!(answer.trim(), r#"{"cents":10000000000000000000,"orders":10000}"#);
+        assert_eq!(rows(&tidemill().query(out, "SELECT orders FROM revenue_by_minute")), [json!({"orders": 10_000})]);
     }
     let [small, large] = places.each_ref().map(|place| place.to_str().unwrap());
     let compared = tidemill().command(&["diff", small, large]);
