@@ -269,15 +269,17 @@ mod tests {
 
     #[test]
     fn every_kind_of_malformed_line_is_refused() {
-        let good = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1}"#;
+        let good = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":946684800000}"#;
         assert!(event(good.as_bytes()).is_some());
         for (from, to) in [
             (r#""e""#, r#""""#),
             (r#""e""#, "null"),
             (r#""u""#, "1"),
-            (":1}", ":-1}"),
-            (":1}", ":1.0}"),
-            (":1}", ":253402300800000}"),
+            (":946684800000}", ":-1}"),
+            (":946684800000}", ":946684800000.0}"),
+            (":946684800000}", ":946684799999}"),
+            (":946684800000}", ":946684800}"),
+            (":946684800000}", ":7258118400001}"),
             (r#""click""#, r#""page_view""#),
             (r#""click""#, r#""purchase""#),
             ("}", "} x"),

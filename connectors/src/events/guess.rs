@@ -10,7 +10,7 @@ use memchr::memchr;
 use tidemill_dataflow::source::{Block, Decode, Decoded};
 
 use super::format::Format;
-use super::lines::is_blank;
+use super::lines::{is_blank, unterminated};
 use super::logs::{Directives, LogLine, LogReader, Reading};
 use super::{Bounds, MAX_LINE_BYTES, NdjsonDecoder};
 
@@ -104,7 +104,7 @@ impl Head {
         let start = self.start();
         if std::mem::take(&mut self.skipping) {
             self.too_long += 1;
-        } else if is_blank(trimmed(&self.bytes[start..])) {
+        } else if is_blank(unterminated(&self.bytes[start..])) {
             self.bytes.truncate(start);
         } else {
             self.ends.push(self.bytes.len());
@@ -123,7 +123,7 @@ impl Head {
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let ranges = starts.zip(&self.ends).map(|(start, end)| Range { start, end: *end });
-        ranges.map(|range| trimmed(&self.bytes[range]))
+        ranges.map(|range| unterminated(&self.bytes[range]))
     }
 
     /// The format in which most lines are records; `None` if no line is one in any.
@@ -274,11 +274,6 @@ impl Guess {
         };
         format!("{file}: read as {name} ({of}); --format or --log-format says otherwise")
     }
-}
-
-fn trimmed(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]

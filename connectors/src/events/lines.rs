@@ -123,6 +123,12 @@ pub(crate) fn masked(reason: &str) -> String {
     String::from_utf8_lossy(&mask_addresses(reason.as_bytes())).into_owned()
 }
 
+/// A line without its terminator.
+pub(super) fn unterminated(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// The offset of the newline that ends the line from `start` on, or of the end of the block.
 #[inline]
 pub(super) fn line_end(bytes: &[u8], start: usize) -> usize {

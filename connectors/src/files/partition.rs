@@ -168,7 +168,7 @@ impl Partition {
         self.gone = true;
     }
 
-    /// Whether it is at its end, and whether a last line without newline was left there.
+    /// Whether it is at its end.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
     }

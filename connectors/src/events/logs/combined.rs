@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use tidemill_dataflow::time::EventTime;
 
-use super::line::{LogLine, Text, client_of};
+use super::line::{LogLine, Text, client_of, status};
 use super::text::{is_space, number, quoted, skip_space, word};
 use super::time;
 
@@ -32,9 +32,9 @@ pub(super) fn read<'a>(line: &'a str, vhost: bool, out: &mut LogLine<'a>) -> Opt
     let with_host = read_front(front, vhost, out)?;
     let (request, rest) = quoted(skip_space(rest), None)?;
     out.request = request.into();
-    let (status, rest) = word(skip_space(rest))?;
-    if status != "-" {
-        out.status = Some(u16::try_from(number(status).filter(|_| status.len() == 3)?).ok()?);
+    let (code, rest) = word(skip_space(rest))?;
+    if code != "-" {
+        out.status = Some(status(code)?);
     }
     let (bytes, rest) = word(skip_space(rest))?;
     if bytes != "-" {

@@ -272,7 +272,7 @@ fn without_mark(query: Text<'_>) -> Text<'_> {
 }
 
 /// Three digits.
-fn status(text: &str) -> Option<u16> {
+pub(super) fn status(text: &str) -> Option<u16> {
     if text.len() == 3 { u16::try_from(number(text)?).ok() } else { None }
 }
 

@@ -1,9 +1,11 @@
 //! W3C Extended Log File Format, as IIS and CloudFront write it: fields as the last `#Fields:` line names them.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+
 use crate::events::MAX_LINE_BYTES;
+use crate::events::lines::unterminated;
 
 use super::line::{Field, LogLine, Text};
 use super::text::{quoted, skip_space, trimmed, word};
@@ -28,8 +30,7 @@ pub(super) fn is_directive(line: &str) -> bool {
 
 /// A whole line, if it is a directive to a decoder too: what is too long or no text is a dead letter.
 fn directive(line: &[u8]) -> Option<&str> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = unterminated(line);
     let may_be = line.len() <= MAX_LINE_BYTES && memchr::memchr(b'#', line).is_some();
     let text = trimmed(std::str::from_utf8(line).ok().filter(|_| may_be)?);
     Some(text).filter(|text| is_directive(text))
@@ -118,42 +119,22 @@ fn field(name: &str) -> Field {
     }
 }
 
-/// Agents and referrers without the percent signs of CloudFront and, in agents, the plus signs of IIS for spaces.
+/// Agents without the percent signs of CloudFront and the plus signs of IIS for spaces; all other texts as they stand.
 fn decoded<'a>(field: &Field, value: &'a str) -> Text<'a> {
-    let is_agent = *field == Field::Agent;
-    if !is_agent && *field != Field::Referrer || !value.contains(['%', '+']) {
-        return value.into();
-    }
     let mut text: Text<'a> = value.into();
-    // CloudFront encoded the percent sign too for some years.
+    if *field != Field::Agent {
+        return text;
+    }
+    // CloudFront encoded the percent sign too for some years. What comes out as no text is left.
     for _ in 0..2 {
-        if is_agent && text.contains('%') {
-            text = percent_decoded(&text).map_or(text, Cow::Owned);
+        if text.contains('%')
+            && let Ok(plain) = percent_decode_str(&text).decode_utf8()
+        {
+            text = plain.into_owned().into();
         }
     }
-    if is_agent && text.contains('+') && !text.contains(' ') {
+    if text.contains('+') && !text.contains(' ') {
         text = text.replace('+', " ").into();
     }
     text
-}
-
-/// `None` if what comes out is no text.
-fn percent_decoded(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).ok()
 }
