@@ -23,7 +23,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidemill_dataflow::status::{Moment, Snapshot, Status};
-use tidemill_query::host::HostGuard;
+use tidemill_http::{ConnectionLimits, Descriptors, HostGuard, Unobserved};
 use tokio::sync::oneshot;
 
 const PAGE: &str = include_str!("ops/page/index.html");

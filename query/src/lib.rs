@@ -21,7 +21,6 @@ mod file_table;
 #[cfg(test)]
 mod fixture;
 mod format;
-pub mod host;
 mod lake;
 mod segments;
 mod session;

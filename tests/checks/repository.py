@@ -20,6 +20,7 @@ CLIENTS = {"tidemill-clickhouse", "tidemill-kafka", "tidemill-registry"}
 ENGINE = {"timely", "tidemill-dataflow", "tidemill-operators", "tidemill-connectors", "tidemill"} | CLIENTS
 FORBIDDEN = {
     "tidemill-tables": ENGINE | {"tidemill-query"},
+    "tidemill-http": ENGINE | {"tidemill-query", "tidemill-tables", "tidemill-log"},
     "tidemill-log": ENGINE | {"tidemill-query"},
     "tidemill-query": ENGINE,
     "tidemill-dataflow": {"tidemill-operators", "tidemill-connectors", "tidemill-query", "tidemill", "datafusion"},

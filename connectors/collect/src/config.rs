@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidemill_connectors::events::Bounds;
+use tidemill_http::{ApiKeys, ConnectionLimits, Tls};
 
 use crate::address::TrustedProxies;
-use crate::api_keys::ApiKeys;
 
 /// Everything that a collector is told, but for where it stores events (that is an [`OpenLog`](crate::OpenLog)).
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct CollectConfig {
     pub allow_origin: String,
     /// What an event may say and be taken; who reads the log is told the same.
     pub bounds: Bounds,
+    /// The certificate; plain HTTP without.
+    pub tls: Option<Tls>,
     /// What a client can cost.
     pub limits: Limits,
 }
@@ -48,6 +50,7 @@ impl CollectConfig {
             trusted_proxies: TrustedProxies::default(),
             allow_origin: "*".to_owned(),
             bounds: Bounds::default(),
+            tls: None,
             limits: Limits::default(),
         }
     }
@@ -60,27 +63,17 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Events of a batch (2,500; at most 10,000).
     pub events: usize,
-    /// Bytes of a request's head (32 KiB; at least 8 KiB).
-    pub header_bytes: usize,
-    /// Headers of a request (64).
-    pub headers: usize,
-    /// How long a request's head may take, and a connection may idle before it (10 s).
-    pub header_timeout: Duration,
+    /// Of its connections.
+    pub front: ConnectionLimits,
     /// The longest pause inside a body (10 s).
     pub body_pause: Duration,
     /// How long a body may take in all (60 s).
     pub body_timeout: Duration,
-    /// How long a client may leave an answer unread (30 s).
-    pub write_timeout: Duration,
     /// Bytes that all requests may hold together (256 MiB). Beside them there are up to `header_bytes` a connection, and
     /// what judging a batch needs for a moment on each thread.
     pub memory: u64,
-    /// Connections at one time (1,024); further ones are answered with 503.
-    pub connections: usize,
     /// Batches that wait for the log (4,096); further ones are answered with 503.
     pub queue: usize,
-    /// How long requests that are under way get to finish after a stop (10 s).
-    pub drain: Duration,
     /// Threads that serve connections (2), and as many for large batches.
     pub threads: usize,
 }
@@ -90,16 +83,11 @@ impl Default for Limits {
         Limits {
             body_bytes: 10 << 20,
             events: 2_500,
-            header_bytes: 32 << 10,
-            headers: 64,
-            header_timeout: Duration::from_secs(10),
+            front: ConnectionLimits::default(),
             body_pause: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(30),
             memory: 256 << 20,
-            connections: 1_024,
             queue: 4_096,
-            drain: Duration::from_secs(10),
             threads: 2,
         }
     }

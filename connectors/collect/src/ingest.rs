@@ -1,13 +1,13 @@
 //! From a request to its answer: who sends, how much, what of it is taken, and whether it is stored.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
 use axum::http::{Request, Response, StatusCode};
-use tidemill_connectors::events::Bounds;
+use tidemill_connectors::events::{Bounds, DEFAULT_TENANT};
+use tidemill_http::{ApiKeys, Peer, Sender, Tenants, key_of};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::field::Empty;
 use tracing::{Instrument, debug_span};
@@ -15,7 +15,6 @@ use tracing::{Instrument, debug_span};
 use crate::address::TrustedProxies;
 use crate::admission::{self, Admitted, Verdict, server_members};
 use crate::answers::{self, Refusal};
-use crate::api_keys::ApiKeys;
 use crate::batch::{self, BatchError};
 use crate::body::{self, BodyError, BodyLimits, Packing, ReadBody};
 use crate::budget::{Lease, MemoryBudget};
@@ -33,10 +32,6 @@ const LARGE_BODY: usize = 128 << 10;
 const COME_AGAIN: u64 = 1;
 /// What a line costs in memory beside its text.
 const LINE_OVERHEAD: usize = size_of::<admission::Line>() + size_of::<Verdict>() + 40;
-
-/// The other end of a connection, put into the extensions of its requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// Everything that requests share.
 pub(crate) struct Intake {
@@ -59,7 +54,7 @@ pub(crate) struct Intake {
 
 /// What a request's head says.
 struct Head {
-    sender: usize,
+    sender: u64,
     tenant: Arc<str>,
     packing: Packing,
 }
@@ -141,10 +136,17 @@ impl Intake {
 
     /// What can be refused before the body is read.
     fn head(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Head, Refusal> {
-        let key = key_of(headers, query);
-        let Some((sender, tenant)) = self.keys.sender(key) else {
+        if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("key="))) {
+            let message = "a key in an address is written into logs on its way; send it as `X-API-Key`, or as `api_key` beside `events`";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        }
+        let Some(Sender { id, tenants }) = self.keys.sender(key_of(headers)) else {
             let message = "the API key is missing or wrong; send it as `X-API-Key` or `Authorization: Bearer`";
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
+        };
+        let tenant = match tenants {
+            Tenants::One(tenant) => tenant,
+            Tenants::All => DEFAULT_TENANT.into(),
         };
         if !self.is_ready() {
             let message = "the log takes no events now; nothing of this batch is stored, send it again";
@@ -164,7 +166,7 @@ impl Intake {
         if length.is_some_and(|length| length > self.limits.body_bytes) {
             return Err(self.too_large());
         }
-        Ok(Head { sender, tenant: Arc::clone(tenant), packing })
+        Ok(Head { sender: id, tenant, packing })
     }
 
     async fn read(&self, body: &mut Body, packing: Packing) -> Result<ReadBody, Refusal> {
@@ -183,7 +185,7 @@ impl Intake {
     }
 
     /// Judges a batch; gives back its lines with the lease that pays for them.
-    fn judge(&self, sender: usize, read: ReadBody, members: &str) -> Result<(Admitted, Lease), Refusal> {
+    fn judge(&self, sender: u64, read: ReadBody, members: &str) -> Result<(Admitted, Lease), Refusal> {
         let ReadBody { bytes, mut lease } = read;
         let events = batch::events_of(&bytes, self.limits.events).map_err(|error| match error {
             BatchError::Malformed(message) => Refusal::new(StatusCode::BAD_REQUEST, message),
@@ -237,18 +239,6 @@ impl Intake {
 fn no_memory() -> Refusal {
     let message = "too much is under way; nothing of this batch is stored, send it again";
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(COME_AGAIN)
-}
-
-/// The key of a request: in a header, or in the query as a beacon has to send it, which can set no header.
-fn key_of<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<&'a [u8]> {
-    if let Some(key) = headers.get("x-api-key") {
-        return Some(key.as_bytes());
-    }
-    if let Some(authorization) = headers.get(AUTHORIZATION) {
-        let (scheme, key) = authorization.as_bytes().split_at_checked(7)?;
-        return scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii());
-    }
-    query?.split('&').find_map(|pair| pair.strip_prefix("key=")).map(str::as_bytes)
 }
 
 /// Whether a content type is one under which JSON is sent.

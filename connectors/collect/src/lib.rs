@@ -16,13 +16,11 @@
 mod address;
 mod admission;
 mod answers;
-mod api_keys;
 mod batch;
 mod body;
 mod budget;
 mod committer;
 mod config;
-mod connection;
 mod environment;
 mod geo;
 mod ingest;
@@ -36,7 +34,6 @@ mod topic;
 
 pub use address::{Network, TrustedProxies};
 pub use admission::RejectKind;
-pub use api_keys::{ApiKeys, KeysError};
 pub use config::{CollectConfig, Limits};
 pub use environment::{Environment, Host};
 pub use log::{EventLog, LogFailure, OpenLog, TopicLogs};

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
+use tidemill_http::Observer;
 
 use crate::admission::{RejectKind, Verdict};
 
@@ -39,10 +40,24 @@ pub(crate) struct Metrics {
     pub(crate) commit_events: Histogram,
     pub(crate) stored_bytes: Counter,
     pub(crate) log_failures: Counter,
-    pub(crate) connections: Gauge,
-    pub(crate) refused_connections: Counter,
+    connections: Gauge,
+    refused_connections: Counter,
     pub(crate) in_flight_bytes: Gauge,
     pub(crate) ready: Gauge,
+}
+
+impl Observer for Metrics {
+    fn opened(&self) {
+        self.connections.inc();
+    }
+
+    fn closed(&self) {
+        self.connections.dec();
+    }
+
+    fn refused(&self) {
+        self.refused_connections.inc();
+    }
 }
 
 impl Metrics {

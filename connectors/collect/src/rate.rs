@@ -3,14 +3,15 @@
 //! A batch is taken whole when anything is left and may leave a debt, so a batch larger than the bucket is slowed down
 //! and not refused for ever.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The buckets of all keys.
+/// The buckets of all keys that have sent something.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
     per_second: f64,
-    buckets: Vec<Mutex<Bucket>>,
+    buckets: Mutex<HashMap<u64, Bucket>>,
 }
 
 #[derive(Debug)]
@@ -20,19 +21,19 @@ struct Bucket {
 }
 
 impl RateLimits {
-    /// Full buckets for keys 0 to `keys` - 1.
-    pub(crate) fn new(per_second: u32, keys: usize) -> RateLimits {
-        let per_second = f64::from(per_second.max(1));
-        let full = || Mutex::new(Bucket { tokens: per_second, filled: Duration::ZERO });
-        RateLimits { per_second, buckets: (0..keys).map(|_| full()).collect() }
+    /// A full bucket for each key.
+    pub(crate) fn new(per_second: u32) -> RateLimits {
+        RateLimits { per_second: f64::from(per_second.max(1)), buckets: Mutex::default() }
     }
 
     /// Takes `events` tokens of a key; at `uptime` the bucket is filled up first.
     ///
     /// # Errors
     /// How many whole seconds to wait when nothing is left.
-    pub(crate) fn take(&self, key: usize, events: usize, uptime: Duration) -> Result<(), u64> {
-        let mut bucket = lock(&self.buckets[key]);
+    pub(crate) fn take(&self, key: u64, events: usize, uptime: Duration) -> Result<(), u64> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = Bucket { tokens: self.per_second, filled: Duration::ZERO };
+        let bucket = buckets.entry(key).or_insert(full);
         let passed = uptime.saturating_sub(bucket.filled).as_secs_f64();
         bucket.tokens = (bucket.tokens + passed * self.per_second).min(self.per_second);
         bucket.filled = bucket.filled.max(uptime);
@@ -45,17 +46,13 @@ impl RateLimits {
     }
 }
 
-fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
-    bucket.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_key_gets_its_rate_and_another_key_is_not_touched() {
-        let limits = RateLimits::new(100, 2);
+        let limits = RateLimits::new(100);
         assert_eq!(limits.take(0, 250, Duration::ZERO), Ok(()), "a large batch is taken whole");
         assert_eq!(limits.take(0, 1, Duration::ZERO), Err(2), "and paid for");
         assert_eq!(limits.take(1, 100, Duration::ZERO), Ok(()));

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use axum::http::HeaderValue;
 use thiserror::Error;
+use tidemill_http::Tls;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
@@ -17,7 +18,6 @@ use crate::batch;
 use crate::budget::MemoryBudget;
 use crate::committer::{Committer, CommitterParts};
 use crate::config::CollectConfig;
-use crate::connection;
 use crate::environment::Environment;
 use crate::geo::GeoDatabase;
 use crate::ingest::Intake;
@@ -120,7 +120,7 @@ impl Collector {
         let budget = MemoryBudget::new(limits.memory);
         let intake = Arc::new(Intake {
             keys: config.keys.clone(),
-            rates: config.rate_limit.map(|rate| RateLimits::new(rate, config.keys.senders())),
+            rates: config.rate_limit.map(RateLimits::new),
             bounds: config.bounds,
             limits,
             budget: Arc::clone(&budget),
@@ -142,7 +142,8 @@ impl Collector {
         let (stop, stopped) = watch::channel(false);
         let serving = {
             let metrics = Arc::clone(&metrics);
-            move || serve(&runtime, listener, intake, &allow_origin, metrics, stopped)
+            let tls = config.tls.clone();
+            move || serve(&runtime, listener, intake, &allow_origin, tls, metrics, stopped)
         };
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
         let committing = thread("committer").spawn(move || committer.run()).map_err(CollectError::Threads)?;
@@ -195,10 +196,10 @@ fn checked(config: &CollectConfig) -> Result<HeaderValue, CollectError> {
     if limits.events == 0 || limits.events > batch::LOOKED_AT {
         return usage(format!("a batch may have 1 to {} events", batch::LOOKED_AT));
     }
-    if limits.header_bytes < LEAST_HEADER_BYTES {
+    if limits.front.header_bytes < LEAST_HEADER_BYTES {
         return usage(format!("a request's head needs {LEAST_HEADER_BYTES} bytes at least"));
     }
-    if limits.threads == 0 || limits.connections == 0 || limits.queue == 0 {
+    if limits.threads == 0 || limits.front.connections == 0 || limits.queue == 0 {
         return usage("threads, connections and the queue need to be 1 at least".into());
     }
     HeaderValue::from_str(&config.allow_origin).or_else(|_| {
@@ -221,6 +222,7 @@ fn serve(
     listener: TcpListener,
     intake: Arc<Intake>,
     allow_origin: &HeaderValue,
+    tls: Option<Tls>,
     metrics: Arc<Metrics>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -235,7 +237,7 @@ fn serve(
                 intake.draining.store(true, Ordering::Release);
             }
         });
-        connection::serve(listener, router, limits, metrics, stop).await;
+        tidemill_http::serve(listener, router, limits.front, tls, metrics, stop).await;
     });
     // With the runtime and its tasks the last senders of the committer's queue go, which ends it.
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::Args;
 use tidemill_collect::{
-    ApiKeys, CollectConfig, CollectError, Collector, Host, KeysError, Limits, Network, TopicLogs, TrustedProxies,
+    CollectConfig, CollectError, Collector, Host, Limits, Network, TopicLogs, TrustedProxies,
 };
 use tidemill_connectors::events::Bounds;
 use tidemill_embedded_log::{LogOptions, Retention};
+use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors, KeysError};
 use tidemill_log::Location;
 
 use super::otlp::{self, OtlpArguments};
@@ -94,8 +95,11 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
         bounds: arguments.oldest,
         limits: Limits {
             memory: arguments.memory_budget,
-            connections: arguments.connections,
-            drain: arguments.drain,
+            front: ConnectionLimits {
+                connections: Descriptors::raised().connections(arguments.connections),
+                drain: arguments.drain,
+                ..ConnectionLimits::default()
+            },
             ..Limits::default()
         },
         ..CollectConfig::new(arguments.listen, arguments.log.join(OWN_FOLDER).join("salts"), arguments.partitions)

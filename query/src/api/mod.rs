@@ -37,6 +37,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use tidemill_http::{ConnectionLimits, HostGuard, Tls, Unobserved};
 use tidemill_log::Location;
 use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
@@ -44,7 +45,6 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::error::QueryError;
-use crate::host::HostGuard;
 use changes::Changes;
 use follow::{Followed, Follower};
 use health::PipelineHealth;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::client::{answer, try_answer};
 use super::*;
-use crate::ApiKeys;
+use tidemill_http::ApiKeys;
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -98,7 +98,7 @@ fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
 #[test]
 fn slow_heads_and_slow_bodies_are_not_waited_for() {
     let rig = Rig::start(|config| {
-        config.limits.header_timeout = Duration::from_millis(200);
+        config.limits.front.header_timeout = Duration::from_millis(200);
         config.limits.body_pause = Duration::from_millis(200);
     });
     let mut slow_head = rig.connect();
@@ -142,7 +142,7 @@ fn a_body_that_trickles_for_ever_is_not_waited_for() {
 
 #[test]
 fn a_client_that_reads_no_answers_is_cut_off() {
-    let rig = Rig::start(|config| config.limits.write_timeout = Duration::from_millis(200));
+    let rig = Rig::start(|config| config.limits.front.write_timeout = Duration::from_millis(200));
     let mut reader_of_nothing = rig.connect();
     let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n".repeat(100);
     // Its requests fill every buffer on the way, and then its connection is gone.

@@ -1,6 +1,5 @@
 use std::io::Write;
 use std::thread;
-use std::time::Duration;
 
 use super::client::{Answer, try_answer};
 use super::*;
@@ -71,7 +70,7 @@ fn requests_share_one_memory_budget_and_give_it_back() {
 #[test]
 fn a_key_that_sends_too_much_waits_and_others_do_not() {
     let rig = Rig::start(|config| {
-        config.keys = crate::ApiKeys::from_list("KEYS", "a=one,b=two").unwrap();
+        config.keys = tidemill_http::ApiKeys::from_list("KEYS", "a=one,b=two").unwrap();
         config.rate_limit = Some(2);
     });
     let post = |key: &str| rig.post_with(&[("x-api-key", key)], batch(&["1", "2", "3"]).as_bytes());
@@ -86,20 +85,30 @@ fn a_key_that_sends_too_much_waits_and_others_do_not() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_turned_away() {
-    let rig = Rig::start(|config| config.limits.connections = 2);
-    let mut held = [rig.connect(), rig.connect()];
+fn idle_connections_make_room_and_busy_ones_do_not() {
+    let rig = Rig::start(|config| config.limits.front.connections = 2);
+    let idle: Vec<_> = (0..8).map(|_| rig.connect()).collect();
+    let served = rig.connect_and_get().expect("idle connections stop nobody");
+    assert_eq!(served.status, 200);
+    drop(idle);
+    let mut bodies = [rig.connect(), rig.connect()];
+    for body in &mut bodies {
+        body.write_all(b"POST /v1/events HTTP/1.1\r\nhost: test\r\ncontent-length: 50\r\n\r\n{").unwrap();
+    }
     let turned_away = loop {
-        // The two may be accepted later than a third connection is made.
-        let mut third = rig.connect();
-        third.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        match try_answer(&mut third) {
-            Some(answer) => break answer,
-            None => held[0] = third,
+        // Until both heads were read, one of them may make room.
+        if let Some(answer) = rig.connect_and_get().filter(|answer| answer.status != 200) {
+            break answer;
+        }
+        for body in &mut bodies {
+            if body.write_all(b" ").is_err() {
+                *body = rig.connect();
+                body.write_all(b"POST /v1/events HTTP/1.1\r\nhost: test\r\ncontent-length: 50\r\n\r\n{").unwrap();
+            }
         }
     };
     turned_away.assert_refused(503, "too many connections");
-    drop(held);
+    drop(bodies);
     while rig.connect_and_get().is_none_or(|answer| answer.status != 200) {}
     rig.stop();
 }

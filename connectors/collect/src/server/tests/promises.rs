@@ -203,7 +203,7 @@ fn post_to(address: std::net::SocketAddr, body: &str) -> u16 {
 #[test]
 fn browsers_may_post_and_beacons_need_no_preflight() {
     let rig = Rig::start(|config| {
-        config.keys = crate::ApiKeys::from_list("KEYS", "pub=shop").unwrap();
+        config.keys = tidemill_http::ApiKeys::from_list("KEYS", "pub=shop").unwrap();
         config.allow_origin = "https://shop.example".into();
     });
     let preflight = [

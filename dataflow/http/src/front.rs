@@ -3,6 +3,7 @@
 //! HTTP/1.1 by hyper, within limits that hold before any request is understood: the size and number of headers, the time
 //! for a head, the time that an answer may stay unread.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,29 +27,90 @@ use tokio::time::{Sleep, sleep, timeout};
 use tower::ServiceExt;
 use tracing::{info, warn};
 
-use crate::config::Limits;
-use crate::ingest::Peer;
-use crate::metrics::Metrics;
+use crate::idle::{Busy, IdleConnections, Presence};
+use crate::tls::Tls;
 
-/// How long nobody is accepted after the system refused a connection (it has no file handles left, as a rule).
+/// The other end of a connection, in the extensions of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// What a connection can cost at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Bytes of a request's head (32 KiB; at least 8 KiB).
+    pub header_bytes: usize,
+    /// Headers of a request (64).
+    pub headers: usize,
+    /// How long a request's head may take, and a connection may idle before it (10 s).
+    pub header_timeout: Duration,
+    /// How long a client may leave an answer unread (30 s).
+    pub write_timeout: Duration,
+    /// Connections at one time (1,024). A further one takes the place of the one that has been idle for longest; where all
+    /// are busy it is answered with 503.
+    pub connections: usize,
+    /// How long requests that are under way get to finish after a stop (10 s).
+    pub drain: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        ConnectionLimits {
+            header_bytes: 32 << 10,
+            headers: 64,
+            header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            connections: 1_024,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Who counts connections.
+pub trait Observer: Send + Sync + 'static {
+    /// One was accepted.
+    fn opened(&self);
+    /// One that was accepted has ended.
+    fn closed(&self);
+    /// One was turned away, since all others are busy.
+    fn refused(&self);
+}
+
+/// Nobody counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn opened(&self) {}
+    fn closed(&self) {}
+    fn refused(&self) {}
+}
+
+/// How long nobody is accepted after the system refused a connection (it has no descriptors left, as a rule).
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+/// How long a connection that was told to make room may take for it.
+const MAKE_ROOM: Duration = Duration::from_millis(100);
 /// How long a connection that is closed at once may take over its last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// As many connections at one time are told why they are turned away; further ones are closed without a word.
+const TURNED_AWAY: usize = 16;
+
 /// Serves connections until `stop` says so and those that are open have ended, or their time is over.
-pub(crate) async fn serve(
+pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: Limits,
-    metrics: Arc<Metrics>,
+    limits: ConnectionLimits,
+    tls: Option<Tls>,
+    observer: Arc<dyn Observer>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let (room, turning_away) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Semaphore::new(TURNED_AWAY)));
+    let idle = Arc::new(IdleConnections::default());
     let mut open = JoinSet::new();
     let mut refused = false;
     while !*stop.borrow() {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.changed() => continue,
+            changed = stop.changed() => if changed.is_ok() { continue } else { break },
             // Finished connections are taken off the list as they end.
             Some(_) = open.join_next() => continue,
         };
@@ -58,22 +120,23 @@ pub(crate) async fn serve(
                     info!("connections are accepted again");
                     refused = false;
                 }
-                match Arc::clone(&room).try_acquire_owned() {
-                    Ok(permit) => {
-                        let connection = Connection { peer, router: router.clone(), limits, stop: stop.clone() };
-                        open.spawn(connection.serve(stream, permit, Arc::clone(&metrics)));
-                    }
-                    Err(_) => {
-                        metrics.refused_connections.inc();
-                        open.spawn(turn_away(stream));
+                if let Some(permit) = place(&room, &idle).await {
+                    let presence = Presence::new(&idle);
+                    let connection = Connection { peer, router: router.clone(), limits, stop: stop.clone(), presence };
+                    open.spawn(connection.serve(stream, tls.clone(), permit, Arc::clone(&observer)));
+                } else {
+                    observer.refused();
+                    if let Ok(permit) = Arc::clone(&turning_away).try_acquire_owned() {
+                        open.spawn(turn_away(stream, permit));
                     }
                 }
             }
             Err(error) => {
                 if !refused {
-                    warn!("no connection can be accepted: {error}");
+                    warn!("no connection can be accepted: {error}; idle ones are closed until one can");
                     refused = true;
                 }
+                idle.close_longest();
                 sleep(AFTER_REFUSAL).await;
             }
         }
@@ -85,7 +148,18 @@ pub(crate) async fn serve(
     }
 }
 
-async fn turn_away(stream: TcpStream) {
+/// A place for one connection more: a free one, or that of the one that has been idle for longest.
+async fn place(room: &Arc<Semaphore>, idle: &IdleConnections) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+        return Some(permit);
+    }
+    if !idle.close_longest() {
+        return None;
+    }
+    timeout(MAKE_ROOM, Arc::clone(room).acquire_owned()).await.ok()?.ok()
+}
+
+async fn turn_away(stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let why = "too many connections are open; come again later";
     say_and_close(stream, "503 Service Unavailable\r\nretry-after: 1", why).await;
 }
@@ -106,28 +180,53 @@ async fn say_and_close(mut stream: impl AsyncWrite + Unpin, status: &str, why: &
 struct Connection {
     peer: SocketAddr,
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     stop: watch::Receiver<bool>,
+    presence: Arc<Presence>,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) {
-        metrics.connections.inc();
-        self.converse(stream).await;
-        metrics.connections.dec();
+    async fn serve(
+        self,
+        stream: TcpStream,
+        tls: Option<Tls>,
+        permit: OwnedSemaphorePermit,
+        observer: Arc<dyn Observer>,
+    ) {
+        observer.opened();
+        // Answers are small and awaited; a connection that cannot be told so works all the same.
+        let _ = stream.set_nodelay(true);
+        match tls {
+            None => self.converse(stream).await,
+            Some(tls) => {
+                let close = Arc::clone(&self.presence.close);
+                let greeted = tokio::select! {
+                    greeted = timeout(self.limits.header_timeout, tls.0.accept(stream)) => greeted.ok(),
+                    () = close.notified() => None,
+                };
+                // Whoever does not speak TLS, or too slowly, gets no answer that it could read.
+                if let Some(Ok(encrypted)) = greeted {
+                    self.converse(encrypted).await;
+                }
+            }
+        }
+        observer.closed();
         drop(permit);
     }
 
-    async fn converse(self, stream: TcpStream) {
-        let Connection { peer, router, limits, mut stop } = self;
-        // Answers are small and awaited; a connection that cannot be told so works all the same.
-        let _ = stream.set_nodelay(true);
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Connection { peer, router, limits, mut stop, presence } = self;
+        let close = Arc::clone(&presence.close);
         let service = service_fn(move |request: Request<Incoming>| -> Answering {
+            let busy = presence.busy();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
-            Box::pin(router.clone().oneshot(request))
+            let answered = router.clone().oneshot(request);
+            Box::pin(
+                async move { answered.await.map(|answer| answer.map(|body| Body::new(Answer { body, _busy: busy }))) },
+            )
         });
         let stream = TokioIo::new(Impatient::new(stream, limits.write_timeout));
         let mut connection = http1::Builder::new()
@@ -140,6 +239,7 @@ impl Connection {
             let mut conversing = pin!(poll_fn(|cx| connection.poll_without_shutdown(cx)));
             tokio::select! {
                 ended = &mut conversing => Some(ended),
+                () = close.notified() => return,
                 _ = stop.wait_for(|stop| *stop) => None,
             }
         };
@@ -165,15 +265,41 @@ impl Connection {
     }
 }
 
+/// The body of an answer: while it is being sent, its connection is busy.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = <Body as HttpBody>::Data;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A stream whose writes fail when the other side leaves them unread for too long.
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    fn new(stream: TcpStream, patience: Duration) -> Impatient {
+impl<S> Impatient<S> {
+    fn new(stream: S, patience: Duration) -> Impatient<S> {
         Impatient { stream, patience, waiting: None }
     }
 
@@ -190,13 +316,13 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)

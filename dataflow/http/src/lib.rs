@@ -1,0 +1,27 @@
+//! The HTTP front of every server of ours: within which bounds strangers are listened to, before anything of a request is
+//! understood.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`serve`] | connections: how many, how slow, and how they end |
+//! | [`Descriptors`] | file descriptors: the most there may be, and those that connections never get |
+//! | [`HostGuard`] | which names and which pages of other sites are answered |
+//! | [`ApiKeys`] | who asks, and for which tenant |
+//! | [`Tls`] | certificates |
+//!
+//! Promises: connections that do nothing stop nobody, since the one that has been idle for longest makes room for the next;
+//! they never take the descriptors that files need; a client that is too slow, in its head or in reading an answer, is let
+//! go of.
+
+mod descriptors;
+mod front;
+mod guard;
+mod idle;
+mod keys;
+mod tls;
+
+pub use descriptors::Descriptors;
+pub use front::{ConnectionLimits, Observer, Peer, Unobserved, serve};
+pub use guard::HostGuard;
+pub use keys::{ApiKeys, KeysError, Sender, Tenants, key_of};
+pub use tls::{Tls, TlsError};
