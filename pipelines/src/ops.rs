@@ -10,6 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,11 +25,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tidemill_dataflow::status::{Moment, Snapshot, Status};
 use tidemill_http::{ConnectionLimits, Descriptors, HostGuard, Unobserved};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 const PAGE: &str = include_str!("ops/page/index.html");
 const SCRIPT: &str = include_str!("ops/page/ops.js");
 const STYLE: &str = include_str!("ops/page/ops.css");
+
+/// Connections at one time.
+const MOST_CONNECTIONS: usize = 64;
 
 /// Nothing from elsewhere, nothing inline, nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -38,7 +42,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 #[derive(Debug)]
 pub struct Ops {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<watch::Sender<bool>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,20 +56,14 @@ impl Ops {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = watch::channel(false);
         let app = router(status, address.ip());
         let serve = async move {
             let listener = match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(error) => return tracing::warn!("the operators' page is not served: {error}"),
             };
-            tokio::select! {
-                ended = axum::serve(listener, app).into_future() => if let Err(error) = ended {
-                    tracing::warn!("the operators' page is not served any more: {error}");
-                },
-                // A sender that is gone says the same.
-                _ = stopped => {}
-            }
+            tidemill_http::serve(listener, app, limits(), None, Arc::new(Unobserved), stopped).await;
         };
         let thread = thread::Builder::new().name("ops".into()).spawn(move || runtime.block_on(serve))?;
         Ok(Ops { address, stop: Some(stop), thread: Some(thread) })
@@ -85,6 +83,15 @@ impl Drop for Ops {
             // It only displays: there is nothing to learn from how it ended.
             let _ = thread.join();
         }
+    }
+}
+
+/// A few operators and scrapers, who never take the descriptors of a run's files.
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        connections: Descriptors::raised().connections(MOST_CONNECTIONS),
+        drain: Duration::from_secs(1),
+        ..ConnectionLimits::default()
     }
 }
 

@@ -29,6 +29,20 @@ pub enum QueryError {
         /// What kind of statement it is, or its beginning.
         statement: String,
     },
+    /// The statement is longer or deeper than one may be.
+    #[error("the query has more than {most} {what}; ask for less at a time")]
+    TooComplex {
+        /// The bound.
+        most: usize,
+        /// Of what.
+        what: &'static str,
+    },
+    /// The statement is no text of SQL.
+    #[error("the query is not understood: {reason}")]
+    Unreadable {
+        /// What is wrong.
+        reason: String,
+    },
     /// The query does not parse, or does not fit the tables.
     #[error("the query is not understood")]
     Sql(#[source] Box<DataFusionError>),

@@ -24,6 +24,7 @@ mod format;
 mod lake;
 mod segments;
 mod session;
+pub mod sql;
 mod union_count;
 mod visible;
 

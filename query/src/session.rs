@@ -26,6 +26,7 @@ use crate::date_trunc::date_trunc;
 use crate::error::QueryError;
 use crate::file_table::FileTable;
 use crate::segments::SegmentCache;
+use crate::sql;
 use crate::union_count::union_count;
 use crate::visible::Visible;
 
@@ -196,20 +197,21 @@ fn progress(visible: &Visible, through: Option<i64>) -> Result<RecordBatch> {
 ///
 /// # Errors
 /// When it is not understood, names a table that does not exist, or would change something.
-pub(crate) async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, QueryError> {
+pub(crate) async fn plan(context: &SessionContext, statement: &str) -> Result<DataFrame, QueryError> {
+    sql::check(statement)?;
     let not_understood = |error: DataFusionError| QueryError::Sql(Box::new(error));
     let state = context.state();
     let dialect = state.config_options().sql_parser.dialect;
-    let statement = state.sql_to_statement(sql, &dialect).map_err(not_understood)?;
-    only_reads(&statement)?;
-    for reference in state.resolve_table_references(&statement).map_err(not_understood)? {
+    let parsed = state.sql_to_statement(statement, &dialect).map_err(not_understood)?;
+    only_reads(&parsed)?;
+    for reference in state.resolve_table_references(&parsed).map_err(not_understood)? {
         if !context.table_exist(reference.clone()).unwrap_or(false) {
             return Err(QueryError::UnknownTable { name: reference.to_string(), known: known_tables(context) });
         }
     }
-    let plan = state.statement_to_plan(statement).await.map_err(not_understood)?;
+    let plan = state.statement_to_plan(parsed).await.map_err(not_understood)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    options.verify_plan(&plan).map_err(|_| refused(sql))?;
+    options.verify_plan(&plan).map_err(|_| refused(statement))?;
     context.execute_logical_plan(plan).await.map_err(not_understood)
 }
 

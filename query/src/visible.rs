@@ -7,10 +7,11 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
 use tidemill_log::{DataFile, LogState, Store, reader, with_causes};
 
 /// Everything that one commit makes visible.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visible {
     /// The committed epoch; none before the first commit, when nothing is visible.
     pub epoch: Option<u64>,

@@ -3,6 +3,7 @@
 //! Keys are random, so one fast hash of each is what is kept, in the file too; hashes are compared in constant time, and no
 //! key is ever shown. The file is read again when it changes.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::time::SystemTime;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use blake3::Hash;
 use tracing::{info, warn};
 
@@ -224,6 +227,18 @@ pub fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
+/// The key of a request from a browser, whose user gave it as a password, or as [`key_of`] says.
+#[must_use]
+pub fn key_or_password_of(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    if let Some(key) = key_of(headers) {
+        return Some(Cow::Borrowed(key));
+    }
+    let (scheme, text) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(6)?;
+    let decoded = STANDARD.decode(text.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(Cow::Owned(decoded[colon + 1..].to_vec()))
+}
+
 fn version(path: &Path) -> Option<Version> {
     let about = std::fs::metadata(path).ok()?;
     Some((about.len(), about.modified().ok()))
@@ -369,5 +384,9 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
             assert_eq!(key_of(&headers), key, "{name}: {value}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Basic {}", STANDARD.encode("anybody:k:1")).parse().unwrap());
+        assert_eq!(key_or_password_of(&headers).as_deref(), Some(&b"k:1"[..]));
+        assert_eq!(key_of(&headers), None);
     }
 }

@@ -23,5 +23,5 @@ mod tls;
 pub use descriptors::Descriptors;
 pub use front::{ConnectionLimits, Observer, Peer, Unobserved, serve};
 pub use guard::HostGuard;
-pub use keys::{ApiKeys, KeysError, Sender, Tenants, key_of};
+pub use keys::{ApiKeys, KeysError, Sender, Tenants, key_of, key_or_password_of};
 pub use tls::{Tls, TlsError};

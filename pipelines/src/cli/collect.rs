@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tidemill_collect::{
-    CollectConfig, CollectError, Collector, Host, Limits, Network, TopicLogs, TrustedProxies,
-};
+use tidemill_collect::{CollectConfig, CollectError, Collector, Host, Limits, Network, TopicLogs, TrustedProxies};
 use tidemill_connectors::events::Bounds;
 use tidemill_embedded_log::{LogOptions, Retention};
 use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors, KeysError};

@@ -57,6 +57,9 @@ enum Command {
     Explain(explain::ExplainArguments),
     /// Answer questions over HTTP and show the dashboard, while the tables grow.
     Serve(serve::ServeArguments),
+    /// Answer SQL for `serve`, on stdin and stdout.
+    #[command(hide = true)]
+    SqlWorker(serve::SqlWorkerArguments),
     /// Take events over HTTP into a log.
     Collect(collect::CollectArguments),
     /// Make up events: a file, a topic, a log, or posted to a collector.
@@ -182,6 +185,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Run(arguments) => run::run(arguments, &catalog),
         Command::Query(arguments) => query::query(&arguments, &catalog),
         Command::Serve(arguments) => serve::serve(arguments, &catalog),
+        Command::SqlWorker(arguments) => serve::sql_worker(arguments, &catalog),
         Command::Explain(arguments) => explain::explain(&arguments, &catalog),
         Command::Collect(arguments) => collect::collect(arguments),
         Command::Generate(arguments) => generate::generate(arguments),

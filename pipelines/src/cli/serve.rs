@@ -1,13 +1,17 @@
 //! `tidemill serve`: the query API and the dashboard over the tables in a folder or a bucket, while they grow.
 
+use std::ffi::OsString;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors};
 use tidemill_log::Location;
 use tidemill_query::api::{Server, ServerOptions};
+use tidemill_query::sql::{Program, SqlOptions, WorkerOptions, work};
 
 use super::otlp::{self, OtlpArguments};
 use super::{Failure, signals, units, with_causes};
@@ -37,11 +41,68 @@ pub(crate) struct ServeArguments {
     /// Rows that an answer to SQL may have.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     rows: usize,
+    /// A file of keys: whoever asks needs one, for its tenant or for all (`*`). A browser's user gives it as the password.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// Whether SQL is answered. Without a word: on a loopback address, and where keys are asked for.
+    #[arg(long, value_enum, value_name = "on|off")]
+    sql: Option<Switch>,
+    /// Statements of SQL that are answered at once, each in a process of its own.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
+    sql_workers: usize,
+    /// Memory that a statement of SQL may take; one that takes more is ended.
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = units::bytes)]
+    sql_memory: u64,
     /// Requests that are answered at once; further ones are told to come again.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     requests: usize,
+    /// Connections at one time; a further one takes the place of the one that has been idle for longest.
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = at_least_one)]
+    connections: usize,
     #[command(flatten)]
     pub(super) otlp: OtlpArguments,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// What a process for SQL is started with; `serve` does it.
+#[derive(Debug, Args)]
+pub(crate) struct SqlWorkerArguments {
+    #[arg(long)]
+    data: Location,
+    #[arg(long)]
+    memory: usize,
+}
+
+pub(crate) fn sql_worker(arguments: SqlWorkerArguments, catalog: &Catalog) -> Result<(), Failure> {
+    let SqlWorkerArguments { data, memory } = arguments;
+    work(WorkerOptions { place: data, tables: catalog.tables(), memory }).map_err(Failure::failed)
+}
+
+/// How SQL is answered: in processes that run this program.
+fn sql(arguments: &ServeArguments, keys: &ApiKeys, address: IpAddr) -> Result<SqlOptions, Failure> {
+    let guarded = address.is_loopback() || !keys.is_open();
+    let on = arguments.sql.map_or(guarded, |switch| switch == Switch::On);
+    if !on {
+        let why = "SQL is off: this server can be reached from elsewhere and asks for no key; start it with --keys FILE, or with --sql on";
+        let told = "SQL is off: the server was started with --sql off";
+        return Ok(SqlOptions::Off(if arguments.sql.is_some() { told } else { why }.to_owned()));
+    }
+    let memory = usize::try_from(arguments.sql_memory).unwrap_or(usize::MAX);
+    let mut words: Vec<OsString> = vec!["sql-worker".into(), "--data".into(), arguments.data.to_string().into()];
+    words.extend(["--memory".into(), memory.to_string().into()]);
+    let program = Program { file: own_program().map_err(Failure::failed)?, arguments: words };
+    Ok(SqlOptions::Workers { program, at_once: arguments.sql_workers, memory })
+}
+
+/// The file that this process runs, also when another was put in its place meanwhile.
+fn own_program() -> std::io::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { Ok(running) } else { std::env::current_exe() }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -59,15 +120,25 @@ pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), 
     let listener = TcpListener::bind(arguments.listen).map_err(|error| {
         Failure::failed(format!("cannot listen at {}: {error}; give another --listen", arguments.listen))
     })?;
+    let keys = match &arguments.keys {
+        Some(file) => ApiKeys::from_file(file).map_err(Failure::usage)?,
+        None => ApiKeys::open_to_all(),
+    };
     let options = ServerOptions {
-        status: arguments.status,
+        status: arguments.status.clone(),
         memory: usize::try_from(arguments.memory).unwrap_or(usize::MAX),
         timeout: arguments.timeout,
         most_rows: arguments.rows,
         most_in_flight: arguments.requests,
-        hosts: arguments.host,
+        hosts: arguments.host.clone(),
+        sql: sql(&arguments, &keys, listener.local_addr().map_err(Failure::failed)?.ip())?,
+        keys,
+        front: ConnectionLimits {
+            connections: Descriptors::raised().connections(arguments.connections),
+            ..ConnectionLimits::default()
+        },
         tables: catalog.tables(),
-        ..ServerOptions::new(arguments.data)
+        ..ServerOptions::new(arguments.data.clone())
     };
     let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;
     otlp::numbers(server.openmetrics());
@@ -76,5 +147,6 @@ pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), 
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::failed)?;
     // The first signal closes the channel.
     let _ = stopped.recv();
-    server.stop().map_err(Failure::failed)
+    server.stop();
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! What every answer says beside its data: which commit it is of, how complete that is, and whether it can still change.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::snapshot::Snapshot;
 use super::time_range::{Range, rfc3339};
@@ -18,6 +19,8 @@ pub(super) struct Answered {
     pub(super) pending: u64,
     /// The data itself.
     pub(super) data: Data,
+    /// Its share of the memory for answers, until it is sent.
+    pub(super) held: Option<OwnedSemaphorePermit>,
 }
 
 /// The data of an answer, written out.
@@ -58,43 +61,64 @@ impl Answered {
         let through = snapshot.complete_through();
         let complete = self.range.is_some_and(|range| through.is_some_and(|through| range.to <= through));
         let exact = complete && self.pending == 0;
-        match &self.data {
-            Data::Json(data) => json(&Envelope {
-                complete_through: through.map(rfc3339),
-                updated_at: snapshot.updated_at.map(rfc3339),
-                epoch: snapshot.visible.epoch,
-                exact,
-                closed: snapshot.closed(),
-                pending: self.pending,
-                from: self.range.map(|range| rfc3339(range.from)),
-                to: self.range.map(|range| rfc3339(range.to)),
-                data,
-            }),
-            Data::Csv(_) => self.respond_csv(snapshot),
-        }
-    }
-
-    fn respond_csv(self, snapshot: &Snapshot) -> Response {
-        let Data::Csv(bytes) = self.data else {
-            unreachable!("only an answer in CSV is written as CSV");
-        };
-        let mut response = Body::from(bytes).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let beside = [
-            ("tidemill-epoch", snapshot.visible.epoch.map(|epoch| epoch.to_string())),
-            ("tidemill-complete-through", snapshot.complete_through().map(rfc3339)),
-            ("tidemill-updated-at", snapshot.updated_at.map(rfc3339)),
-        ];
-        for (name, value) in beside {
-            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
-                headers.insert(HeaderName::from_static(name), value);
+        let held = self.held;
+        match self.data {
+            Data::Json(data) => {
+                let envelope = Envelope {
+                    complete_through: through.map(rfc3339),
+                    updated_at: snapshot.updated_at.map(rfc3339),
+                    epoch: snapshot.visible.epoch,
+                    exact,
+                    closed: snapshot.closed(),
+                    pending: self.pending,
+                    from: self.range.map(|range| rfc3339(range.from)),
+                    to: self.range.map(|range| rfc3339(range.to)),
+                    data: &data,
+                };
+                let text = serde_json::to_vec(&envelope).expect("answers have text keys and finite numbers only");
+                sent(text, held, "application/json")
             }
+            Data::Csv(bytes) => csv(sent(bytes, held, "text/csv; charset=utf-8"), snapshot),
         }
-        response
     }
+}
+
+/// What an answer says beside its data, in the headers where it is CSV.
+fn csv(mut response: Response, snapshot: &Snapshot) -> Response {
+    let headers = response.headers_mut();
+    let beside = [
+        ("tidemill-epoch", snapshot.visible.epoch.map(|epoch| epoch.to_string())),
+        ("tidemill-complete-through", snapshot.complete_through().map(rfc3339)),
+        ("tidemill-updated-at", snapshot.updated_at.map(rfc3339)),
+    ];
+    for (name, value) in beside {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// A body with what it holds until it is sent.
+struct Held {
+    bytes: Vec<u8>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A response that nobody keeps on the way.
+fn sent(bytes: Vec<u8>, held: Option<OwnedSemaphorePermit>, content_type: &'static str) -> Response {
+    let mut response = Body::from(Bytes::from_owner(Held { bytes, _permit: held })).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// A response with `value` as JSON, never kept by anybody on the way.
@@ -105,10 +129,5 @@ pub(super) fn json(value: &impl Serialize) -> Response {
 
 /// A response with text that is JSON already.
 pub(super) fn json_text(text: String) -> Response {
-    let mut response = Body::from(text).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    sent(text.into_bytes(), None, "application/json")
 }

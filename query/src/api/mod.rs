@@ -15,7 +15,8 @@
 //! * Unique users of any range are the union of the hash lists of its minutes, never a sum. Money is whole cents in 64
 //!   bits; a sum that does not fit is refused.
 //! * A server on a loopback address answers to no name that it was not told of ([`HostGuard`]).
-//! * Nothing that a request carries becomes part of a statement, but for `/sql`, which only reads.
+//! * Nothing that a request carries becomes part of a statement, but for `/sql`, which only reads, and whose end is nobody
+//!   else's ([`crate::sql`]).
 //! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
 //!
 //! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
@@ -36,20 +37,24 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
-use tidemill_http::{ConnectionLimits, HostGuard, Tls, Unobserved};
+use tidemill_http::{ApiKeys, ConnectionLimits, HostGuard, Tls, Unobserved};
 use tidemill_log::Location;
 use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::error::QueryError;
+use crate::sql::SqlOptions;
 use changes::Changes;
 use follow::{Followed, Follower};
 use health::PipelineHealth;
-use routes::Shared;
+use routes::{Shared, Sql};
 use telemetry::Telemetry;
+
+pub(crate) use questions::answer_statement;
+pub(crate) use refusal::Refusal;
+pub(crate) use snapshot::Snapshot;
 
 mod answer;
 mod changes;
@@ -66,8 +71,8 @@ mod telemetry;
 mod tests;
 mod time_range;
 
-/// How long requests that are being answered are waited for when the server stops.
-const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How often the file of keys is looked at.
+const KEYS_READ_EVERY: Duration = Duration::from_secs(1);
 
 /// What a server is given.
 #[derive(Clone, Debug)]
@@ -84,10 +89,18 @@ pub struct ServerOptions {
     pub most_in_flight: usize,
     /// How long a query may take.
     pub timeout: Duration,
+    /// How SQL is answered.
+    pub sql: SqlOptions,
     /// Rows of an answer to SQL.
     pub most_rows: usize,
     /// Readers that may follow the changes.
     pub most_readers: usize,
+    /// Who may ask, and for which tenant. Pages are shown to everybody: what they show is asked for.
+    pub keys: ApiKeys,
+    /// What a connection can cost.
+    pub front: ConnectionLimits,
+    /// The certificate; plain HTTP without.
+    pub tls: Option<Tls>,
     /// Names that it answers to beside IP addresses and `localhost`; see [`HostGuard`].
     pub hosts: Vec<String>,
     /// What no answer is complete beyond.
@@ -105,8 +118,12 @@ impl ServerOptions {
             memory: 512 << 20,
             most_in_flight: 64,
             timeout: Duration::from_secs(30),
+            sql: SqlOptions::InProcess,
             most_rows: 10_000,
             most_readers: 256,
+            keys: ApiKeys::open_to_all(),
+            front: ConnectionLimits::default(),
+            tls: None,
             hosts: Vec::new(),
             clock: Clock::of_the_machine(),
         }
@@ -120,9 +137,9 @@ pub struct Server {
     followed: FollowedHandle,
     /// Dropped to ask both threads to end.
     stop_follower: Option<mpsc::Sender<()>>,
-    stop_http: Option<oneshot::Sender<()>>,
+    stop_http: Option<watch::Sender<bool>>,
     follower: Option<JoinHandle<()>>,
-    http: Option<JoinHandle<std::io::Result<()>>>,
+    http: Option<JoinHandle<()>>,
     queries: Option<Runtime>,
     shared: Weak<Shared>,
 }
@@ -175,12 +192,26 @@ impl Server {
             room: Semaphore::new(options.most_in_flight),
             most_in_flight: options.most_in_flight,
             timeout: options.timeout,
+            keys: options.keys.clone(),
+            sql: Sql::of(&options.sql),
             most_rows: options.most_rows,
         });
         let weak = Arc::downgrade(&shared);
-        let (stop_http, stop) = oneshot::channel::<()>();
+        let (stop_http, stop) = watch::channel(false);
         let guarded = HostGuard::new(address.ip(), &options.hosts).before(routes::routes(shared));
-        let serve = move || runtime.block_on(serve(listener, guarded, stop));
+        let (front, tls, keys) = (options.front, options.tls.clone(), options.keys.clone());
+        let serve = move || {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener that does not block");
+                tokio::spawn(async move {
+                    loop {
+                        tokio::time::sleep(KEYS_READ_EVERY).await;
+                        keys.refresh();
+                    }
+                });
+                tidemill_http::serve(listener, guarded, front, tls, Arc::new(Unobserved), stop).await;
+            });
+        };
         let http = thread("http", serve)?;
         let server = Self {
             address,
@@ -212,19 +243,17 @@ impl Server {
     }
 
     /// Takes no more requests, lets those in flight finish for a few seconds, and ends.
-    ///
-    /// # Errors
-    /// When accepting connections had failed before.
-    pub fn stop(mut self) -> std::io::Result<()> {
-        self.end()
+    pub fn stop(mut self) {
+        self.end();
     }
 
-    fn end(&mut self) -> std::io::Result<()> {
+    fn end(&mut self) {
         self.followed.0.changes.close();
         drop(self.stop_http.take());
-        let served = self.http.take().map_or(Ok(()), |http| {
-            http.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread that answers requests panicked")))
-        });
+        if let Some(http) = self.http.take() {
+            // A panic was reported when it happened.
+            let _ = http.join();
+        }
         drop(self.stop_follower.take());
         if let Some(follower) = self.follower.take() {
             // A panic of that thread was reported when it happened, and nothing is lost by it.
@@ -233,14 +262,12 @@ impl Server {
         if let Some(queries) = self.queries.take() {
             queries.shutdown_background();
         }
-        served
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Whoever wants to know calls `stop`.
-        let _ = self.end();
+        self.end();
     }
 }
 
@@ -249,25 +276,4 @@ fn thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, QueryError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(QueryError::Runtime)
-}
-
-/// Answers until the sender of `stop` is dropped, and then what is in flight, for some seconds.
-async fn serve(listener: TcpListener, routes: Router, stop: oneshot::Receiver<()>) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (draining, drained) = oneshot::channel();
-    let asked = async move {
-        let _ = stop.await;
-        let _ = draining.send(());
-    };
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(asked);
-    let enough = async move {
-        match drained.await {
-            Ok(()) => tokio::time::sleep(DRAIN_WITHIN).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = async { serving.await } => served,
-        () = enough => Ok(()),
-    }
 }

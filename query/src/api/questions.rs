@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
 use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{Answered, Data};
 use super::parameters::{MOST_BUCKETS, MetricQuery, Question, TopQuery};
@@ -12,6 +14,7 @@ use super::plans;
 use super::refusal::Refusal;
 use super::snapshot::Snapshot;
 use super::time_range::{MINUTE_MS, Range, Span, Step, rfc3339};
+use crate::error::QueryError;
 use crate::format::{Format, write_rows_as_json};
 use crate::lake::Answer;
 use crate::session;
@@ -57,12 +60,11 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
             let extent = plans::extent(context, tenant.as_deref()).await?;
             let (from, to) = (extent.map(|extent| rfc3339(extent.0)), extent.map(|extent| rfc3339(extent.1)));
             let range = extent.map(|(first, last)| Range { from: first, to: last.saturating_add(MINUTE_MS) });
-            Ok(Answered { range, pending: all_pending(snapshot), data: Data::json(&Extent { from, to }) })
+            Ok(Answered { range, pending: all_pending(snapshot), data: Data::json(&Extent { from, to }), held: None })
         }
         Question::Sql { text, csv } => {
-            let answer = run_sql(snapshot, text, rows).await?;
-            let data = write(&answer, *csv).map_err(crate::error::QueryError::Write)?;
-            Ok(Answered { range: None, pending: all_pending(snapshot), data })
+            let bytes = answer_statement(snapshot, text, rows, *csv).await?;
+            of_statement(snapshot, bytes, *csv, None)
         }
     }
 }
@@ -75,7 +77,7 @@ async fn whole(snapshot: &Snapshot, span: Span, (step, most): (Step, u64), tenan
 async fn of_range(snapshot: &Snapshot, tenant: &str, range: Range, data: &impl Serialize) -> Result<Answered, Refusal> {
     let any = all_pending(snapshot) > 0;
     let pending = if any { plans::pending(&snapshot.context, tenant, range).await? } else { 0 };
-    Ok(Answered { range: Some(range), pending, data: Data::json(data) })
+    Ok(Answered { range: Some(range), pending, data: Data::json(data), held: None })
 }
 
 /// Pending events of all tenants and times, as the log counts them.
@@ -106,15 +108,47 @@ async fn run_sql(snapshot: &Snapshot, text: &str, most: usize) -> Result<Answer,
     Ok(Answer { schema, batches, epoch: snapshot.visible.epoch, complete_through: snapshot.complete_through() })
 }
 
-fn write(answer: &Answer, csv: bool) -> std::io::Result<Data> {
+/// The answer to a statement, written out: what stands as `data` in JSON, or the whole in CSV.
+///
+/// # Errors
+/// When the statement is refused, fails, or has too large an answer.
+pub(crate) async fn answer_statement(
+    snapshot: &Snapshot,
+    text: &str,
+    rows: usize,
+    csv: bool,
+) -> Result<Vec<u8>, Refusal> {
+    let answer = run_sql(snapshot, text, rows).await?;
+    let bytes = write(&answer, csv).map_err(QueryError::Write)?;
+    if bytes.len() > MOST_BYTES { Err(Refusal::TooLong(MOST_BYTES >> 20)) } else { Ok(bytes) }
+}
+
+/// What [`answer_statement`] wrote, as an answer.
+pub(super) fn of_statement(
+    snapshot: &Snapshot,
+    bytes: Vec<u8>,
+    csv: bool,
+    held: Option<OwnedSemaphorePermit>,
+) -> Result<Answered, Refusal> {
+    let unfinished = |_| Refusal::Unfinished("the answer is no text of JSON".to_owned());
+    let data = if csv {
+        Data::Csv(bytes)
+    } else {
+        let text = String::from_utf8(bytes).map_err(|error| Refusal::Unfinished(error.to_string()))?;
+        Data::Json(RawValue::from_string(text).map_err(unfinished)?)
+    };
+    Ok(Answered { range: None, pending: all_pending(snapshot), data, held })
+}
+
+fn write(answer: &Answer, csv: bool) -> std::io::Result<Vec<u8>> {
     if csv {
         let mut bytes = Vec::new();
         Format::Csv.write(answer, &mut bytes)?;
-        return Ok(Data::Csv(bytes));
+        return Ok(bytes);
     }
     let names: Vec<&str> = answer.schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut text = format!("{{\"columns\":{},\"rows\":", serde_json::to_string(&names)?);
     write_rows_as_json(answer, &mut text)?;
     text.push('}');
-    Ok(Data::Json(serde_json::value::RawValue::from_string(text)?))
+    Ok(text.into_bytes())
 }

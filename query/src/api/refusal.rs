@@ -11,7 +11,7 @@ use crate::error::QueryError;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// What is asked for is not understood, or is too much; all mistakes are said at once.
     #[error("{0}")]
     Asked(String),
@@ -45,6 +45,33 @@ pub(super) enum Refusal {
     /// The server is being stopped, or met a mistake of its own.
     #[error("the request was not finished: {0}; ask again")]
     Unfinished(String),
+    /// The statement took more than one may, and its process was ended.
+    #[error(
+        "the query needed more than {0} MiB of memory, or failed in a way that ended its process; ask for less at a time"
+    )]
+    TooCostly(usize),
+    /// As many bytes of answers as may be wait to be read.
+    #[error("{0} MiB of answers wait to be read by those who asked; ask again later")]
+    Unread(usize),
+    /// What a worker refused a statement for.
+    #[error("{message}")]
+    OfWorker {
+        /// The status.
+        status: u16,
+        /// The sentence.
+        message: String,
+    },
+    /// A file was not there when a worker came to read it.
+    #[error("a file of this commit is gone: {0}")]
+    FileGone(String),
+    /// No key, or a wrong one.
+    #[error(
+        "the API key is missing or wrong; send it as `X-API-Key` or `Authorization: Bearer`, or as the password of a browser"
+    )]
+    Unauthorized,
+    /// What is not allowed here, or to this key.
+    #[error("{0}")]
+    Forbidden(String),
     /// The query has no answer.
     #[error("{}", .0.chain())]
     Query(#[from] QueryError),
@@ -56,14 +83,32 @@ impl Refusal {
         Self::Query(QueryError::Run(Box::new(error)))
     }
 
-    /// The status that says it.
-    pub(super) fn status(&self) -> StatusCode {
+    /// Why a query has no answer, if that is it.
+    pub(crate) fn cause(&self) -> Option<&QueryError> {
         match self {
-            Self::Asked(_) | Self::TooManyRows(_) | Self::TooLong(_) | Self::Overflow => StatusCode::BAD_REQUEST,
+            Self::Query(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The status that says it.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Asked(_) | Self::TooManyRows(_) | Self::TooLong(_) | Self::Overflow | Self::TooCostly(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::OfWorker { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TimedOut(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy(_) | Self::Crowded(_) | Self::NotYet(_) | Self::Unfinished(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_)
+            | Self::Crowded(_)
+            | Self::NotYet(_)
+            | Self::Unfinished(_)
+            | Self::Unread(_)
+            | Self::FileGone(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query(error) => of_query(error),
         }
     }
@@ -71,9 +116,11 @@ impl Refusal {
 
 fn of_query(error: &QueryError) -> StatusCode {
     match error {
-        QueryError::UnknownTable { .. } | QueryError::NotReadOnly { .. } | QueryError::Sql(_) => {
-            StatusCode::BAD_REQUEST
-        }
+        QueryError::UnknownTable { .. }
+        | QueryError::NotReadOnly { .. }
+        | QueryError::TooComplex { .. }
+        | QueryError::Unreadable { .. }
+        | QueryError::Sql(_) => StatusCode::BAD_REQUEST,
         QueryError::Open { .. } | QueryError::Overtaken { .. } => StatusCode::SERVICE_UNAVAILABLE,
         QueryError::Run(cause) => match cause.find_root() {
             DataFusionError::ResourcesExhausted(_) | DataFusionError::ObjectStore(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -91,6 +138,12 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = (status, json(&serde_json::json!({ "error": self.to_string() }))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            // A browser asks its user for the password, which is the key.
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"tidemill\""));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

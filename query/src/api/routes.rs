@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use datafusion::error::DataFusionError;
 use futures::stream;
+use tidemill_http::{ApiKeys, Sender, Tenants, key_or_password_of};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -25,12 +29,16 @@ use super::questions;
 use super::refusal::Refusal;
 use super::snapshot::Snapshot;
 use crate::error::QueryError;
+use crate::sql::{Bytes, SqlOptions, Workers, check};
 
 /// How often a question is asked again because files were exchanged under it.
 const ATTEMPTS: usize = 5;
 
 /// How long a newer commit is waited for when files of this one are gone.
 const NEWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How soon a thread for queries has to be free for the server to be healthy.
+const THREAD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between two lines that only show that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -44,7 +52,28 @@ pub(super) struct Shared {
     pub(super) room: Semaphore,
     pub(super) most_in_flight: usize,
     pub(super) timeout: Duration,
+    pub(super) keys: ApiKeys,
+    pub(super) sql: Sql,
     pub(super) most_rows: usize,
+}
+
+/// How SQL is answered.
+pub(super) enum Sql {
+    Off(String),
+    InProcess,
+    Workers(Workers),
+}
+
+impl Sql {
+    pub(super) fn of(options: &SqlOptions) -> Sql {
+        match options {
+            SqlOptions::Off(why) => Sql::Off(why.clone()),
+            SqlOptions::InProcess => Sql::InProcess,
+            SqlOptions::Workers { program, at_once, memory } => {
+                Sql::Workers(Workers::new(program.clone(), *at_once, *memory))
+            }
+        }
+    }
 }
 
 type Parameters = Query<Vec<(String, String)>>;
@@ -61,7 +90,8 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/api/v1/changes", get(changes))
         .route("/api/v1/health", get(health))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route_layer(from_fn_with_state(Arc::clone(&shared), known))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .method_not_allowed_fallback(|| async { Refusal::Method })
         .fallback(|uri: Uri| async move { Refusal::NotFound(uri.path().to_owned()) })
@@ -72,15 +102,49 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
 type Read = fn(&Pairs) -> Result<Question, Refusal>;
 
 fn asked(endpoint: &'static str, read: Read) -> axum::routing::MethodRouter<Arc<Shared>> {
-    get(move |State(shared): State<Arc<Shared>>, Query(pairs): Parameters| async move {
-        shared.respond(endpoint, read(&pairs)).await
-    })
+    get(
+        move |State(shared): State<Arc<Shared>>, Extension(sender): Extension<Sender>, Query(mut pairs): Parameters| async move {
+            let question = of_tenant(&sender, &mut pairs).and_then(|()| read(&pairs));
+            shared.respond(endpoint, question).await
+        },
+    )
 }
 
-async fn sql(State(shared): State<Arc<Shared>>, headers: HeaderMap, Query(pairs): Parameters) -> Response {
+/// Lets in whoever has a key, where keys are asked for.
+async fn known(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let key = key_or_password_of(request.headers());
+    let Some(sender) = shared.keys.sender(key.as_deref()) else { return Refusal::Unauthorized.into_response() };
+    request.extensions_mut().insert(sender);
+    next.run(request).await
+}
+
+/// Has a key of one tenant ask for that tenant, and for no other.
+fn of_tenant(sender: &Sender, pairs: &mut Vec<(String, String)>) -> Result<(), Refusal> {
+    let Tenants::One(own) = &sender.tenants else { return Ok(()) };
+    if pairs.iter().any(|(name, value)| name == "tenant" && value != &**own) {
+        return Err(Refusal::Forbidden(format!("this key is good for the tenant {own}; ask for that one")));
+    }
+    pairs.retain(|(name, _)| name != "tenant");
+    pairs.push(("tenant".to_owned(), own.to_string()));
+    Ok(())
+}
+
+async fn sql(
+    State(shared): State<Arc<Shared>>,
+    Extension(sender): Extension<Sender>,
+    headers: HeaderMap,
+    Query(pairs): Parameters,
+) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let csv = accepted.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/csv");
-    let mut response = shared.respond("sql", parameters::sql(&pairs, csv)).await;
+    let question = match (&shared.sql, &sender.tenants) {
+        (Sql::Off(why), _) => Err(Refusal::Forbidden(why.clone())),
+        (_, Tenants::One(own)) => {
+            Err(Refusal::Forbidden(format!("SQL sees all tenants, and this key is good for {own}; give one for `*`")))
+        }
+        (_, Tenants::All) => parameters::sql(&pairs, csv),
+    };
+    let mut response = shared.respond("sql", question).await;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
@@ -108,6 +172,19 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match shared.openmetrics() {
         Ok(text) => ([kind], text).into_response(),
         Err(error) => Refusal::Unfinished(error.to_string()).into_response(),
+    }
+}
+
+/// Whether a question would find a thread.
+async fn healthy(State(shared): State<Arc<Shared>>) -> Response {
+    if timeout(THREAD_WITHIN, shared.queries.spawn(async {})).await.is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "no query thread is free\n").into_response();
+    }
+    match &shared.sql {
+        Sql::Workers(workers) if workers.busy().0 == workers.busy().1 => {
+            format!("ok; no process for SQL is free: all {} are answering\n", workers.busy().1).into_response()
+        }
+        _ => "ok\n".into_response(),
     }
 }
 
@@ -182,14 +259,17 @@ impl Shared {
                 let reason = self.followed.trouble().unwrap_or_else(|| "the log is being read".to_owned());
                 return Err(Refusal::NotYet(reason));
             };
-            let source = match questions::answer(&snapshot, question, self.most_rows).await {
+            let source = match self.answer_of(&snapshot, question).await {
                 Ok(answered) => return Ok((answered, snapshot)),
-                Err(Refusal::Query(QueryError::Run(source))) => source,
+                Err(Refusal::Query(QueryError::Run(source))) => {
+                    if !snapshot.visible.lacks_file(snapshot.tables.store(), &source).await {
+                        return Err(QueryError::Run(source).into());
+                    }
+                    source
+                }
+                Err(Refusal::FileGone(message)) => Box::new(DataFusionError::External(message.into())),
                 Err(refusal) => return Err(refusal),
             };
-            if !snapshot.visible.lacks_file(snapshot.tables.store(), &source).await {
-                return Err(QueryError::Run(source).into());
-            }
             if !matches!(timeout(NEWER_WITHIN, newest.changed()).await, Ok(Ok(()))) {
                 return Err(QueryError::MissingFile(source).into());
             }
@@ -198,6 +278,18 @@ impl Shared {
             }
         }
         unreachable!("the attempts are counted without an end")
+    }
+
+    async fn answer_of(&self, snapshot: &Arc<Snapshot>, question: &Question) -> Result<Answered, Refusal> {
+        match (question, &self.sql) {
+            (Question::Sql { text, csv }, Sql::Workers(workers)) => {
+                // What is refused for its length needs no process.
+                check(text)?;
+                let Bytes { bytes, held } = workers.answer(snapshot, text, self.most_rows, *csv).await?;
+                questions::of_statement(snapshot, bytes, *csv, Some(held))
+            }
+            _ => questions::answer(snapshot, question, self.most_rows).await,
+        }
     }
 }
 

@@ -10,15 +10,15 @@ use crate::session::{self, Tables};
 use crate::visible::Visible;
 
 /// One commit as the server answers from it. Never changes; a newer one takes its place.
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     /// What the commit makes visible.
-    pub(super) visible: Visible,
+    pub(crate) visible: Visible,
     /// When the commit became visible, in milliseconds since 1970; none before the first.
     pub(super) updated_at: Option<i64>,
     /// The tables as of the commit.
     pub(super) context: SessionContext,
     /// What is shared with the snapshots before and after.
-    pub(super) tables: Tables,
+    pub(crate) tables: Tables,
 }
 
 impl Snapshot {
@@ -26,7 +26,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the query engine refuses the tables.
-    pub(super) fn new(tables: &Tables, visible: Visible, updated_at: Option<i64>) -> Result<Arc<Self>> {
+    pub(crate) fn new(tables: &Tables, visible: Visible, updated_at: Option<i64>) -> Result<Arc<Self>> {
         let context = session::session(tables, &visible)?;
         Ok(Arc::new(Self { visible, updated_at, context, tables: tables.clone() }))
     }

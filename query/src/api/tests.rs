@@ -307,7 +307,7 @@ fn a_commit_is_told_to_readers_and_seen_by_the_next_query() {
     place.roll();
     place.commit(&Epoch::default());
     assert_eq!(next_event(&mut new).unwrap().0, "3", "rolling is no news");
-    server.stop().unwrap();
+    server.stop();
     assert!(next_event(&mut new).is_none(), "a stopping server lets its readers go");
 }
 
@@ -540,6 +540,6 @@ fn a_bucket_is_followed_as_a_folder_is() {
         ok_at(&server, "range", place.epoch);
         check_against_rows(&server, &place.all);
     }
-    server.stop().unwrap();
+    server.stop();
     place.remove();
 }

@@ -1,0 +1,198 @@
+//! The server's side: as many workers as may run at once, each started when it is needed and given up when it fails.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::messages::{Ask, Said};
+use crate::api::{Refusal, Snapshot};
+
+/// Bytes of answers that may wait to be read, all together.
+const MOST_WAITING: usize = 256 << 20;
+/// An answer is counted in pieces of so many bytes.
+const PIECE: usize = 1 << 10;
+/// Bytes of a line that a worker says.
+const MOST_SAID: u64 = 1 << 20;
+
+/// How SQL is answered.
+#[derive(Clone, Debug)]
+pub enum SqlOptions {
+    /// Not at all; the sentence says why, and how to have it.
+    Off(String),
+    /// In this process: for whoever trusts all who ask.
+    InProcess,
+    /// In processes of their own.
+    Workers {
+        /// The program that a worker is.
+        program: Program,
+        /// How many answer at once.
+        at_once: usize,
+        /// Bytes that each may take.
+        memory: usize,
+    },
+}
+
+/// A program whose body is [`work`](super::work).
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub file: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// The workers of a server.
+pub(crate) struct Workers {
+    program: Program,
+    memory: usize,
+    at_once: usize,
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Worker>>,
+    /// Room for answers that are not sent yet, in pieces.
+    waiting: Arc<Semaphore>,
+}
+
+/// An answer, with its share of the memory for answers.
+pub(crate) struct Bytes {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) held: OwnedSemaphorePermit,
+}
+
+impl Workers {
+    /// No worker yet.
+    pub(crate) fn new(program: Program, at_once: usize, memory: usize) -> Workers {
+        let slots = Arc::new(Semaphore::new(at_once));
+        let waiting = Arc::new(Semaphore::new(MOST_WAITING / PIECE));
+        Workers { program, memory, at_once, slots, idle: Mutex::default(), waiting }
+    }
+
+    /// How many are answering, of how many.
+    pub(crate) fn busy(&self) -> (usize, usize) {
+        (self.at_once - self.slots.available_permits(), self.at_once)
+    }
+
+    /// Answers a statement on a commit. Whoever stops waiting ends the worker, too.
+    ///
+    /// # Errors
+    /// What the statement is refused for, or what became of its worker.
+    pub(crate) async fn answer(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        statement: &str,
+        rows: usize,
+        csv: bool,
+    ) -> Result<Bytes, Refusal> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let kept = self.idle().pop();
+        let mut worker = match kept {
+            Some(worker) => worker,
+            None => Worker::start(&self.program).await?,
+        };
+        let knows = worker.knows.upgrade().is_some_and(|known| Arc::ptr_eq(&known, snapshot));
+        let visible = (!knows).then(|| snapshot.visible.clone());
+        worker.knows = Arc::downgrade(snapshot);
+        let ask = Ask { visible, statement: statement.to_owned(), rows, csv };
+        let answered = match worker.ask(&ask).await {
+            Ok(Said::Answer { bytes }) => self.read(&mut worker, bytes).await,
+            Ok(Said::Refused { status, message }) => Ok(Err(Refusal::OfWorker { status, message })),
+            Ok(Said::FileGone { message }) => Ok(Err(Refusal::FileGone(message))),
+            Ok(Said::Unfit { reason }) => return Err(Refusal::Unfinished(reason)),
+            Ok(Said::Ready) => return Err(Refusal::Unfinished("a worker said what it was not asked".to_owned())),
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(answer) => {
+                self.idle().push(worker);
+                answer
+            }
+            Err(error) => Err(worker.ended(&error, self.memory).await),
+        }
+    }
+
+    async fn read(&self, worker: &mut Worker, bytes: usize) -> io::Result<Result<Bytes, Refusal>> {
+        let pieces = u32::try_from(bytes / PIECE + 1).unwrap_or(u32::MAX);
+        let held = Arc::clone(&self.waiting).try_acquire_many_owned(pieces);
+        let mut answer = vec![0; bytes];
+        worker.stdout.read_exact(&mut answer).await?;
+        // What has no room was read all the same, since the next answer comes after it.
+        Ok(held.map(|held| Bytes { bytes: answer, held }).map_err(|_| Refusal::Unread(MOST_WAITING >> 20)))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running worker; dropping it kills it.
+struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    /// The snapshot that it was told of last.
+    knows: Weak<Snapshot>,
+    /// Where it spills; deleted after it, however it ends.
+    _spill: TempDir,
+}
+
+impl Worker {
+    async fn start(program: &Program) -> Result<Worker, Refusal> {
+        let unfit = |reason: String| Refusal::Unfinished(format!("no process for SQL can be started: {reason}"));
+        let spill = TempDir::with_prefix("tidemill-sql-").map_err(|error| unfit(error.to_string()))?;
+        let started = Command::new(&program.file)
+            .args(&program.arguments)
+            .env("TMPDIR", spill.path())
+            // So that its allocator takes what it needs and no more: the limit counts what is taken.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+            .env("MIMALLOC_ARENA_RESERVE", "64MiB")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        let mut child = started.map_err(|error| unfit(error.to_string()))?;
+        let stdin = child.stdin.take().expect("stdin is a pipe");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let mut worker = Worker { child, stdin, stdout, knows: Weak::new(), _spill: spill };
+        match worker.listen().await {
+            Ok(Said::Ready) => Ok(worker),
+            Ok(Said::Unfit { reason }) => Err(unfit(reason)),
+            Ok(_) => Err(unfit("it answers before it is asked".to_owned())),
+            Err(error) => Err(unfit(error.to_string())),
+        }
+    }
+
+    async fn ask(&mut self, ask: &Ask) -> io::Result<Said> {
+        let mut line = serde_json::to_vec(ask)?;
+        line.push(b'\n');
+        self.stdin.write_all(&line).await?;
+        self.listen().await
+    }
+
+    async fn listen(&mut self) -> io::Result<Said> {
+        let mut line = Vec::new();
+        let read = (&mut self.stdout).take(MOST_SAID).read_until(b'\n', &mut line).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// Why it does not answer any more.
+    async fn ended(mut self, error: &io::Error, memory: usize) -> Refusal {
+        // It may still run where it said something that is not understood.
+        let _ = self.child.start_kill();
+        match self.child.wait().await {
+            Ok(status) if status.signal().is_some() => Refusal::TooCostly(memory >> 20),
+            Ok(status) => Refusal::Unfinished(format!("the process of the statement ended with {status}: {error}")),
+            Err(gone) => Refusal::Unfinished(gone.to_string()),
+        }
+    }
+}
