@@ -118,6 +118,8 @@ impl LogError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 LogError::Full { path, source }
             }
+            // No descriptors left, of the machine or of this process: like a disk without room, it passes.
+            _ if matches!(source.raw_os_error(), Some(23 | 24)) => LogError::Full { path, source },
             _ => LogError::Io { path, doing, source },
         }
     }

@@ -337,9 +337,11 @@ fn is_temporary(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
-/// The disk, or what the user may have of it, is used up.
+/// The disk, or what the user may have of it, is used up; or this process or machine has no descriptors left (EMFILE,
+/// ENFILE), which passes likewise.
 fn is_full(error: &io::Error) -> bool {
-    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
+    let descriptors = matches!(error.raw_os_error(), Some(23 | 24));
+    descriptors || [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind())
 }
 
 /// There is no such file: it does not exist, or a file stands where its folder would be.

@@ -3,6 +3,8 @@
 //! The modules say `cfg(test)` so that the lints know the helpers in them for test code.
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod avro;
 #[cfg(test)]
 mod chaos;
