@@ -44,12 +44,11 @@ COLUMNS = f"""
     toUInt64(0) AS fingerprint
 """
 
-# How the job makes its key from TIDEMILL_HASH_KEY, and what it takes where that is not set.
+# How the job makes its key from TIDEMILL_HASH_KEY.
 CONTEXT = "tidemill 2025 web server log users"
-NO_KEY = "tidemill: no TIDEMILL_HASH_KEY was set"
 
 
 def user_id(secret, address, agent):
     """16 hexadecimal digits of BLAKE3, keyed, over address, a zero byte and agent."""
-    key = blake3.blake3((secret or NO_KEY).encode(), derive_key_context=CONTEXT).digest()
+    key = blake3.blake3(secret.encode(), derive_key_context=CONTEXT).digest()
     return blake3.blake3(address + b"\0" + agent, key=key).hexdigest()[:16]

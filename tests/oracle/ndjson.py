@@ -18,10 +18,19 @@ def required(key):
     return f"({is_text(key)} AND JSONExtractString({path(key)}) != '')"
 
 
+# Texts that have a column, and their most bytes.
+LONGEST = {
+    ("event_id",): 200, ("user_id",): 200, ("event_type",): 200, ("tenant",): 200, ("session_id",): 200,
+    ("properties", "page"): 8192, ("properties", "currency"): 32,
+    ("context", "app_version"): 200, ("context", "os"): 200, ("context", "screen_resolution"): 200, ("context", "locale"): 200,
+    ("geo", "country"): 200, ("geo", "city"): 200,
+}
+SHORT = " AND ".join(f"(NOT {is_text(*keys)} OR length(JSONExtractString({path(*keys)})) <= {most})" for keys, most in LONGEST.items())
+
 WELL_FORMED = f"""
     length(line) <= 1048576 AND isValidJSON(line) AND JSONType(line) = 'Object'
     AND {required('event_id')} AND {required('event_type')} AND {required('user_id')}
-    AND length(JSONExtractString({path('event_id')})) <= 200 AND length(JSONExtractString({path('user_id')})) <= 200
+    AND {SHORT}
     AND JSONType({path('timestamp')}) = 'Int64'
     AND JSONExtractInt({path('timestamp')}) BETWEEN 946684800000 AND 7258118400000
     AND (JSONExtractString({path('event_type')}) != 'page_view' OR {is_text('properties', 'page')})

@@ -66,7 +66,7 @@ class Oracle:
         self.session = session.Session()
         self._load(prefixes or {})
         if log_format == "combined":
-            self._parse_combined(hash_key if hash_key is not None else os.environ.get("TIDEMILL_HASH_KEY", ""))
+            self._parse_combined(hash_key if hash_key is not None else os.environ["TIDEMILL_HASH_KEY"])
         else:
             self._run(f"CREATE TABLE judged ENGINE = Memory AS SELECT *, {ndjson.WELL_FORMED} AS ok FROM lines")
             self._run(f"CREATE TABLE parsed ENGINE = Memory AS SELECT file, n, {ndjson.COLUMNS} FROM judged WHERE ok")

@@ -12,6 +12,20 @@ const MINUTE: i64 = 60_000;
 const GAP: i64 = 30 * MINUTE;
 const TIMES: std::ops::RangeInclusive<i64> = 946_684_800_000..=7_258_118_400_000;
 const MOST_CENTS: u64 = 1_000_000_000_000_000;
+/// The longest texts that columns take.
+const LONGEST: [(&str, usize); 11] = [
+    ("event_type", 200),
+    ("tenant", 200),
+    ("session_id", 200),
+    ("properties.page", 8_192),
+    ("properties.currency", 32),
+    ("context.app_version", 200),
+    ("context.os", 200),
+    ("context.screen_resolution", 200),
+    ("context.locale", 200),
+    ("geo.country", 200),
+    ("geo.city", 200),
+];
 
 /// What became of the lines, in the words of the `--json` line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,13 +123,17 @@ fn event(line: &[u8]) -> Option<Event> {
     if line.len() > 1 << 20 {
         return None;
     }
-    let mut object = match serde_json::from_slice(line).ok()? {
-        Value::Object(object) => object,
-        _ => return None,
-    };
+    let whole: Value = serde_json::from_slice(line).ok()?;
+    let mut object = whole.as_object()?.clone();
     let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
     let required = |key: &str| text(key).filter(|value| !value.is_empty());
     let short = |id: &String| id.len() <= 200;
+    if LONGEST.iter().any(|(path, bytes)| {
+        let found = path.split('.').try_fold(&whole, |value, key| value.get(key));
+        found.and_then(Value::as_str).is_some_and(|text| text.len() > *bytes)
+    }) {
+        return None;
+    }
     let inside = |outer: &str, key: &str| object.get(outer).and_then(|o| o.get(key)).and_then(Value::as_str);
     let owned = |outer: &str, key: &str| inside(outer, key).map(str::to_owned);
     let time = |key: &str| object.get(key).and_then(Value::as_i64).filter(|t| TIMES.contains(t)).map(Time);
@@ -282,6 +300,10 @@ mod tests {
             (":946684800000}", ":7258118400001}"),
             (r#""click""#, r#""page_view""#),
             (r#""click""#, r#""purchase""#),
+            ("}", &*format!(r#","properties":{{"page":"{}"}}}}"#, "p".repeat(8_193))),
+            ("}", &*format!(r#","properties":{{"currency":"{}"}}}}"#, "c".repeat(33))),
+            ("}", &*format!(r#","context":{{"app_version":"{}"}}}}"#, "v".repeat(201))),
+            (r#""click""#, &*format!("\"{}\"", "t".repeat(201))),
             ("}", "} x"),
         ] {
             assert!(event(good.replace(from, to).as_bytes()).is_none(), "{from} -> {to}");

@@ -20,9 +20,6 @@ use crate::topic::Topic;
 /// The members that a client cannot set.
 const OF_THE_SERVER: [&str; 4] = ["server_time", "ip", "geo", "tenant"];
 
-/// The longest `event_type`, in bytes.
-const MAX_TYPE_BYTES: usize = 200;
-
 /// Ids that stand for nobody, in lower case.
 const FORBIDDEN_IDS: [&str; 32] = [
     "0",
@@ -76,7 +73,7 @@ pub enum RejectKind {
     Properties,
     /// An id that stands for nobody.
     ForbiddenId,
-    /// The event, or one of its ids, is too long.
+    /// The event, or one of its ids or names, is too long.
     TooLong,
 }
 
@@ -300,9 +297,6 @@ fn judge(event: &Event) -> Result<(Topic, &Event), Reject> {
     }
     if stands_for_nobody(event.user().text) {
         return Err(forbidden("user_id", event.user().text));
-    }
-    if event.event_type().len() > MAX_TYPE_BYTES {
-        return Err(Reject::of_reason(format!("event_type is longer than {MAX_TYPE_BYTES} bytes")));
     }
     Ok((Topic::of(event.kind(), event.event_type()), event))
 }

@@ -2,6 +2,7 @@
 //!
 //! What a hostile body can cost is bounded before anything is built from it: its length, its nesting, its events.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -46,6 +47,16 @@ pub(crate) fn events_of(body: &[u8], max_events: usize) -> Result<Vec<&str>, Bat
         Events { found, .. } if found.len() > max_events => Err(BatchError::TooManyEvents),
         Events { found, .. } => Ok(found),
     }
+}
+
+/// The `api_key` of a body, if there is one.
+pub(crate) fn key_of(body: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Keyed<'a> {
+        #[serde(borrow)]
+        api_key: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Keyed<'_>>(body).ok().map(|keyed| keyed.api_key)
 }
 
 #[derive(Deserialize)]

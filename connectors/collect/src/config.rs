@@ -69,8 +69,9 @@ pub struct Limits {
     pub body_pause: Duration,
     /// How long a body may take in all (60 s).
     pub body_timeout: Duration,
-    /// Bytes that all requests may hold together (256 MiB). Beside them there are up to `header_bytes` a connection, and
-    /// what judging a batch needs for a moment on each thread.
+    /// Bytes that all requests may hold together (256 MiB); of one address half at most, of one key four fifths. Beside
+    /// them there are up to `header_bytes` a connection, and what unpacking and judging a batch needs for a moment on each
+    /// thread: the window of zstd, 8 MiB, and tables of a batch's events.
     pub memory: u64,
     /// Batches that wait for the log (4,096); further ones are answered with 503.
     pub queue: usize,

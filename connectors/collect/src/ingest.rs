@@ -1,5 +1,6 @@
 //! From a request to its answer: who sends, how much, what of it is taken, and whether it is stored.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::field::Empty;
 use tracing::{Instrument, debug_span};
 
-use crate::address::TrustedProxies;
+use crate::address::{TrustedProxies, sharer};
 use crate::admission::{self, Admitted, Verdict, server_members};
 use crate::answers::{self, Refusal};
 use crate::batch::{self, BatchError};
@@ -28,6 +29,10 @@ use crate::salts::Salts;
 
 /// A batch of more bytes is judged on a thread of its own, so that it holds up no connection.
 const LARGE_BODY: usize = 128 << 10;
+/// So is one that is packed in more bytes than this: what it unpacks to may be a thousand times as large.
+const LARGE_PACKED: usize = 8 << 10;
+/// The longest body, unpacked, that is read of somebody who is not known yet: the most that `navigator.sendBeacon` sends.
+const BEACON_BYTES: usize = 64 << 10;
 /// What clients are told to wait, in seconds, when there is no room or the log fails.
 const COME_AGAIN: u64 = 1;
 /// What a line costs in memory beside its text.
@@ -52,11 +57,19 @@ pub(crate) struct Intake {
     pub(crate) large: Arc<Semaphore>,
 }
 
-/// What a request's head says.
-struct Head {
+/// Who sends, and for which tenant.
+struct Known {
     sender: u64,
     tenant: Arc<str>,
+}
+
+/// What a request's head says.
+struct Head {
+    /// None yet where no header holds a key: a beacon has no headers of its own, so its key is in the body.
+    known: Option<Known>,
     packing: Packing,
+    /// Bytes of the body as it comes, if the head tells.
+    length: Option<usize>,
 }
 
 impl Intake {
@@ -98,8 +111,11 @@ impl Intake {
 
     async fn take(self: &Arc<Self>, request: Request<Body>) -> Result<Vec<Verdict>, Refusal> {
         let (parts, mut body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>().expect("every connection says who it is with").0;
+        let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let address = self.trusted_proxies.client(peer.ip(), forwarded);
         let read = match self.head(&parts.headers, parts.uri.query()) {
-            Ok(head) => self.read(&mut body, head.packing).await.map(|read| (head, read)),
+            Ok(head) => self.read(&mut body, &head, address).await.map(|read| (head, read)),
             Err(refusal) => Err(refusal),
         };
         let (head, read) = match read {
@@ -112,42 +128,48 @@ impl Intake {
                 return Err(refusal);
             }
         };
-        let peer = parts.extensions.get::<Peer>().expect("every connection says who it is with").0;
-        let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let address = self.trusted_proxies.client(peer.ip(), forwarded);
+        let Head { known, packing, .. } = head;
+        let (known, packing, read) = match known {
+            Some(known) => (known, packing, read),
+            None => {
+                let (sender, read) = self.beacon(packing, read)?;
+                (sender, Packing::Plain, read)
+            }
+        };
+        let Known { sender, tenant } = known;
         let now_ms = self.environment.now_ms();
         let place = self.geo.as_ref().and_then(|geo| geo.place(address));
-        let members = server_members(now_ms, &self.salts.hash(address, now_ms), place.as_ref(), &head.tenant);
+        let members = server_members(now_ms, &self.salts.hash(address, now_ms), place.as_ref(), &tenant);
 
-        let (admitted, lease) = if read.bytes.len() > LARGE_BODY {
+        let small = packing == Packing::Plain || read.bytes.len() <= LARGE_PACKED;
+        let (packing, read) = if small { (Packing::Plain, self.unpack(packing, read)?) } else { (packing, read) };
+        let (admitted, lease) = if small && read.bytes.len() <= LARGE_BODY {
+            self.judge(sender, read, &members)?
+        } else {
             let permit = Arc::clone(&self.large).acquire_owned().await.expect("the semaphore is never closed");
             let intake = Arc::clone(self);
             let judge = move || {
-                let judged = intake.judge(head.sender, read, &members);
+                let judged = intake.unpack(packing, read).and_then(|read| intake.judge(sender, read, &members));
                 drop(permit);
                 judged
             };
             tokio::task::spawn_blocking(judge).await.expect("judging a batch does not panic")?
-        } else {
-            self.judge(head.sender, read, &members)?
         };
         self.store(admitted, lease).await
     }
 
     /// What can be refused before the body is read.
     fn head(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Head, Refusal> {
-        if query.is_some_and(|query| query.split('&').any(|pair| pair.starts_with("key="))) {
+        let is_key = |pair: &str| pair.starts_with("key=") || pair.starts_with("api_key=");
+        if query.is_some_and(|query| query.split('&').any(is_key)) {
             let message = "a key in an address is written into logs on its way; send it as `X-API-Key`, or as `api_key` beside `events`";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
         }
-        let Some(Sender { id, tenants }) = self.keys.sender(key_of(headers)) else {
-            let message = "the API key is missing or wrong; send it as `X-API-Key` or `Authorization: Bearer`";
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
-        };
-        let tenant = match tenants {
-            Tenants::One(tenant) => tenant,
-            Tenants::All => DEFAULT_TENANT.into(),
-        };
+        let key = key_of(headers);
+        let known = self.known(key);
+        if key.is_some() && known.is_none() {
+            return Err(no_key());
+        }
         if !self.is_ready() {
             let message = "the log takes no events now; nothing of this batch is stored, send it again";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(COME_AGAIN));
@@ -163,25 +185,67 @@ impl Intake {
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         };
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if known.is_none() && length.is_some_and(|length| length > BEACON_BYTES) {
+            return Err(no_key());
+        }
         if length.is_some_and(|length| length > self.limits.body_bytes) {
             return Err(self.too_large());
         }
-        Ok(Head { sender: id, tenant, packing })
+        Ok(Head { known, packing, length })
     }
 
-    async fn read(&self, body: &mut Body, packing: Packing) -> Result<ReadBody, Refusal> {
+    /// Who gives this key. A sender has one tenant: a key for all of them, which a file may have come to hold since the
+    /// start, is none here.
+    fn known(&self, key: Option<&[u8]>) -> Option<Known> {
+        let Sender { id, tenants } = self.keys.sender(key)?;
+        match tenants {
+            Tenants::One(tenant) => Some(Known { sender: id, tenant }),
+            Tenants::All => self.keys.is_open().then(|| Known { sender: id, tenant: DEFAULT_TENANT.into() }),
+        }
+    }
+
+    /// Who sends a body that holds its key itself; gives it back unpacked.
+    fn beacon(&self, packing: Packing, read: ReadBody) -> Result<(Known, ReadBody), Refusal> {
+        let unpacked = body::unpack(packing, read, BEACON_BYTES.min(self.limits.body_bytes));
+        let mut read = unpacked.map_err(|error| self.no_beacon(error))?;
+        let key = batch::key_of(&read.bytes);
+        let known = key.and_then(|key| self.known(Some(key.as_bytes()))).ok_or_else(no_key)?;
+        if read.lease.belong_to(known.sender) { Ok((known, read)) } else { Err(no_memory()) }
+    }
+
+    /// Reads a body as it comes, paid for by who sends it.
+    async fn read(&self, body: &mut Body, head: &Head, address: IpAddr) -> Result<ReadBody, Refusal> {
         let Limits { body_bytes, body_pause, body_timeout, .. } = self.limits;
-        let limits = BodyLimits { bytes: body_bytes, idle: body_pause, whole: body_timeout };
-        let refused = |status, message| Refusal::new(status, message);
-        body::read(body, packing, limits, &self.budget).await.map_err(|error| match error {
+        let known = head.known.as_ref();
+        let most = if known.is_some() { body_bytes } else { BEACON_BYTES.min(body_bytes) };
+        // No room is made beyond the length that the head tells.
+        let bytes = head.length.map_or(most, |length| length.min(most));
+        let limits = BodyLimits { bytes, idle: body_pause, whole: body_timeout };
+        let lease = Lease::empty(&self.budget, sharer(address), known.map(|known| known.sender));
+        let read = body::read(body, limits, lease).await;
+        read.map_err(|error| if known.is_some() { self.no_body(error) } else { self.no_beacon(error) })
+    }
+
+    fn unpack(&self, packing: Packing, read: ReadBody) -> Result<ReadBody, Refusal> {
+        body::unpack(packing, read, self.limits.body_bytes).map_err(|error| self.no_body(error))
+    }
+
+    /// Why there is no body of a sender who is not known yet, and might have been by a smaller one.
+    fn no_beacon(&self, error: BodyError) -> Refusal {
+        if error == BodyError::TooLarge { no_key() } else { self.no_body(error) }
+    }
+
+    fn no_body(&self, error: BodyError) -> Refusal {
+        match error {
             BodyError::TooLarge => self.too_large(),
-            BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT, "the body came too slowly; send it again"),
+            BodyError::TooSlow => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly; send it again"),
             BodyError::NoMemory => no_memory(),
             BodyError::Damaged => {
-                refused(StatusCode::BAD_REQUEST, "the body is not packed as its Content-Encoding says; pack it again")
+                let message = "the body is not packed as its Content-Encoding says; pack it again";
+                Refusal::new(StatusCode::BAD_REQUEST, message)
             }
-            BodyError::Gone => refused(StatusCode::BAD_REQUEST, "the body ended early; send it again"),
-        })
+            BodyError::Gone => Refusal::new(StatusCode::BAD_REQUEST, "the body ended early; send it again"),
+        }
     }
 
     /// Judges a batch; gives back its lines with the lease that pays for them.
@@ -234,6 +298,12 @@ impl Intake {
         let message = format!("a body has at most {} bytes, unpacked; send it in parts", self.limits.body_bytes);
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
+}
+
+fn no_key() -> Refusal {
+    let message = "the API key is missing or wrong; send it as `X-API-Key` or `Authorization: Bearer`, or, in a body of at \
+                   most 64 KiB, as `api_key` beside `events`";
+    Refusal::new(StatusCode::UNAUTHORIZED, message)
 }
 
 fn no_memory() -> Refusal {

@@ -8,10 +8,11 @@
 //! [`tidemill_connectors::events`], with the same [`Bounds`](tidemill_connectors::events::Bounds) where the log is read.
 //!
 //! ```text
-//! connection -> body (unpacked, limits) -> batch -> admission (checked, enriched) -> committer -> log -> answer
+//! connection -> body (limits, unpacked) -> batch -> admission (checked, enriched) -> committer -> log -> answer
 //! ```
-//! Memory is bounded (INV-8): what requests hold is leased from one budget, and a request that finds it empty is asked
-//! to come again. So is one that finds the log failed or behind.
+//! Memory is bounded (INV-8): what requests hold is leased from one budget as it comes, and a request that finds it empty
+//! is asked to come again; a share for each address and each key keeps anybody from emptying it for all. Who finds the log
+//! failed or behind is asked to come again as well.
 
 mod address;
 mod admission;

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::http::HeaderValue;
 use thiserror::Error;
-use tidemill_http::Tls;
+use tidemill_http::{ApiKeys, Tls};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
 use tracing::warn;
 
 use crate::batch;
@@ -29,6 +32,9 @@ use crate::salts::Salts;
 
 /// The smallest head that hyper can be held to.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
+
+/// How often keys are looked for that were added or taken away.
+const KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a collector did not start.
 #[derive(Debug, Error)]
@@ -134,7 +140,7 @@ impl Collector {
             large: Arc::new(Semaphore::new(limits.threads)),
         });
         if config.keys.is_open() {
-            warn!("no API keys are configured: everybody may send, as tenant `default`");
+            warn!("everybody may send, as tenant `default`: no API key is asked for");
         }
 
         let weak = Arc::downgrade(&intake);
@@ -199,6 +205,9 @@ fn checked(config: &CollectConfig) -> Result<HeaderValue, CollectError> {
     if limits.front.header_bytes < LEAST_HEADER_BYTES {
         return usage(format!("a request's head needs {LEAST_HEADER_BYTES} bytes at least"));
     }
+    if config.keys.any_for_all() && !config.keys.is_open() {
+        return usage("a key for all tenants (`*`) is for readers; who sends has one tenant: name it there".into());
+    }
     if limits.threads == 0 || limits.front.connections == 0 || limits.queue == 0 {
         return usage("threads, connections and the queue need to be 1 at least".into());
     }
@@ -231,6 +240,7 @@ fn serve(
         let router = routes(Arc::clone(&intake), allow_origin.clone());
         let limits = intake.limits;
         let stop = stopped.clone();
+        tokio::spawn(keep_fresh(intake.keys.clone()));
         tokio::spawn(async move {
             // Readiness goes first, so that whoever asks is sent elsewhere while the rest is finished.
             if stopped.wait_for(|now| *now).await.is_ok() {
@@ -240,6 +250,17 @@ fn serve(
         tidemill_http::serve(listener, router, limits.front, tls, metrics, stop).await;
     });
     // With the runtime and its tasks the last senders of the committer's queue go, which ends it.
+}
+
+/// Reads the file of keys again whenever it changes, for as long as the runtime runs.
+async fn keep_fresh(keys: ApiKeys) {
+    let mut due = interval(KEYS_EVERY);
+    loop {
+        due.tick().await;
+        let fresh = keys.clone();
+        // It waits for a disk. A panic there would be a bug, and no reason to refuse those who have a key.
+        let _ = spawn_blocking(move || fresh.refresh()).await;
+    }
 }
 
 #[cfg(test)]

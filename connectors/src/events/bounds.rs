@@ -1,8 +1,9 @@
-//! What an event may say and still be taken: when it happened, and how much was paid.
+//! What an event may say and still be taken: when it happened, how much was paid, and how long its names are.
 //!
 //! A time that is read in the wrong unit, or that a stray clock gave, is no error anywhere later: it is a row in 1970 or in
-//! the year 58156. So it is malformed here, with the reason in words. What was taken once stays readable, whatever the
-//! bounds were then.
+//! the year 58156. So it is malformed here, with the reason in words. So is a name of a megabyte: a table has a row for
+//! each page, currency and version, and whoever sends a few hundred of such names, well packed, makes a gigabyte of it.
+//! What was taken once stays readable, whatever the bounds were then.
 
 use std::ops::RangeInclusive;
 
@@ -29,12 +30,22 @@ pub struct Bounds {
     first: i64,
     last: i64,
     most_cents: u64,
+    names: Names,
 }
 
-/// Times from 2000-01-01 to 2200-01-01, amounts up to 10^15 cents.
+/// How long texts may be that tables have columns for; ids are bounded always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// As [`MAX_NAME_BYTES`](super::MAX_NAME_BYTES) and its like say.
+    Bounded,
+    /// As long as a line.
+    OfAnyLength,
+}
+
+/// Times from 2000-01-01 to 2200-01-01, amounts up to 10^15 cents, names of a bounded length.
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { first: FIRST, last: LAST, most_cents: MOST_CENTS }
+        Bounds { first: FIRST, last: LAST, most_cents: MOST_CENTS, names: Names::Bounded }
     }
 }
 
@@ -48,7 +59,7 @@ impl Bounds {
     /// Everything that any version has ever taken: for what was judged when it came.
     #[must_use]
     pub fn of_archive() -> Bounds {
-        Bounds { first: 0, last: END_OF_CALENDAR, most_cents: u64::MAX }
+        Bounds { first: 0, last: END_OF_CALENDAR, most_cents: u64::MAX, names: Names::OfAnyLength }
     }
 
     /// What differs from the default, in words; nothing if nothing does.
@@ -68,6 +79,15 @@ impl Bounds {
     #[inline]
     pub(super) fn hold_cents(&self, cents: i64) -> bool {
         cents.unsigned_abs() <= self.most_cents
+    }
+
+    /// That a text of so many bytes is no longer than `limit`, if that is bounded.
+    ///
+    /// # Errors
+    /// The reason with the name of the member, as a dead letter says it.
+    #[inline]
+    pub(super) fn check_length(&self, bytes: u32, limit: u32, member: &str) -> Result<(), String> {
+        if bytes > limit && self.names == Names::Bounded { Err(too_long(member, limit)) } else { Ok(()) }
     }
 
     /// A time that an event may have.
@@ -110,6 +130,12 @@ impl Bounds {
             format!("timestamp {shown} is before {}; --oldest {} takes older ones", day(self.first), Date(0))
         }
     }
+}
+
+/// Why a text that is too long is none that an event may have.
+#[cold]
+pub(super) fn too_long(member: &str, limit: u32) -> String {
+    format!("{member} is longer than {limit} bytes")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "all bounds are below 2^53, and what is beyond them need not be exact")]

@@ -11,9 +11,9 @@ use tidemill_dataflow::time::EventTime;
 use tidemill_tables::calendar::{Instant, NoInstant};
 
 use super::block_text::{BlockText, SideText, Span};
-use super::bounds::Bounds;
+use super::bounds::{Bounds, too_long};
 use super::event::{Event, EventKind, IdOrigin, Misfit};
-use super::{DEFAULT_TENANT, MAX_ID_BYTES};
+use super::{DEFAULT_TENANT, MAX_CURRENCY_BYTES, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_PAGE_BYTES};
 
 /// What stands at a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,10 +113,13 @@ impl Judge<'_> {
         let user = self.required(fields.user_id, "user_id")?;
         at_most(event_id, MAX_ID_BYTES, "event_id")?;
         at_most(user, MAX_ID_BYTES, "user_id")?;
+        self.bounds.check_length(event_type.len(), MAX_NAME_BYTES, "event_type")?;
         let timestamp = self.timestamp(fields.timestamp)?;
         let tenant = match fields.tenant.what {
             // An empty text, two quotes, names none.
-            What::Text | What::Escaped if fields.tenant.end - fields.tenant.start > 2 => self.optional(fields.tenant),
+            What::Text | What::Escaped if fields.tenant.end - fields.tenant.start > 2 => {
+                self.name(fields.tenant, "tenant")?
+            }
             _ => Span::NONE,
         };
         let kind = match self.bytes(event_type) {
@@ -128,8 +131,8 @@ impl Judge<'_> {
         let amount_cents = self.integer(fields.amount_cents).filter(|cents| self.bounds.hold_cents(*cents));
         self.check_kind(kind, fields, amount_cents)?;
 
-        let page = self.optional(fields.page);
-        let currency = self.optional(fields.currency);
+        let page = self.within(fields.page, MAX_PAGE_BYTES, "properties.page")?;
+        let currency = self.within(fields.currency, MAX_CURRENCY_BYTES, "properties.currency")?;
         let kind_hash = match kind {
             EventKind::PageView => hash64(self.bytes(page)),
             EventKind::Purchase => hash64(self.bytes(currency)),
@@ -150,15 +153,15 @@ impl Judge<'_> {
             event_type,
             user,
             tenant,
-            session_id: self.optional(fields.session_id),
+            session_id: self.name(fields.session_id, "session_id")?,
             page,
             currency,
-            app_version: self.optional(fields.app_version),
-            os: self.optional(fields.os),
-            screen_resolution: self.optional(fields.screen_resolution),
-            locale: self.optional(fields.locale),
-            country: self.optional(fields.country),
-            city: self.optional(fields.city),
+            app_version: self.name(fields.app_version, "context.app_version")?,
+            os: self.name(fields.os, "context.os")?,
+            screen_resolution: self.name(fields.screen_resolution, "context.screen_resolution")?,
+            locale: self.name(fields.locale, "context.locale")?,
+            country: self.name(fields.country, "geo.country")?,
+            city: self.name(fields.city, "geo.city")?,
             properties: if fields.properties.what == What::Object { fields.properties.span() } else { Span::NONE },
             client_time: fields.client_time.span(),
             ip: fields.ip.span(),
@@ -205,6 +208,21 @@ impl Judge<'_> {
             What::Escaped => self.side.unescape(&self.text.raw()[found.start as usize + 1..found.end as usize - 1]),
             _ => Span::NONE,
         }
+    }
+
+    /// The same of a text that has at most `limit` bytes.
+    #[inline]
+    fn within(&mut self, found: Slot, limit: u32, member: &str) -> Result<Span, String> {
+        let span = self.optional(found);
+        if !span.is_none() {
+            self.bounds.check_length(span.len(), limit, member)?;
+        }
+        Ok(span)
+    }
+
+    #[inline]
+    fn name(&mut self, found: Slot, member: &str) -> Result<Span, String> {
+        self.within(found, MAX_NAME_BYTES, member)
     }
 
     fn integer(&self, found: Slot) -> Option<i64> {
@@ -305,7 +323,7 @@ fn text_property(found: Slot, name: &str) -> Result<(), String> {
 }
 
 fn at_most(span: Span, limit: u32, name: &str) -> Result<(), String> {
-    if span.len() > limit { Err(format!("{name} is longer than {limit} bytes")) } else { Ok(()) }
+    if span.len() > limit { Err(too_long(name, limit)) } else { Ok(()) }
 }
 
 impl Fields {

@@ -7,13 +7,16 @@
 //!
 //! | member | column | else |
 //! |---|---|---|
-//! | `event_id`, `event_type`, `user_id` | text, required, not empty; ids of at most 200 bytes | malformed |
+//! | `event_id`, `event_type`, `user_id` | text, required, not empty | malformed |
 //! | `timestamp` | required: milliseconds since 1970 as an integer, or RFC 3339 text; within the [`Bounds`] | malformed |
 //! | `tenant` | text; absent, null or empty: `default` | `default`, the value goes to `extra` |
 //! | `properties.page` | text; required of a `page_view` | malformed there, else no column |
 //! | `properties.amount_cents`, `.currency` | integer of at most 10^15 either way, text; required of a `purchase` | malformed there, else no column |
 //! | `session_id`, `context.*`, `geo.*`, `server_time` | text; a time like `timestamp` | no column, the value goes to `extra` |
 //! | everything else | `extra` | |
+//!
+//! Texts that have a column have at most [`MAX_ID_BYTES`], [`MAX_PAGE_BYTES`], [`MAX_CURRENCY_BYTES`] or [`MAX_NAME_BYTES`]; with a
+//! longer one the event is malformed.
 //!
 //! Of a key given twice the last value counts. A `\u` escape of half a surrogate pair is read as U+FFFD, in keys and values
 //! alike.
@@ -41,8 +44,8 @@ pub use format::{Format, UnknownFormat};
 pub(crate) use guess::{Guess, Head, Shape};
 pub use json::JsonDecoder;
 pub(crate) use lines::masked;
-pub(crate) use logs::Directives;
-pub use logs::{HashKey, Layout, LogDecoder, LogReader};
+pub(crate) use logs::{Directives, KNOWN_TO_ALL};
+pub use logs::{HashKey, Layout, LogDecoder, LogReader, UserKey};
 pub use ndjson::NdjsonDecoder;
 pub(crate) use strict::NOT_AN_OBJECT;
 pub use strict::{Member, members_of, whole};
@@ -52,6 +55,15 @@ pub const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// The longest `event_id` and `user_id`, in bytes.
 pub const MAX_ID_BYTES: u32 = 200;
+
+/// The longest page, in bytes: the longest line of a request that web servers take unless they are told otherwise.
+pub const MAX_PAGE_BYTES: u32 = 8_192;
+
+/// The longest `currency`, in bytes.
+pub const MAX_CURRENCY_BYTES: u32 = 32;
+
+/// The longest `event_type`, `tenant`, `session_id`, and text of `context` and `geo`, in bytes.
+pub const MAX_NAME_BYTES: u32 = 200;
 
 /// The tenant of an event that names none.
 pub const DEFAULT_TENANT: &str = "default";

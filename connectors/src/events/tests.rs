@@ -8,6 +8,7 @@ use tidemill_dataflow::time::EventTime;
 use super::fields::Fields;
 use super::*;
 
+mod lengths;
 mod senders;
 
 fn block(bytes: &[u8]) -> Block {

@@ -9,7 +9,7 @@ use tidemill_dataflow::source::{PartitionBinding, SourceError};
 use tidemill_log::PartitionStatus;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::events::{Directives, Format, HashKey, Head, LogReader, MAX_LINE_BYTES, Shape};
+use crate::events::{Directives, Format, HashKey, Head, KNOWN_TO_ALL, LogReader, MAX_LINE_BYTES, Shape, UserKey};
 
 use super::content::{Form, Stat};
 use super::digest::RecordedDigest;
@@ -68,14 +68,14 @@ impl Detail {
         self.given_up || self.format.is_none() && tried_otherwise
     }
 
-    pub(super) fn of(place: &Place, told: Option<(u64, &Format)>, key: HashKey, gone: bool) -> Detail {
+    pub(super) fn of(place: &Place, told: Option<(u64, &Format)>, key: &UserKey, gone: bool) -> Detail {
         let (from, format) = told.unzip();
         Detail {
             path: place.path.clone(),
             packing: place.form.name(),
             format: format.map(|format| format.name().to_owned()),
             format_from: from.unwrap_or_default(),
-            key: format.is_some_and(|format| format.is_log()).then(|| key.mark()),
+            key: format.is_some_and(|format| format.is_log()).then(|| key.known().mark()),
             stat: place.stat,
             directives: None,
             head: place.head.clone(),
@@ -161,6 +161,8 @@ pub(super) fn resolve(
         let name = free_name(&partitions, &file.name);
         partitions.push(first(config, partitions.len(), name, file)?);
     }
+    let is_log = |partition: &&Partition| partition.facts().format().is_some_and(Format::is_log);
+    partitions.iter().filter(is_log).try_for_each(Partition::ask_for_key)?;
     Ok(partitions)
 }
 
@@ -224,9 +226,8 @@ fn again(
         None if wanted == Format::Guess => guessed(config, name.clone(), file, found.form)?,
         None => facts(config, name.clone(), Some((0, wanted.clone()))),
     };
-    if detail.key.as_ref().is_some_and(|mark| *mark != config.hash_key.mark()) {
-        let problem = "TIDEMILL_HASH_KEY is not the one by which its users were named; set that one";
-        return Err(changed(&name, problem));
+    if let Some(mark) = &detail.key {
+        same_key(config, &name, mark)?;
     }
     let untouched = file.stat.is_unwritten(&detail.stat);
     let place = match &detail.head {
@@ -259,6 +260,21 @@ fn again(
         }
     }
     Ok(partition)
+}
+
+/// Whether the users of a log are named by the key whose mark was recorded.
+fn same_key(config: &FilesConfig, name: &str, mark: &str) -> Result<(), SourceError> {
+    let key = config.user_key.get();
+    let key = key.map_err(|problem| SourceError::Refused { partition: name.to_owned(), problem })?;
+    if *mark == key.mark() {
+        return Ok(());
+    }
+    let wanted = if *mark == HashKey::default().mark() {
+        format!("none was set when its users were named; set it to `{KNOWN_TO_ALL}`, as was taken then")
+    } else {
+        "it is not the one by which its users were named; set that one".to_owned()
+    };
+    Err(changed(name, &format!("TIDEMILL_HASH_KEY: {wanted}")))
 }
 
 /// A partition of which no line was a record: it stays as it is, and its file is read by another format.

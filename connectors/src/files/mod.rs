@@ -52,7 +52,7 @@ use tidemill_dataflow::source::{
 };
 
 use crate::events::{
-    Bounds, Directives, Event, Format, Guess, HashKey, LogDecoder, NOT_AN_OBJECT, NdjsonDecoder, Shape,
+    Bounds, Directives, Event, Format, Guess, LogDecoder, NOT_AN_OBJECT, NdjsonDecoder, Shape, UserKey,
 };
 
 /// What to read, and as what.
@@ -64,7 +64,7 @@ pub struct FilesConfig {
     /// What kind of lines they hold.
     pub format: Format,
     /// The key that makes users of web server logs from addresses.
-    pub hash_key: HashKey,
+    pub user_key: UserKey,
     /// Nothing will be appended: a last line without newline is read.
     pub drain: bool,
     /// Who is told what was taken for what, and what was left.
@@ -98,7 +98,7 @@ impl Source for FileSource {
     type Decoder = FileDecoder;
 
     fn decoder(&self) -> FileDecoder {
-        FileDecoder { files: Arc::clone(&self.files), key: self.config.hash_key }
+        FileDecoder { files: Arc::clone(&self.files), key: self.config.user_key.clone() }
     }
 
     fn open(&self, recorded: &[PartitionBinding]) -> Result<Box<dyn BlockReader>, SourceError> {
@@ -186,10 +186,10 @@ impl FileFacts {
     }
 
     /// The decoder of a block at an offset, if the file is a web server's log.
-    fn log_decoder(&self, offset: u64, key: HashKey) -> Option<LogDecoder> {
+    fn log_decoder(&self, offset: u64, key: &UserKey) -> Option<LogDecoder> {
         match self.format_at(offset) {
             Some(Format::Log(reader)) => {
-                let decoder = LogDecoder::new(&self.name, key, reader.clone()).within(self.bounds);
+                let decoder = LogDecoder::new(&self.name, key.known(), reader.clone()).within(self.bounds);
                 Some(decoder.behind(self.directives_at(offset)))
             }
             _ => None,
@@ -236,7 +236,7 @@ fn name_the_way_out(seems: Option<Shape>, malformed: &mut [DeadLetter]) {
 #[derive(Clone, Debug)]
 pub struct FileDecoder {
     files: Arc<FileTable>,
-    key: HashKey,
+    key: UserKey,
 }
 
 impl Decode for FileDecoder {
@@ -279,6 +279,6 @@ impl FileDecoder {
 
     /// The decoder of web server logs, if the block's file is one.
     fn of_a_log(&self, block: &Block) -> Option<LogDecoder> {
-        self.facts(block).log_decoder(block.offset, self.key)
+        self.facts(block).log_decoder(block.offset, &self.key)
     }
 }

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use tidemill_dataflow::source::{Block, Decode, Decoded, PartitionBinding, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
 
-use crate::events::{Format, HashKey, Head, LogDecoder, LogReader, MAX_LINE_BYTES, NdjsonDecoder};
+use crate::events::{Format, HashKey, Head, LogDecoder, LogReader, MAX_LINE_BYTES, NdjsonDecoder, UserKey};
 
 use super::content::{Form, Stat, Stream};
 use super::digest::{ContentDigest, LastLine, RecordedDigest, last_piece};
@@ -49,7 +49,7 @@ pub(super) struct Partition {
     number: u32,
     facts: Arc<FileFacts>,
     place: Place,
-    key: HashKey,
+    key: UserKey,
     /// The format that it is to be read as, or was tried as.
     wanted: String,
     /// A line of it was a record, which binds its format.
@@ -84,7 +84,7 @@ impl Partition {
             number,
             facts,
             place,
-            key: config.hash_key,
+            key: config.user_key.clone(),
             wanted: config.format.name().to_owned(),
             bound: config.format == Format::Records,
             given_up: false,
@@ -110,7 +110,7 @@ impl Partition {
 
     pub(super) fn info(&self) -> PartitionInfo {
         let format = self.facts.format().filter(|_| self.bound).map(|format| (self.facts.format_from(), format));
-        let detail = Detail::of(&self.place, format, self.key, self.gone);
+        let detail = Detail::of(&self.place, format, &self.key, self.gone);
         let detail = if self.bound || self.offset == 0 { detail } else { detail.tried(&self.wanted, self.given_up) };
         let detail = detail.behind(self.facts.directives_at(self.offset).as_deref());
         let detail = serde_json::to_value(detail).expect("texts and numbers can always be written as JSON");
@@ -222,7 +222,8 @@ impl Partition {
         match self.facts.format_at(self.offset).cloned().or_else(|| self.told_by(lines)) {
             Some(Format::Log(reader)) => {
                 let directives = self.facts.directives_at(self.offset);
-                LogDecoder::new("", self.key, reader)
+                // Of users nothing is asked here.
+                LogDecoder::new("", HashKey::default(), reader)
                     .within(self.facts.bounds)
                     .behind(directives)
                     .decode(block, &mut decoded);
@@ -261,7 +262,7 @@ impl Partition {
         let whole = if at_end { window } else { after_last_newline(&self.pending[..window]) };
         let block = match before_over_long(&self.pending[..whole]) {
             0 => self.one_line(until)?,
-            length => Some(self.hand_out(length)),
+            length => Some(self.hand_out(length)?),
         };
         self.finished |= self.ended && self.pending.is_empty();
         if until.is_none() && self.ended && after_last_newline(&self.pending) == 0 && self.is_torn(&self.pending) {
@@ -317,7 +318,7 @@ impl Partition {
     }
 
     /// Hands out the first `length` bytes of what was read ahead: whole lines.
-    fn hand_out(&mut self, length: usize) -> Block {
+    fn hand_out(&mut self, length: usize) -> Result<Block, SourceError> {
         let bytes = if length < self.pending.len() / 2 {
             self.pending.drain(..length).collect()
         } else {
@@ -332,12 +333,12 @@ impl Partition {
         };
         let block =
             Block { partition: self.number, offset: self.offset, first_line: self.lines + 1, bytes, skipped: 0 };
-        self.learn(&block.bytes);
+        self.learn(&block.bytes)?;
         self.digest.update(&block.bytes);
         self.offset += block.bytes.len() as u64;
         self.last_line = if block.bytes.ends_with(b"\n") { LastLine::Ended } else { LastLine::Open };
         self.lines += memchr_iter(b'\n', &block.bytes).count() as u64 + u64::from(self.last_line == LastLine::Open);
-        block
+        Ok(block)
     }
 
     /// Hands out one line that is longer than what was asked for, or over-long.
@@ -354,7 +355,7 @@ impl Partition {
                     self.leave_torn();
                     return Ok(None);
                 }
-                Some(length) if length <= WHOLE_LINE => return Ok(Some(self.hand_out(length))),
+                Some(length) if length <= WHOLE_LINE => return Ok(Some(self.hand_out(length)?)),
                 _ if known > WHOLE_LINE => return self.over_long(until),
                 _ => {}
             }
@@ -400,17 +401,20 @@ impl Partition {
         }
         let terminator = u64::from(ended) + u64::from(ended && last_byte == b'\r');
         let skipped = (self.offset - offset - terminator).saturating_sub(WHOLE_LINE as u64);
-        self.learn(&kept);
+        self.learn(&kept)?;
         self.lines += 1;
         Ok(Some(Block { partition: self.number, offset, first_line: self.lines, bytes: kept, skipped }))
     }
 
     /// The first block in which a line is a record tells the format, if nothing told it before, and binds it; directives tell
     /// what the lines behind them mean.
-    fn learn(&mut self, lines: &[u8]) {
+    fn learn(&mut self, lines: &[u8]) -> Result<(), SourceError> {
         if self.facts.format().is_none()
             && let Some(format) = self.told_by(lines)
         {
+            if format.is_log() {
+                self.ask_for_key()?;
+            }
             // Only this thread sets it, so it is still unset.
             self.bound = self.facts.told.set((self.offset, format)).is_ok();
         }
@@ -422,6 +426,13 @@ impl Partition {
                 self.facts.add_directives(self.offset + lines.len() as u64, directives);
             }
         }
+        Ok(())
+    }
+
+    /// Sees to it that there is a key when users of a log are named.
+    pub(super) fn ask_for_key(&self) -> Result<(), SourceError> {
+        let refused = |problem| SourceError::Refused { partition: self.facts.name.clone(), problem };
+        self.key.get().map(|_| ()).map_err(refused)
     }
 
     /// The format that whole lines tell: the one by which the most of all of them are records.

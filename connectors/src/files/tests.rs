@@ -5,10 +5,12 @@ mod torn;
 mod turning;
 mod twins;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
@@ -17,7 +19,7 @@ use tidemill_dataflow::time::EventTime;
 use tidemill_log::PartitionStatus;
 
 use super::*;
-use crate::events::{LogReader, MAX_LINE_BYTES};
+use crate::events::{HashKey, LogReader, MAX_LINE_BYTES};
 
 fn folder() -> TempDir {
     TempDir::new().unwrap()
@@ -480,9 +482,52 @@ fn each_file_is_decoded_as_what_it_holds() {
     assert_eq!(kinds.join(" "), "page_view page_view page_view click click click page_view");
 
     let recorded = bindings(&*reader);
-    let other = FilesConfig { paths: paths.to_vec(), hash_key: HashKey::from_secret("s"), ..FilesConfig::default() };
+    let other =
+        FilesConfig { paths: paths.to_vec(), user_key: HashKey::from_secret("s").into(), ..FilesConfig::default() };
     let message = changed(FileSource::new(other).open(&recorded));
-    assert!(message.contains("TIDEMILL_HASH_KEY"), "{message}");
+    assert!(message.contains("TIDEMILL_HASH_KEY: none was set when"), "{message}");
+}
+
+#[test]
+fn a_key_is_asked_for_once_and_only_where_a_web_server_log_is_read() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let config = |paths: &[PathBuf], answer: Result<HashKey, String>| {
+        let asked = Arc::clone(&asked);
+        let user_key = UserKey::when_needed(move || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            answer.clone()
+        });
+        FilesConfig { paths: paths.to_vec(), user_key, ..FilesConfig::default() }
+    };
+    let folder = folder();
+    let log = "203.0.113.9 - - [17/May/2015:10:05:03 +0000] \"GET /a HTTP/1.0\" 200 1\n";
+    let own = HashKey::from_secret("s");
+    let (events, late) = (write(&folder, "events", events(0..3)), write(&folder, "late", "no record yet\n"));
+
+    let refused = || Err("there is no key".to_owned());
+    let source = FileSource::new(config(&[events.clone(), late.clone()], refused()));
+    let mut reader = source.open(&[]).unwrap();
+    assert!(reader.read(0, 10_000, None).unwrap().is_some());
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    // A file whose first record comes later asks where that is read, and is not read without a key.
+    append(&late, log);
+    let error = (0..3).find_map(|_| reader.read(1, 10_000, None).err()).expect("a log needs a key");
+    assert_eq!(error.to_string(), format!("{}: there is no key", late.display()));
+    assert!(FileSource::new(config(&[write(&folder, "log", log)], refused())).open(&[]).is_err());
+
+    asked.store(0, Ordering::Relaxed);
+    let logs = [write(&folder, "one", log), write(&folder, "two", log.replace("/a", "/b"))];
+    let source = FileSource::new(config(&logs, Ok(own)));
+    let mut users = BTreeSet::new();
+    for _ in 0..2 {
+        let (mut reader, mut decoder) = (source.open(&[]).unwrap(), source.decoder());
+        for number in 0..2 {
+            let mut out = Decoded::default();
+            decoder.decode(reader.read(number, 10_000, None).unwrap().unwrap(), &mut out);
+            users.extend(out.records.iter().map(|event| event.user().text.to_owned()));
+        }
+    }
+    assert_eq!((asked.load(Ordering::Relaxed), users.len()), (1, 1));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `tidemill collect`: takes events over HTTP and stores them in an embedded log.
 
+use std::env::VarError;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors, KeysError};
 use tidemill_log::Location;
 
 use super::otlp::{self, OtlpArguments};
+use super::tls::TlsArguments;
 use super::{Failure, lines, signals, units, with_causes};
 
 /// The environment variable that keys are read from.
-const KEYS_VARIABLE: &str = "TIDEMILL_API_KEYS";
+pub(super) const KEYS_VARIABLE: &str = "TIDEMILL_API_KEYS";
 /// What the collector keeps beside its topics.
 const OWN_FOLDER: &str = "_collector";
 
@@ -32,10 +34,15 @@ pub(crate) struct CollectArguments {
     /// Partitions of each topic, fixed when the log is made.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     partitions: u32,
-    /// A file with an API key and its tenant on each line. Without it, and without TIDEMILL_API_KEYS=key=tenant,..,
-    /// everybody may send, as tenant `default`.
+    /// A file with the hash of an API key and its tenant on each line, as `tidemill keys` writes it; read again when it
+    /// changes. TIDEMILL_API_KEYS=key=tenant,.. does without a file.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
+    /// Ask for no key: everybody may send, as tenant `default`.
+    #[arg(long, conflicts_with = "keys")]
+    open: bool,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Events a second that each key may send.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate_limit: Option<u32>,
@@ -64,10 +71,10 @@ pub(crate) struct CollectArguments {
     /// The length from which on a segment is followed by another; only whole segments are deleted.
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = units::bytes)]
     segment_bytes: u64,
-    /// Memory that requests may hold together; further ones are told to come again.
+    /// Memory that requests may hold together, half of it for one client at most; further ones are told to come again.
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = units::bytes)]
     memory_budget: u64,
-    /// Connections at one time; further ones are told to come again.
+    /// Connections at one time; a further one takes the place of the one that has been idle for longest.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = units::at_least_one)]
     connections: usize,
     /// How long requests that are under way get to finish when the collector is stopped.
@@ -85,12 +92,13 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     let options = LogOptions { segment_bytes: arguments.segment_bytes, retention };
     let log = TopicLogs::new(arguments.log.clone(), arguments.partitions, options, arguments.pipeline);
     let config = CollectConfig {
-        keys: keys(arguments.keys.as_deref())?,
+        keys: keys(arguments.keys.as_deref(), arguments.open)?,
         rate_limit: arguments.rate_limit,
         geo: arguments.geo,
         trusted_proxies: TrustedProxies::new(arguments.trusted_proxies),
         allow_origin: arguments.allow_origin,
         bounds: arguments.oldest,
+        tls: arguments.tls.read()?,
         limits: Limits {
             memory: arguments.memory_budget,
             front: ConnectionLimits {
@@ -105,7 +113,12 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     let caught = signals::catch()?;
     let collector =
         Collector::start(&config, Box::new(log), Arc::new(Host::new())).map_err(|error| not_started(&error))?;
-    lines::say(&format!("collecting on http://{}, log {}", collector.address(), arguments.log.display()));
+    lines::say(&format!(
+        "collecting on {}://{}, log {}",
+        arguments.tls.scheme(),
+        collector.address(),
+        arguments.log.display()
+    ));
     otlp::numbers(collector.openmetrics());
     let stop = collector.stop_handle();
     let stopping = "stopping once what is under way is stored and answered";
@@ -128,12 +141,19 @@ fn not_started(error: &CollectError) -> Failure {
     }
 }
 
-fn keys(file: Option<&Path>) -> Result<ApiKeys, Failure> {
+fn keys(file: Option<&Path>, open: bool) -> Result<ApiKeys, Failure> {
     let usage = |error: KeysError| Failure::usage(error);
     match (file, std::env::var(KEYS_VARIABLE)) {
+        (None, Ok(list)) if open && !list.is_empty() => {
+            Err(Failure::usage(format!("{KEYS_VARIABLE} is set, and --open asks for no key; leave one out")))
+        }
+        (None, _) if open => Ok(ApiKeys::open_to_all()),
         (Some(file), _) => ApiKeys::from_file(file).map_err(usage),
-        (None, Ok(list)) if !list.is_empty() => ApiKeys::from_list(KEYS_VARIABLE, &list).map_err(usage),
-        (None, Ok(_) | Err(std::env::VarError::NotPresent)) => Ok(ApiKeys::open_to_all()),
-        (None, Err(_)) => Err(Failure::usage(format!("{KEYS_VARIABLE} is not UTF-8"))),
+        (None, Ok(list)) => ApiKeys::from_list(KEYS_VARIABLE, &list).map_err(usage),
+        (None, Err(VarError::NotPresent)) => Err(Failure::usage(format!(
+            "who may send? make a key with `tidemill keys --tenant NAME --file FILE` and give --keys FILE, or set \
+             {KEYS_VARIABLE}=key=tenant,..; --open lets everybody in"
+        ))),
+        (None, Err(VarError::NotUnicode(_))) => Err(Failure::usage(format!("{KEYS_VARIABLE} is not UTF-8"))),
     }
 }

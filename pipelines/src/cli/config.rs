@@ -22,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::{Failure, secrets};
 use crate::pipeline::Catalog;
 use file::File;
+pub(super) use secret_names::masked;
 
 /// The commands that have a section.
 const COMMANDS: [&str; 5] = ["run", "collect", "serve", "replay", "demo"];

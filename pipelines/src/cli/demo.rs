@@ -21,6 +21,7 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tidemill_log::{FOLDER, Location, LogError, reader};
 
+use super::collect::KEYS_VARIABLE;
 use super::measure::Stopwatch;
 use super::run::free_addresses;
 use super::{Failure, units, with_causes};
@@ -66,7 +67,7 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let (log, data) = (folder.path.join("log"), folder.path.join("data"));
     let text = |path: &Path| path.display().to_string();
 
-    let collect = ["collect", "--log", &text(&log), "--listen", &collector.to_string(), "--json"];
+    let collect = ["collect", "--open", "--log", &text(&log), "--listen", &collector.to_string(), "--json"];
     let mut collect = Part::start("collector", &collect, &folder.path)?;
     ready(&mut collect, &format!("http://{collector}/readyz"))?;
     let (from, workers) = (format!("log://{}", text(&log)), arguments.workers.to_string());
@@ -161,7 +162,8 @@ impl Part {
         let failed = |error: io::Error| Failure::failed(format!("cannot start the {name}: {error}"));
         let log = folder.join(format!("{name}.log"));
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        command.args(arguments).stderr(File::create(&log).map_err(failed)?);
+        // Its collector is open to the visitors, whatever keys the one of this machine asks for.
+        command.args(arguments).env_remove(KEYS_VARIABLE).stderr(File::create(&log).map_err(failed)?);
         Part::of(name, &mut command, log).map_err(failed)
     }
 

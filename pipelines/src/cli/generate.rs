@@ -92,7 +92,7 @@ pub(crate) fn generate(arguments: GenerateArguments) -> Result<(), Failure> {
         (None, Some(url)) => (url.clone(), to_topic(&config, url)?),
         (None, None) => return Err(Failure::usage("give --out FILE or --to kafka://HOST:PORT/TOPIC")),
     };
-    eprintln!(
+    lines::say(&format!(
         "{place}: {} lines, {} bytes: {} events, {} duplicates, {} conflicting, {} late, {} very late, {} malformed",
         made.lines,
         made.bytes,
@@ -102,7 +102,7 @@ pub(crate) fn generate(arguments: GenerateArguments) -> Result<(), Failure> {
         made.late,
         made.very_late,
         made.malformed
-    );
+    ));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod diff;
 mod ending;
 mod explain;
 mod generate;
+mod keys;
 mod lines;
 mod measure;
 mod otlp;
@@ -26,6 +27,7 @@ mod secrets;
 mod serve;
 mod signals;
 mod tables;
+mod tls;
 mod units;
 
 use std::fmt;
@@ -62,6 +64,8 @@ enum Command {
     SqlWorker(serve::SqlWorkerArguments),
     /// Take events over HTTP into a log.
     Collect(collect::CollectArguments),
+    /// Make an API key for `collect` or `serve`: printed once, and kept as a hash.
+    Keys(keys::KeysArguments),
     /// Make up events: a file, a topic, a log, or posted to a collector.
     Generate(generate::GenerateArguments),
     /// Look at the checkpoints of a data folder.
@@ -167,7 +171,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
     let matches = commands.try_get_matches_from(settled.arguments);
     let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => lines::exit(&error),
     };
     if let Some(settings) = settled.printed {
         return match lines::print(&settings) {
@@ -188,6 +192,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::SqlWorker(arguments) => serve::sql_worker(arguments, &catalog),
         Command::Explain(arguments) => explain::explain(&arguments, &catalog),
         Command::Collect(arguments) => collect::collect(arguments),
+        Command::Keys(arguments) => keys::keys(&arguments),
         Command::Generate(arguments) => generate::generate(arguments),
         Command::Checkpoints(arguments) => checkpoints::checkpoints(&arguments),
         Command::Tables(arguments) => tables::tables(&arguments, &catalog),

@@ -5,6 +5,7 @@ mod control;
 mod job;
 mod processes;
 mod source_setting;
+mod user_key;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -35,9 +36,10 @@ use crate::pipeline::Catalog;
 pub(crate) use arguments::RunArguments;
 pub(crate) use control::{Answer, Shape, ask};
 use job::{Job, resolve};
-pub(crate) use job::{clickhouse_target, hash_key, kafka_credentials, topics, with_registry};
+pub(crate) use job::{clickhouse_target, kafka_credentials, topics, with_registry};
 pub(crate) use processes::{cluster_token, free_addresses, supervised};
 pub(crate) use source_setting::source_setting;
+pub(crate) use user_key::user_key_of;
 
 /// Epochs and checkpoints that wait to be traced.
 const MARKS: usize = 256;

@@ -122,7 +122,7 @@ impl Live {
         let (log, data) = (folder.path().join("log"), folder.path().join("data"));
         let text = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
         let [events, api] = free_addresses();
-        let collect = ["collect", "--log", &text(&log), "--listen", &events, "--json"];
+        let collect = ["collect", "--open", "--log", &text(&log), "--listen", &events, "--json"];
         let mut collector = tidemill.start(&collect);
         assert!(collector.until(|_| ready(&events)), "the collector: {}", collector.said());
         let (from, workers) = (format!("log://{}", log.display()), settings.workers.to_string());

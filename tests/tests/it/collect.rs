@@ -14,7 +14,7 @@ use tidemill_dataflow::source::{Block, Decode, Decoded};
 use tidemill_embedded_log::LogReader;
 use tidemill_tests::harness::Running;
 
-use super::tidemill;
+use super::{root, tidemill};
 
 const TOPICS: [&str; 5] = ["events.page_view", "events.click", "events.purchase", "events.error", "events.other"];
 const PARTITIONS: u32 = 2;
@@ -27,7 +27,12 @@ fn free_address() -> String {
     listener.local_addr().expect("it listens").to_string()
 }
 
+/// A collector that lets everybody in.
 fn start(log: &Path, address: &str, options: &[&str]) -> Running {
+    start_with(log, address, &[&["--open"], options].concat())
+}
+
+fn start_with(log: &Path, address: &str, options: &[&str]) -> Running {
     let log = log.to_str().expect("a path in UTF-8");
     let partitions = PARTITIONS.to_string();
     let arguments = ["collect", "--log", log, "--listen", address, "--partitions", &partitions, "--json"];
@@ -171,7 +176,7 @@ fn memory_stays_bounded_when_many_send_large_bodies_and_never_finish() {
             })
         })
         .collect();
-    // Three or four bodies have room; the others are sent away, those who came first when they stop sending.
+    // One body has room in the half that one address gets; the others are sent away, and it when it stops coming.
     let mut most = 0;
     assert!(collector.until(|pid| {
         most = most.max(tidemill_tests::harness::resident_bytes(pid));
@@ -196,18 +201,134 @@ fn a_collector_that_cannot_start_says_why() {
     let collector = start(&log, &address, &[]);
     let path = log.to_str().expect("a path in UTF-8");
     let refused = |arguments: &[&str], code: i32, words: &[&str]| {
-        tidemill().command(&[&["collect", "--log"], arguments].concat()).assert_refused(&[code], words);
+        tidemill().command(&[&["collect", "--open", "--log"], arguments].concat()).assert_refused(&[code], words);
     };
     refused(&[path, "--listen", "127.0.0.1:0"], 3, &["has a writer already", "lock"]);
     let other = folder.path().join("other");
     let other = other.to_str().expect("a path in UTF-8");
     refused(&[other, "--listen", &address], 1, &["cannot listen", "--listen"]);
-    let keys = folder.path().join("keys");
-    fs::write(&keys, "only-a-key\n").expect("a small file");
-    let keys = keys.to_str().expect("a path in UTF-8");
-    refused(&[other, "--listen", "127.0.0.1:0", "--keys", keys], 2, &["line 1", "tenant"]);
+    refused(&[other, "--listen", "127.0.0.1:0", "--tls-cert", "/cert.pem"], 2, &["--tls-key"]);
+    refused(&[other, "--tls-cert", "/no/cert.pem", "--tls-key", "/no/key.pem"], 2, &["/no/cert.pem", "PEM"]);
     refused(&[other, "--listen", "127.0.0.1:0", "--trusted-proxies", "here"], 2, &["10.0.0.0/8"]);
     collector.signal("TERM");
     assert_eq!(collector.wait().code, Some(0));
     refused(&[path, "--listen", "127.0.0.1:0", "--partitions", "7"], 3, &["partitions"]);
+}
+
+/// The status of a post of one event.
+fn post(address: &str, key: Option<&str>) -> u16 {
+    let request = ureq::post(format!("http://{address}/v1/events"));
+    let request = request.config().http_status_as_error(false).build();
+    let request = match key {
+        Some(key) => request.header("x-api-key", key),
+        None => request,
+    };
+    let batch = r#"{"events":[{"event_id":"e","event_type":"click","user_id":"u","timestamp":1767225600000}]}"#;
+    request.send(batch).expect("it answers").status().as_u16()
+}
+
+#[test]
+fn a_collector_starts_with_keys_or_with_the_word_that_it_is_open() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = folder.path().join("keys");
+    let keys = keys.to_str().expect("a path in UTF-8");
+    let log = folder.path().join("log");
+    let log = log.to_str().expect("a path in UTF-8");
+    let refused = |variable: Option<&str>, options: &[&str], words: &[&str]| {
+        let set = variable.map(|value| ("TIDEMILL_API_KEYS".to_owned(), value.to_owned()));
+        let collector = tidemill().with_environment(set.into_iter().collect());
+        let arguments = ["collect", "--log", log, "--listen", "127.0.0.1:0"];
+        collector.command(&[&arguments, options].concat()).assert_refused(&[2], words);
+    };
+    refused(None, &[], &["tidemill keys", "--keys", "TIDEMILL_API_KEYS", "--open"]);
+    refused(Some(""), &[], &["TIDEMILL_API_KEYS", "names no key", "--open"]);
+    refused(Some("hunter2=shop"), &["--open"], &["TIDEMILL_API_KEYS is set", "--open"]);
+    refused(Some("hunter2=*"), &[], &["one tenant"]);
+    refused(None, &["--open", "--keys", keys], &["--open", "--keys"]);
+    refused(None, &["--keys", keys], &["cannot read the keys", keys]);
+    for (text, words) in [("only-a-key\n", ["line 1", "hash"]), ("# none yet\n", ["names no key", "--open"])] {
+        fs::write(keys, text).expect("a small file");
+        refused(None, &["--keys", keys], &words);
+    }
+    assert!(!Path::new(log).exists(), "nothing was begun");
+}
+
+#[test]
+fn a_key_is_made_shown_once_and_lets_in_also_where_the_collector_runs_already() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("keys");
+    let file = file.to_str().expect("a path in UTF-8");
+    let make = |options: &[&str]| {
+        let made = tidemill().command(&[&["keys", "--tenant", "shop"], options].concat());
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+        String::from_utf8(made.stdout).expect("a key is text")
+    };
+    let first = make(&["--file", file]);
+    let (address, log) = (free_address(), folder.path().join("log"));
+    let mut collector = start_with(&log, &address, &["--keys", file]);
+    assert_eq!((post(&address, Some(first.trim())), post(&address, None)), (200, 401));
+    let second = make(&["--file", file]);
+    assert!(collector.until(|_| post(&address, Some(second.trim())) == 200));
+    collector.signal("TERM");
+    let stopped = collector.wait();
+    assert_eq!(stopped.code, Some(0), "{}", stopped.stderr);
+    let kept = fs::read_to_string(file).expect("the file of keys");
+    for key in [first.trim(), second.trim()] {
+        assert!(key.starts_with("tm_") && !key.contains('\n') && !kept.contains(key) && !stopped.stderr.contains(key));
+    }
+    assert_eq!(kept.lines().filter(|line| line.ends_with(" shop")).count(), 2);
+    // Without a file, the line is printed behind the key.
+    let printed = make(&[]);
+    let (key, line) = printed.trim_end().split_once('\n').expect("a key and its line");
+    assert!(key.starts_with("tm_") && line.starts_with("blake3:") && line.ends_with(" shop"), "{printed}");
+    tidemill().command(&["keys", "--tenant", "a b"]).assert_refused(&[2], &["a tenant has letters"]);
+}
+
+#[test]
+fn a_collector_with_a_certificate_speaks_https_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| {
+        let path = root().join("tests/tests/it/certificate").join(name);
+        path.to_str().expect("a path in UTF-8").to_owned()
+    });
+    let (address, log) = (free_address(), folder.path().join("log"));
+    let log = log.to_str().expect("a path in UTF-8");
+    let arguments = ["collect", "--open", "--log", log, "--listen", &address];
+    let mut collector = tidemill().start(&[&arguments[..], &["--tls-cert", &certificate, "--tls-key", &key]].concat());
+    // The certificate is one that nobody vouches for.
+    let any = ureq::tls::TlsConfig::builder().disable_verification(true).build();
+    let client: ureq::Agent = ureq::Agent::config_builder().tls_config(any).build().into();
+    assert!(
+        collector.until(|_| client.get(format!("https://{address}/readyz")).call().is_ok()),
+        "{}",
+        collector.said()
+    );
+    assert!(get(&address, "/readyz").is_none_or(|answer| !answer.contains("200")));
+    collector.signal("TERM");
+    let stopped = collector.wait();
+    assert_eq!(stopped.code, Some(0), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains(&format!("collecting on https://{address}")), "{}", stopped.stderr);
+    let swapped = [&arguments[..], &["--tls-cert", &key, "--tls-key", &certificate]].concat();
+    tidemill().command(&swapped).assert_refused(&[2], &["private key", "PEM"]);
+}
+
+#[test]
+fn passwords_in_addresses_are_in_no_message() {
+    for arguments in [
+        &["run", "--from", "http://me:hunter2@host/?token=hunter2", "--out", "/tmp/none"][..],
+        &["run", "--from", "kafka://me:hunter2@127.0.0.1:1?topics=", "--out", "/tmp/none"],
+        &["run", "--to", "clickhouse://me:hunter2@", "--state", "/tmp/none", "--input", "none"],
+        &["query", "--data", "s4://me:hunter2@bucket", "SELECT 1"],
+        &["serve", "--data", "/tmp/none", "--status", "ftp://me:hunter2@host"],
+        &["generate", "--to", "http://me:hunter2@127.0.0.1:x", "--events", "1"],
+        &["collect", "--listen", "http://me:hunter2@host"],
+    ] {
+        let said = tidemill().command(arguments);
+        assert!(said.code.is_some_and(|code| code > 0), "{arguments:?}: {}", said.stderr);
+        assert!(
+            !said.stderr.contains("hunter2") && !said.stdout.windows(7).any(|it| it == b"hunter2"),
+            "{}",
+            said.stderr
+        );
+    }
 }

@@ -116,7 +116,7 @@ fn collector(folder: &Path, address: &str) -> Running {
     let log = folder.join("log");
     let log = log.to_str().expect("a path in UTF-8");
     let mut collector =
-        tidemill().start(&["collect", "--log", log, "--listen", address, "--partitions", "2", "--json"]);
+        tidemill().start(&["collect", "--open", "--log", log, "--listen", address, "--partitions", "2", "--json"]);
     let url = format!("http://{address}/readyz");
     assert!(collector.until(|_| ureq::get(&url).call().is_ok()), "the collector: {}", collector.said());
     collector

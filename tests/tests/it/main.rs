@@ -69,6 +69,7 @@ mod streams;
 #[cfg(test)]
 mod tables;
 #[cfg(test)]
+mod user_key;
 mod views;
 #[cfg(test)]
 mod why_open;
@@ -113,12 +114,15 @@ fn oracle_python() -> PathBuf {
     python
 }
 
+/// By which runs name the users of logs that are compared with the oracle.
+const USER_KEY: (&str, &str) = ("TIDEMILL_HASH_KEY", "a key of the tests");
+
 /// Compares every table of a run with what the ClickHouse engine computes from the same files.
 #[track_caller]
 fn assert_engine_agrees(inputs: &[PathBuf], data: &Path, options: &[&str]) {
     let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare.py")).args(inputs).arg("--data").arg(data);
-    command.arg("--tidemill").arg(tidemill().binary()).args(options);
+    command.arg("--tidemill").arg(tidemill().binary()).args(options).env(USER_KEY.0, USER_KEY.1);
     assert_agrees(&mut command);
 }
 

@@ -267,8 +267,9 @@ fn requests_to_the_collector_are_spans_and_its_counters_arrive() {
     let [address, _] = free_addresses();
     let log = folder.path().join("log").to_string_lossy().into_owned();
     let environment = BTreeMap::from([("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), receiver.address.clone())]);
-    let mut collector =
-        tidemill().with_environment(environment).start(&["collect", "--log", &log, "--listen", &address, "--json"]);
+    let mut collector = tidemill()
+        .with_environment(environment)
+        .start(&["collect", "--open", "--log", &log, "--listen", &address, "--json"]);
     assert!(collector.until(|_| ureq::get(&format!("http://{address}/readyz")).call().is_ok()));
     let to = format!("http://{address}");
     let sent = tidemill().command(&["generate", "--events", "50", "--seed", "3", "--to", &to, "--json"]);

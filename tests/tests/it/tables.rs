@@ -8,7 +8,7 @@ use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
 use tidemill_tests::oracle::{Books, Oracle};
 
-use crate::{assert_books_balance, assert_engine_agrees, counter, root, tidemill};
+use crate::{USER_KEY, assert_books_balance, assert_engine_agrees, counter, root, tidemill};
 
 const EVENTS: u64 = 200_000;
 
@@ -34,7 +34,7 @@ fn check_seed(seed: u64) {
     let input = [corpus::file(folder.path(), "events.ndjson", &bytes)];
     for workers in [1, 2, 4] {
         let out = folder.path().join(format!("workers-{workers}"));
-        let line = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "4194304"]).finish();
+        let job = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "4194304"]).finish();
         assert_books(&line, &books);
         expected.assert_equal(&tidemill().tables(&out), &format!("seed {seed}, {workers} workers"));
         assert_eq!(tidemill().unverified(&out), []);
@@ -126,7 +126,7 @@ fn events_beyond_the_horizon_are_set_aside_and_the_rest_is_exact() {
     let mut answers = Vec::new();
     for workers in [1, 3] {
         let out = folder.path().join(format!("workers-{workers}"));
-        let line = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "2097152"]).finish();
+        let job = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "2097152"]).finish();
         assert_books_balance(&line);
         let unverified = tidemill().unverified(&out);
         assert_eq!(counter(&line, "unverified"), unverified.len() as u64);
@@ -145,7 +145,8 @@ fn the_real_access_log_equals_the_oracle() {
     let input = [log];
     for workers in [1, 2] {
         let out = folder.path().join(format!("workers-{workers}"));
-        let line = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "131072"]).finish();
+        let job = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "131072"]);
+        let line = job.environment(USER_KEY.0, USER_KEY.1).finish();
         assert_books_balance(&line);
         assert_engine_agrees(&input, &out, &["--format", "combined", "--books", &line.to_string()]);
     }
@@ -175,7 +176,7 @@ fn odd_web_server_lines_equal_the_oracle() {
     ];
     let input = [corpus::file(folder.path(), "access.log", &corpus::joined(lines.map(str::as_bytes)))];
     let out = folder.path().join("out");
-    let job = tidemill().job(&input, &out).option(&["--format", "combined"]).environment("TIDEMILL_HASH_KEY", "");
+    let job = tidemill().job(&input, &out).option(&["--format", "combined"]).environment(USER_KEY.0, USER_KEY.1);
     let line = job.finish();
     assert_eq!((counter(&line, "events_read"), counter(&line, "malformed")), (16, 4), "{line}");
     assert_engine_agrees(&input, &out, &["--format", "combined", "--books", &line.to_string()]);

@@ -12,13 +12,13 @@ use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
 use tidemill_tests::harness::Run;
 
-use crate::{assert_agrees, assert_books_balance, counter, oracle_python, root, setting, tidemill};
+use crate::{USER_KEY, assert_agrees, assert_books_balance, counter, oracle_python, root, setting, tidemill};
 
 /// Runs both views to the end of the input by `run`; gives their folders.
 fn both(inputs: &[PathBuf], folder: &Path, mut run: impl FnMut(Run)) -> [PathBuf; 2] {
     ["top_pages", "funnel"].map(|view| {
         let out = folder.join(view);
-        run(tidemill().job(inputs, &out).pipeline(view));
+        run(tidemill().job(inputs, &out).pipeline(view).environment(USER_KEY.0, USER_KEY.1));
         out
     })
 }
@@ -28,7 +28,7 @@ fn assert_engine_agrees(inputs: &[PathBuf], [top_pages, funnel]: &[PathBuf; 2], 
     let mut command = Command::new(oracle_python());
     command.arg(root().join("tests/oracle/compare_views.py")).args(inputs).args(["--format", format]);
     command.arg("--top-pages").arg(top_pages).arg("--funnel").arg(funnel);
-    assert_agrees(command.arg("--tidemill").arg(tidemill().binary()));
+    assert_agrees(command.arg("--tidemill").arg(tidemill().binary()).env(USER_KEY.0, USER_KEY.1));
 }
 
 #[test]

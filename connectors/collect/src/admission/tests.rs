@@ -85,6 +85,11 @@ fn each_event_is_judged_by_itself_and_in_order() {
         (with("event_id", json!(long)), Some((RejectKind::TooLong, "longer than 200"))),
         (with("event_type", json!("")), Some((RejectKind::EventType, "empty"))),
         (with("event_type", json!(long)), Some((RejectKind::TooLong, "event_type is longer than 200"))),
+        (
+            with("properties", json!({"page": "p".repeat(8_193)})),
+            Some((RejectKind::TooLong, "page is longer than 8192")),
+        ),
+        (with("context", json!({"app_version": long})), Some((RejectKind::TooLong, "app_version is longer than 200"))),
         (with("user_id", json!(null)), Some((RejectKind::UserId, "null"))),
         (with("user_id", json!("Anonymous ")), Some((RejectKind::ForbiddenId, "stands for nobody"))),
         (with("user_id", json!("[object Object]")), Some((RejectKind::ForbiddenId, "stands for nobody"))),
@@ -120,7 +125,7 @@ fn each_event_is_judged_by_itself_and_in_order() {
         }
     }
     assert_eq!(admitted.lines.len(), 2);
-    assert_eq!(admitted.verdicts[9].event_id.as_deref(), Some("e1"), "a rejected event is named by its id");
+    assert_eq!(admitted.verdicts[11].event_id.as_deref(), Some("e1"), "a rejected event is named by its id");
     assert_eq!(admitted.verdicts[6].event_id, None, "but not by one of any length");
     assert_eq!(admitted.verdicts.last().unwrap().event_id.as_deref(), Some("last"));
 }
@@ -234,7 +239,7 @@ proptest! {
         prop_assert!(lines.next().is_none());
     }
 
-    /// The collector refuses nothing that the engine would take, but for its own two rules.
+    /// The collector refuses nothing that the engine would take, but for its own rule of ids.
     #[test]
     fn a_rejected_event_would_have_been_a_dead_letter(event in any_event()) {
         let admitted = admit(&[&event], SERVER, Bounds::default());

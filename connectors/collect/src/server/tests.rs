@@ -1,7 +1,9 @@
 //! The whole collector over real connections, on a log that does what a test says.
 
 mod client;
+mod fairness;
 mod hostile;
+mod keys;
 mod memory_log;
 mod overload;
 mod promises;

@@ -8,6 +8,7 @@ use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 use tidemill_dataflow::time::EventTime;
 
 use crate::dead_letters::mask_log_line;
+use crate::events::MAX_PAGE_BYTES;
 use crate::events::block_text::{SideText, Span};
 use crate::events::bounds::Bounds;
 use crate::events::event::{Event, EventKind, IdOrigin, Misfit};
@@ -61,12 +62,13 @@ impl LogDecoder {
                 out.malformed.push(block.letter(row, reason, content));
             } else if lines.read(&raw[start..start + content.len()], &mut line) == Reading::Directive {
                 // It says what the lines behind it mean.
-            } else if let Some(Err(reason)) = line.time.map(|time| self.bounds.check(time)) {
-                out.malformed.push(block.letter(row, reason, content));
-            } else if line.time.is_some() {
-                let offset = block.offset + start as u64;
+            } else if let Some(time) = line.time {
+                let place = (block.offset + start as u64, hash64(&raw.as_bytes()[start..end]));
                 let mut event = Builder { block, side, texts: &texts };
-                out.records.extend(event.build(self, &line, (offset, hash64(&raw.as_bytes()[start..end]))));
+                match self.bounds.check(time).and_then(|time| event.build(self, &line, time, place)) {
+                    Ok(event) => out.records.push(event),
+                    Err(reason) => out.malformed.push(block.letter(row, reason, content)),
+                }
             } else if !is_blank(content) {
                 out.malformed.push(block.letter(row, self.reader.reason().into(), content));
             }
@@ -115,9 +117,24 @@ struct Builder<'b> {
 }
 
 impl Builder<'_> {
-    /// The event of a line; `None` only if the line has no time.
-    fn build(&mut self, decoder: &LogDecoder, line: &LogLine<'_>, (offset, hash): (u64, u64)) -> Option<Event> {
-        let timestamp: EventTime = line.time?;
+    /// The event of a line, or why there is none.
+    fn build(
+        &mut self,
+        decoder: &LogDecoder,
+        line: &LogLine<'_>,
+        timestamp: EventTime,
+        (offset, hash): (u64, u64),
+    ) -> Result<Event, String> {
+        let request = line.parts();
+        let (kind, event_type) = self.kind(line.status, request);
+        let page = match request {
+            Some(request) if kind == EventKind::PageView => {
+                let span = self.span(request.path);
+                decoder.bounds.check_length(span.len(), MAX_PAGE_BYTES, "the request's path")?;
+                span
+            }
+            _ => Span::NONE,
+        };
         let event_id = self.side.add(|out| {
             let mut place = [0; 24];
             place[..16].copy_from_slice(&decoder.file.to_le_bytes());
@@ -125,12 +142,6 @@ impl Builder<'_> {
             write!(out, "{:032x}", hash128(&place, 0)).expect("a String takes all that is written");
         });
         let user = self.side.add(|out| decoder.key.user(&line.address, &line.agent, out));
-        let request = line.parts();
-        let (kind, event_type) = self.kind(line.status, request);
-        let page = match request {
-            Some(request) if kind == EventKind::PageView => self.span(request.path),
-            _ => Span::NONE,
-        };
         let app_version = match (kind, line.status) {
             (EventKind::Error, Some(status)) => {
                 self.side.add(|out| write!(out, "http-{status}").expect("a String takes all that is written"))
@@ -140,7 +151,7 @@ impl Builder<'_> {
         let properties = self.side.add(|out| properties::write(line, request, out));
         #[expect(clippy::cast_possible_truncation, reason = "32 of 64 well-mixed bits are what is wanted")]
         let fingerprint = hash as u32;
-        Some(Event {
+        Ok(Event {
             timestamp,
             server_time: None,
             amount_cents: None,

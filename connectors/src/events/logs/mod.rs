@@ -38,7 +38,8 @@ pub use layout::Layout;
 pub(super) use line::LogLine;
 pub use reader::LogReader;
 pub(super) use reader::Reading;
-pub use user::HashKey;
+pub(crate) use user::KNOWN_TO_ALL;
+pub use user::{HashKey, UserKey};
 pub(crate) use w3c::Directives;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidemill_connectors::events::Bounds;
+use tidemill_connectors::events::{Bounds, UserKey};
 use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_connectors::messages::Topics;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
@@ -21,7 +21,7 @@ use tidemill_log::{FOLDER, History, Location, LogState};
 use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
 use crate::cli::ending::Ending;
-use crate::cli::run::{drive, failure, hash_key, open_store, topics, with_registry};
+use crate::cli::run::{drive, failure, open_store, topics, user_key_of, with_registry};
 use crate::cli::{Failure, lines, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::Pipeline;
@@ -47,9 +47,10 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
         quarantined: set_aside(live.as_ref()),
         ..RunOptions::default()
     };
+    let key = user_key_of(original, out);
     let source = match &cuts {
-        Some(cuts) => repeated(arguments, cuts)?,
-        None => afresh(arguments, live.as_ref())?,
+        Some(cuts) => repeated(arguments, cuts, key)?,
+        None => afresh(arguments, live.as_ref(), key)?,
     };
     let store = open_store(out)?;
     let letters = DeadLetters::Files(Arc::clone(&store));
@@ -127,13 +128,13 @@ fn history(place: &Location) -> Result<History, Failure> {
     found.ok_or_else(|| Failure::refused(format!("{place}: the run there has committed nothing yet")))
 }
 
-fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding], bounds: Bounds) -> EventSource {
+fn files(paths: Vec<PathBuf>, recorded: &[PartitionBinding], bounds: Bounds, user_key: UserKey) -> EventSource {
     // Files of one format are of that format, whatever they begin with.
     let named = |partition: &PartitionBinding| partition.detail.get("format")?.as_str()?.parse().ok();
     let formats: Vec<_> = recorded.iter().filter_map(named).collect();
     let format = formats.first().cloned().filter(|one| formats.iter().all(|other| other == one)).unwrap_or_default();
     let notice = Notice::to(lines::say);
-    EventSource::files(FilesConfig { paths, format, hash_key: hash_key(), drain: false, notice, bounds })
+    EventSource::files(FilesConfig { paths, format, user_key, drain: false, notice, bounds })
 }
 
 fn log_config(from: &str) -> Result<LogConfig, Failure> {
@@ -145,7 +146,7 @@ fn unknown(from: &str) -> Failure {
 }
 
 /// What the run that is repeated has read: as it is named now, or as it was recorded.
-fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, Failure> {
+fn repeated(arguments: &ReplayArguments, cuts: &History, key: UserKey) -> Result<EventSource, Failure> {
     let recorded: Vec<_> = cuts.partitions().into_values().map(as_the_connector_left_it).collect();
     match &arguments.from {
         // Nothing is read beyond what is recorded, so where a topic ends now does not matter.
@@ -157,13 +158,15 @@ fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, 
             return Ok(EventSource::topics(source).within(arguments.oldest));
         }
         Some(from) => return Err(unknown(from)),
-        None if !arguments.input.is_empty() => return Ok(files(arguments.input.clone(), &recorded, arguments.oldest)),
+        None if !arguments.input.is_empty() => {
+            return Ok(files(arguments.input.clone(), &recorded, arguments.oldest, key));
+        }
         None => {}
     }
     let text = |partition: &PartitionBinding, name: &str| partition.detail.get(name)?.as_str().map(PathBuf::from);
     let paths: Vec<PathBuf> = recorded.iter().filter_map(|partition| text(partition, "path")).collect();
     if !paths.is_empty() {
-        return Ok(files(paths, &recorded, arguments.oldest));
+        return Ok(files(paths, &recorded, arguments.oldest, key));
     }
     let Some(root) = recorded.first().and_then(|partition| text(partition, "log")) else {
         return Err(Failure::usage("where the run read from is not recorded: name it with --from"));
@@ -176,10 +179,10 @@ fn repeated(arguments: &ReplayArguments, cuts: &History) -> Result<EventSource, 
 }
 
 /// What is there now, or what the live run had read at its last commit.
-fn afresh(arguments: &ReplayArguments, live: Option<&LogState>) -> Result<EventSource, Failure> {
+fn afresh(arguments: &ReplayArguments, live: Option<&LogState>, key: UserKey) -> Result<EventSource, Failure> {
     let ends = live.map(ends);
     match &arguments.from {
-        None => Ok(files(arguments.input.clone(), &[], arguments.oldest)),
+        None => Ok(files(arguments.input.clone(), &[], arguments.oldest, key)),
         Some(from) if is_log_address(from) => {
             let source = LogSource::new(log_config(from)?);
             let source = match ends {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidemill_clickhouse::Target;
-use tidemill_connectors::events::HashKey;
 use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
@@ -16,6 +15,7 @@ use tidemill_log::{FOLDER, Location, SplitStore, Store};
 
 use super::arguments::{RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
+use super::user_key::user_key_of;
 use crate::cli::{Failure, avro, lines, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
@@ -93,7 +93,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     let settings = settings(&arguments, &places);
     targets.extend(places.clickhouse.into_iter().map(SinkTarget::ClickHouse));
     targets.extend(places.kafka.into_iter().map(SinkTarget::Kafka));
-    let (source, dead_letters) = source(&arguments, dead_prefix, &store)?;
+    let (source, dead_letters) = source(&arguments, dead_prefix, &store, &places.state)?;
     let io = AnalyticsIo::new(pipeline.clone(), source, targets, dead_letters.clone()).with_faults(&faults);
     let mut disabled_sinks: BTreeSet<String> = arguments.disable_sink.into_iter().collect();
     disabled_sinks.extend(io.unwanted());
@@ -212,11 +212,6 @@ fn folder(option: &str, path: &Path) -> Result<PathBuf, Failure> {
     Ok(path.to_owned())
 }
 
-/// The key behind the users of web server logs, from the environment or a file.
-pub(crate) fn hash_key() -> HashKey {
-    secrets::secret("TIDEMILL_HASH_KEY").as_deref().map(HashKey::from_secret).unwrap_or_default()
-}
-
 /// The topics of `--from kafka://..`.
 pub(crate) fn topics(from: &str) -> Result<KafkaConfig, Failure> {
     KafkaConfig::source(from, &kafka_credentials()).map_err(|error| Failure::usage(format!("--from: {error}")))
@@ -234,6 +229,7 @@ fn source(
     arguments: &RunArguments,
     dead_prefix: Option<String>,
     store: &Arc<dyn Store>,
+    state: &Location,
 ) -> Result<(EventSource, DeadLetters), Failure> {
     if let Some(from) = &arguments.from {
         if is_log_address(from) {
@@ -260,6 +256,7 @@ fn source(
     let format = arguments.format()?;
     let notice = Notice::to(lines::say);
     let (paths, bounds) = (arguments.input.clone(), arguments.oldest);
-    let files = FilesConfig { paths, format, hash_key: hash_key(), drain: arguments.drain, notice, bounds };
+    let files =
+        FilesConfig { paths, format, user_key: user_key_of(None, state), drain: arguments.drain, notice, bounds };
     Ok((EventSource::files(files), DeadLetters::Files(Arc::clone(store))))
 }

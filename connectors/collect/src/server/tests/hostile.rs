@@ -3,13 +3,8 @@ use std::time::Duration;
 
 use super::client::{answer, try_answer};
 use super::*;
+use crate::body::tests::gzip;
 use tidemill_http::ApiKeys;
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(bytes).unwrap();
-    packer.finish().unwrap()
-}
 
 #[test]
 fn every_hostile_request_gets_its_status_and_harms_nobody_else() {

@@ -47,7 +47,8 @@ fn requests_share_one_memory_budget_and_give_it_back() {
     rig.log.hold();
     thread::scope(|scope| {
         let posts: Vec<_> = (0..24).map(|_| posting(scope, &rig, body)).collect();
-        // No more than eight lines of a megabyte have room; all others are answered while the log still hangs.
+        // One address gets half, where no more than four lines of a megabyte have room; all others are answered while the
+        // log still hangs.
         while posts.iter().filter(|post| post.is_finished()).count() < 16 {
             thread::yield_now();
         }

@@ -218,7 +218,9 @@ fn browsers_may_post_and_beacons_need_no_preflight() {
     assert!(allowed.headers["access-control-allow-headers"].contains("x-api-key"));
 
     let beacon = [("content-type", "text/plain;charset=UTF-8"), ("origin", "https://shop.example")];
-    let sent = rig.request("POST", "/v1/events?v=1&key=pub", &beacon, batch(&["e1"]).as_bytes());
+    let body = keys::keyed("pub", &["e1"]);
+    rig.request("POST", "/v1/events?v=1&key=pub", &beacon, body.as_bytes()).assert_refused(400, "`api_key` beside");
+    let sent = rig.request("POST", "/v1/events?v=1", &beacon, body.as_bytes());
     assert_eq!(sent.status, 200, "{sent:?}");
     assert_eq!(sent.headers["access-control-allow-origin"], "https://shop.example");
     let stored: Value = serde_json::from_str(&rig.log.synced()[0].value).unwrap();
