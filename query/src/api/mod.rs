@@ -19,8 +19,9 @@
 //! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
 //!
 //! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
-//! that is left out is where the data ends; where that is further than an answer has buckets, before 2000 and after now it is
-//! not looked for, so that one stray clock does not take the rest away.
+//! that is left out is where the data ends that has happened by now (one event of a year to come stretches no range); where
+//! that is further than an answer has buckets, it is not looked for before 2000, so that one stray clock does not take the
+//! rest away.
 //!
 //! | module | what |
 //! |---|---|

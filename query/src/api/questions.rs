@@ -54,7 +54,7 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
             of_range(snapshot, tenant, range, &sessions).await
         }
         Question::Range { tenant } => {
-            let extent = plans::extent(context, tenant.as_deref()).await?;
+            let extent = plans::extent(context, tenant.as_deref(), snapshot.tables.clock().now()).await?;
             let (from, to) = (extent.map(|extent| rfc3339(extent.0)), extent.map(|extent| rfc3339(extent.1)));
             let range = extent.map(|(first, last)| Range { from: first, to: last.saturating_add(MINUTE_MS) });
             Ok(Answered { range, pending: all_pending(snapshot), data: Data::json(&Extent { from, to }) })
@@ -68,8 +68,9 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
 }
 
 async fn whole(snapshot: &Snapshot, span: Span, (step, most): (Step, u64), tenant: &str) -> Result<Range, Refusal> {
-    let data = if span.is_open() { plans::extent(&snapshot.context, Some(tenant)).await? } else { None };
-    Ok(span.whole_of(step, data, most, snapshot.tables.clock().now()))
+    let now = snapshot.tables.clock().now();
+    let data = if span.is_open() { plans::extent(&snapshot.context, Some(tenant), now).await? } else { None };
+    Ok(span.whole_of(step, data, most, now))
 }
 
 async fn of_range(snapshot: &Snapshot, tenant: &str, range: Range, data: &impl Serialize) -> Result<Answered, Refusal> {

@@ -240,6 +240,27 @@ fn nothing_is_complete_beyond_the_clock_of_whoever_answers() {
 }
 
 #[test]
+fn an_event_of_a_year_to_come_stretches_no_open_range() {
+    let mut place = TestPlace::new();
+    let (minute, year) = (|n: i64| TEN + n * MINUTE, 365 * 24 * 60 * MINUTE);
+    let cell = |minute| Cell { tenant: "default", minute, key: "/", count: 1, users: vec![1] };
+    let visit = |first| Visit { user: "u", first, last: first, events: 1, sign: 1 };
+    let server = start(ServerOptions { clock: Clock::new(move || minute(9) + 7), ..options(&place) });
+    let ahead = Epoch { views: vec![cell(TEN + 15 * year)], visits: vec![visit(TEN + 20 * year)], ..Epoch::default() };
+    place.commit(&ahead);
+    let at = |ms: i64| json!(time_range::rfc3339(ms));
+    let alone = ok_at(&server, "range", 1);
+    assert_eq!(alone["data"], json!({ "from": at(TEN + 15 * year), "to": at(TEN + 20 * year) }), "all there is");
+    place.commit(&Epoch { views: vec![cell(minute(2)), cell(minute(9))], ..Epoch::default() });
+    assert_eq!(ok_at(&server, "range", 2)["data"], json!({ "from": at(minute(2)), "to": at(minute(9)) }));
+    let totals = ok(&server, "totals");
+    assert_eq!((&totals["to"], &totals["data"]["views"]), (&at(minute(10)), &json!(2)));
+    assert_eq!(ok(&server, "timeseries?metric=views")["data"].as_array().unwrap().len(), 8);
+    let asked_for = ok(&server, &format!("totals?to={}", TEN + 16 * year));
+    assert_eq!(asked_for["data"]["views"], json!(3), "an end that is given stays");
+}
+
+#[test]
 fn a_folder_without_a_log_is_answered_with_nothing_until_it_has_one() {
     let folder = tempfile::tempdir().unwrap();
     let below = folder.path().join("data");
