@@ -1,7 +1,9 @@
 // The dashboard's pure rules: what is written, which range is shown, how health is judged. Run: node --test rules.test.mjs
 // (20.19 or newer: the files are modules for browsers, without a package.json that would tell Node so).
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import vm from "node:vm";
 
 const load = (name) => import(new URL(`../../query/dashboard/js/${name}.js`, import.meta.url));
 const format = await load("format");
@@ -177,4 +179,23 @@ test("health is told by the worst of its figures, in words", () => {
   assert.equal(lag(0, 0), `${lag()} · 0 waiting`);
   assert.equal(lag(1_000, 200), `${lag()} · 1.2K waiting`);
   assert.equal(judge({ reachable: true, status: { ...status, lag_seconds: null, checkpoint: null } }, NOON).checkpoint, "none yet");
+});
+
+test("the operators' page says of late events what became of them", () => {
+  // Its script is no module: it runs here over a page that holds nothing and asks nobody.
+  const nowhere = { fetch: () => Promise.reject(new Error("nobody")), setTimeout: () => 0, AbortSignal, Intl };
+  const page = vm.createContext({ ...nowhere, document: { getElementById: () => ({}) } });
+  vm.runInContext(readFileSync(new URL("../../pipelines/src/ops/page/ops.js", import.meta.url), "utf8"), page);
+  const operators = [
+    { id: "views", kind: "window tumbling 60000 ms, late Correct, aggregate count, distinct" },
+    { id: "errors", kind: "window tumbling 60000 ms, late Correct, aggregate count" },
+    { id: "finals", kind: "window tumbling 60000 ms, late Drop, aggregate count" },
+    { id: "pairs", kind: "join window 60000 ms, late Side, correctable 0 ms" },
+  ];
+  const note = (all) => page.lateNote({ operators, counts: { all } });
+  assert.equal(note({ "views/late": 3, "errors/late": 4, "views/accepted": 9 }), "counted all the same");
+  assert.equal(note({ "finals/late": 3 }), "left out");
+  assert.equal(note({ "views/late": 1_000, "finals/late": 2, "pairs/late": 1 }), "1,000 counted all the same, 2 left out, 1 in a stream of their own");
+  assert.equal(note({ "gone/late": 2, "views/late": 1 }), "2 after their window, 1 counted all the same");
+  assert.equal(note({ "views/late": 0 }), "after their window was complete");
 });
