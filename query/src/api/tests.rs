@@ -10,6 +10,9 @@ use ureq::Agent;
 use super::*;
 use crate::fixture::{Cell, Epoch, MINUTE, Order, TEN, TestPlace, Visit, different_users};
 
+mod closed;
+mod known;
+
 fn options(place: &TestPlace) -> ServerOptions {
     ServerOptions { memory: 32 << 20, ..ServerOptions::new(place.location()) }
 }
@@ -222,21 +225,6 @@ fn nothing_is_complete_beyond_the_clock_of_whoever_answers() {
     assert_eq!(said(&totals(minute(6), 1)), (at(minute(5) + 7), false, false), "it is not over yet");
     now.store(minute(6), Ordering::Relaxed);
     assert_eq!(said(&totals(minute(6), 1)), (at(minute(6)), true, false));
-
-    // The end of time, once it was declared: what is past is exact, and what is to come is not.
-    place.commit(&Epoch { watermark: Some(i64::MAX), ..Epoch::default() });
-    assert_eq!(said(&totals(minute(6), 2)), (at(minute(6)), true, true));
-    assert_eq!(said(&totals(minute(7), 2)), (at(minute(6)), false, true));
-    let progress = "sql?q=SELECT%20max(complete_through)%20FROM%20progress";
-    let rows = ok(&server, progress)["data"]["rows"].clone();
-    assert!(rows == json!([[at(minute(6))]]) || rows == json!([[null]]), "{rows}");
-    let (_, told) = next_event(&mut follow(&server, "1")).unwrap();
-    assert_eq!((&told["epoch"], &told["complete_through"]), (&json!(2), &at(minute(6))));
-    let (_, headers, _) = get_as(&server, "/api/v1/sql?q=SELECT%201", "text/csv");
-    assert_eq!(headers["tidemill-complete-through"].to_str().unwrap(), time_range::rfc3339(minute(6)));
-    let seconds = format!("complete_through_timestamp_seconds {}", minute(6) / 1_000);
-    let (_, metrics) = get(&server, "/metrics");
-    assert!(metrics.as_str().unwrap().contains(&seconds), "{metrics}");
 }
 
 #[test]
