@@ -148,6 +148,8 @@ pub(crate) struct Bound {
     pub(crate) repeats: Option<Watermark>,
     pub(crate) last: bool,
     pub(crate) drained: bool,
+    /// With the end of time: where the data ends.
+    pub(crate) last_event: Watermark,
 }
 
 impl BindState {
@@ -247,6 +249,7 @@ impl BindState {
             repeats: cut.repeats,
             last: cut.last,
             drained: cut.drained,
+            last_event: self.partitions.iter().filter_map(|p| p.clock.last_event()).max().filter(|_| cut.drained),
         }
     }
 

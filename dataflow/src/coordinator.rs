@@ -52,8 +52,9 @@ pub(crate) struct Book {
     pub(crate) reachable: Vec<BTreeSet<String>>,
     /// State objects found or written, reachable or not.
     pub(crate) known: BTreeSet<String>,
-    /// W and drain flag of epochs bound in this run and not committed yet.
-    watermarks: BTreeMap<Epoch, (Watermark, bool)>,
+    /// W, drain flag and last event of epochs bound and not committed yet. The last event is not in a binding: where the end of
+    /// time was bound by an earlier run, readers tell the end of the data by how far the partitions had come.
+    watermarks: BTreeMap<Epoch, (Watermark, bool, Watermark)>,
     /// W at the last checkpoint: what expired by then, no later epoch needs.
     watermark: Watermark,
     rolled: Vec<TableChange>,
@@ -67,7 +68,7 @@ impl Book {
         let restored = manifest.map(|m| m.operators.as_slice()).unwrap_or_default();
         let pieces = restored.iter().map(|o| (o.id.clone(), Pieces::restored(o.pieces.clone()))).collect();
         let bindings = state.bindings().values();
-        let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX))));
+        let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX), None)));
         #[expect(clippy::disallowed_methods, reason = "when a file may be deleted reaches no result")]
         let now = Instant::now();
         let removed_at = state.removed().keys().map(|path| (path.clone(), now)).collect();
@@ -107,9 +108,9 @@ impl Coordinator {
 
     fn serve(&mut self, request: Request) -> Result<(), RunError> {
         match request {
-            Request::Bind { binding, drained, reply, wake } => {
+            Request::Bind { binding, drained, last_event, reply, wake } => {
                 let epoch = binding.epoch;
-                self.book.watermarks.insert(epoch, (binding.watermark.map(EventTime), drained));
+                self.book.watermarks.insert(epoch, (binding.watermark.map(EventTime), drained, last_event));
                 self.journal.append(Entry::Bind(binding))?;
                 self.shared.status.bound(epoch);
                 // Both fail only when the worker is gone, and then the run is over anyway.
@@ -150,7 +151,7 @@ impl Coordinator {
                 *self.book.counts.entry(format!("{operator}/{name}")).or_default() += n;
             }
         }
-        let (watermark, drained) =
+        let (watermark, drained, last_event) =
             self.book.watermarks.remove(&epoch).expect("an epoch is bound before it is committed");
         let mut tables: Vec<TableChange> = files
             .into_iter()
@@ -165,10 +166,12 @@ impl Coordinator {
             tables,
             counts: totals,
             drained,
+            last_event: last_event.map(|time| time.0),
             exchange: None,
         }))?;
         self.journal.maybe_snapshot()?;
-        self.shared.status.committed(epoch, watermark, &self.book.counts);
+        let state = self.journal.state();
+        self.shared.status.committed(epoch, (state.complete_through(), state.closed()), &self.book.counts);
         self.shared.committed(epoch);
         if let Some(observers) = &self.observers {
             // The receiver is gone only after a failure.
@@ -300,7 +303,8 @@ impl Coordinator {
         let (watermark, drained, counts) = (state.watermark(), state.drained(), state.counts().clone());
         let mut tables = Vec::new();
         self.add_rolled(&mut tables);
-        self.journal.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained, exchange: None }))?;
+        let exchanged = Commit { epoch, watermark, tables, counts, drained, ..Commit::default() };
+        self.journal.append(Entry::Commit(exchanged))?;
         Ok(())
     }
 }

@@ -92,7 +92,9 @@ impl Journal {
             removed: Vec::new(),
         });
         let (tables, counts, drained) = (tables.collect(), state.counts().clone(), state.drained());
-        log.append(Entry::Commit(Commit { epoch: 1, watermark, tables, counts, drained, exchange: None }))?;
+        let last_event = state.last_event();
+        let all = Commit { epoch: 1, watermark, tables, counts, drained, last_event, ..Commit::default() };
+        log.append(Entry::Commit(all))?;
         log.snapshot()
     }
 }

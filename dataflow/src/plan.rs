@@ -184,6 +184,11 @@ impl Plan {
         self.operators.iter().filter(move |o| o.kind.split([' ', ',']).next() == Some(kind)).filter_map(|o| o.id)
     }
 
+    /// The tables that it writes.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.operators.iter().filter_map(|operator| operator.kind.strip_prefix("sink "))
+    }
+
     /// A fingerprint of the text that `explain` prints.
     #[must_use]
     pub fn fingerprint(&self) -> String {

@@ -18,7 +18,7 @@ use crate::time::{Epoch, Watermark};
 /// What the thread that writes the log is asked to do.
 pub(crate) enum Request {
     /// Make `bind(e)` durable, then answer.
-    Bind { binding: Binding, drained: bool, reply: Sender<Epoch>, wake: SyncActivator },
+    Bind { binding: Binding, drained: bool, last_event: Watermark, reply: Sender<Epoch>, wake: SyncActivator },
     /// Every sink has `e`.
     Commit { epoch: Epoch, files: Vec<(String, Vec<DataFile>)>, counts: Vec<(String, BTreeMap<String, u64>)> },
     /// Every stateful operator's changes through `c` are stored.

@@ -129,8 +129,9 @@ pub struct TableSink<D> {
 pub struct Committed {
     /// The epoch.
     pub epoch: Epoch,
-    /// W(e): windows that end by then are complete but for records still late or pending.
-    pub watermark: Watermark,
+    /// Windows that end by then are complete but for records still late or pending: W(e), and the end of the data once the
+    /// end of time was declared.
+    pub complete_through: Watermark,
     /// Where the source's partitions stood at the end of the epoch, by number.
     pub partitions: Partitions,
     /// Counters from the pipeline's beginning.
@@ -141,7 +142,7 @@ impl Committed {
     pub(crate) fn of(state: &LogState) -> Self {
         Committed {
             epoch: state.committed().unwrap_or(0),
-            watermark: state.watermark().map(EventTime),
+            complete_through: state.complete_through().map(EventTime),
             partitions: state.committed_partitions(),
             counts: state.counts().clone(),
         }

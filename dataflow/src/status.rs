@@ -20,7 +20,7 @@ use tidemill_log::LogState;
 
 use crate::bind::Bound;
 use crate::plan::Plan;
-use crate::time::{Epoch, Watermark};
+use crate::time::Epoch;
 use book::Book;
 pub(crate) use book::SAMPLES;
 pub use book::{LATENCY_BUCKETS, LatencyHistogram};
@@ -198,9 +198,9 @@ impl Status {
         self.book().passed(epoch);
     }
 
-    /// `commit(epoch)` is durable, with the counters so far.
-    pub(crate) fn committed(&self, epoch: Epoch, watermark: Watermark, counts: &BTreeMap<String, u64>) {
-        self.book().committed(epoch, watermark, counts, Moment::now());
+    /// `commit(epoch)` is durable: what the tables are complete through, whether nothing follows, and the counters so far.
+    pub(crate) fn committed(&self, epoch: Epoch, through: (Option<i64>, bool), counts: &BTreeMap<String, u64>) {
+        self.book().committed(epoch, through, counts, Moment::now());
     }
 
     /// `checkpoint(epoch)` is durable: `added` bytes are new, `stored` is what each operator needs in all.

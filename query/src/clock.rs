@@ -37,11 +37,11 @@ impl Clock {
         (self.0)()
     }
 
-    /// How far an answer is complete whose commit has this watermark: no further than now, since what has not happened yet
+    /// How far an answer is complete whose commit is complete through `through`: no further than now, since what has not happened yet
     /// may still come, whatever events or their senders' clocks say.
     #[must_use]
-    pub fn complete_through(&self, watermark: Option<i64>) -> Option<i64> {
-        watermark.map(|watermark| watermark.min(self.now()))
+    pub fn complete_through(&self, through: Option<i64>) -> Option<i64> {
+        through.map(|through| through.min(self.now()))
     }
 }
 

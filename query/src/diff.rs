@@ -73,6 +73,20 @@ impl Comparison {
         self.sides.each_ref().map(|side| &side.visible)
     }
 
+    /// Those of `specs` that the pipelines of the two places have; where an older log does not say, those with rows, and all of
+    /// them where neither says.
+    #[must_use]
+    pub fn tables<'a>(&self, specs: &'a [TableSpec]) -> Vec<&'a TableSpec> {
+        let sides = self.visible();
+        if sides.iter().all(|visible| visible.known.is_none()) {
+            return specs.iter().collect();
+        }
+        let has = |visible: &&Visible, name: &String| {
+            visible.tables.contains_key(name) || visible.known.as_ref().is_some_and(|known| known.contains(name))
+        };
+        specs.iter().filter(|spec| sides.iter().any(|visible| has(visible, &spec.name))).collect()
+    }
+
     /// Compares a table.
     ///
     /// # Errors
@@ -121,7 +135,9 @@ impl Side {
         let columns = order.spec.sort_by.iter().map(|at| &order.spec.columns[*at].name);
         let by: Vec<String> = columns.map(|name| format!("\"{name}\" ASC NULLS FIRST")).collect();
         let sql = format!("SELECT * FROM stored.\"{}\" ORDER BY {}", order.spec.name, by.join(", "));
-        let context = session::session(&self.tables, &self.visible).map_err(run)?;
+        // A table that only the other side's pipeline has is empty here.
+        let all = Visible { known: None, ..self.visible.clone() };
+        let context = session::session(&self.tables, &all).map_err(run)?;
         let rows = session::plan(&context, &sql).await?.execute_stream().await.map_err(run)?;
         let folded = Folded { order, rows, waiting: Vec::new(), ended: false };
         let mut cursor = Cursor { side: self, folded, current: None, at: 0, count: 0, digest: 0 };

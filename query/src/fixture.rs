@@ -9,7 +9,7 @@ use arrow::array::{
 use datafusion::parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use tidemill_log::testing::seal;
-use tidemill_log::{Binding, Commit, DataFile, Entry, Faults, Location, Log, LogOptions, Store, TableChange};
+use tidemill_log::{Binding, Commit, DataFile, Entry, Faults, Location, Log, LogOptions, Seal, Store, TableChange};
 use tidemill_tables::calendar::{hour_folder, hour_of};
 use tidemill_tables::{TableSpec, fold, hash_lists, web_analytics};
 
@@ -54,6 +54,8 @@ pub(crate) struct Epoch {
     /// Times of events that could not be judged.
     pub(crate) unverified: Vec<i64>,
     pub(crate) watermark: Option<i64>,
+    /// With the end of time.
+    pub(crate) last_event: Option<i64>,
 }
 
 fn text<'a>(values: impl IntoIterator<Item = &'a str>) -> ArrayRef {
@@ -179,6 +181,13 @@ impl TestPlace {
         Self::within(tempfile::tempdir().unwrap(), "")
     }
 
+    /// Of a pipeline that says which tables it has.
+    pub(crate) fn of_tables(names: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = names.iter().map(|name| (*name).to_owned()).collect();
+        Self::sealed(Location::Folder(folder.path().to_owned()), folder, Some(tables))
+    }
+
     /// Below `name` in a folder.
     pub(crate) fn within(folder: TempDir, name: &str) -> Self {
         let location = Location::Folder(folder.path().join(name));
@@ -187,9 +196,13 @@ impl TestPlace {
 
     /// Anywhere, with a folder that lives as long.
     pub(crate) fn at(location: Location, folder: TempDir) -> Self {
+        Self::sealed(location, folder, None)
+    }
+
+    fn sealed(location: Location, folder: TempDir, tables: Option<BTreeSet<String>>) -> Self {
         let store = location.open(false, Faults::None).unwrap();
         let mut log = Log::start(Arc::clone(&store), LogOptions::default()).unwrap().log;
-        log.append(Entry::Seal(seal(log.run()))).unwrap();
+        log.append(Entry::Seal(Seal { tables, ..seal(log.run()) })).unwrap();
         let (recent, all) = (Epoch::default(), Epoch::default());
         Self {
             folder,
@@ -235,7 +248,8 @@ impl TestPlace {
         let (epoch, watermark) = (self.epoch, self.watermark);
         let binding = Binding { epoch, watermark, partitions: vec![], last: false, checkpoint: false };
         self.log.append(Entry::Bind(binding)).unwrap();
-        self.log.append(Entry::Commit(Commit { epoch, watermark, tables, ..Commit::default() })).unwrap();
+        let last_event = rows.last_event;
+        self.log.append(Entry::Commit(Commit { epoch, watermark, tables, last_event, ..Commit::default() })).unwrap();
     }
 
     /// Exchanges the recent files for rolled ones and deletes them at once, without waiting for any reader.

@@ -32,8 +32,8 @@ pub struct Answer {
     pub batches: Vec<RecordBatch>,
     /// The committed epoch that was read; none before the first commit.
     pub epoch: Option<u64>,
-    /// The watermark at that commit in milliseconds since 1970, or now if that is earlier: what ends before is changed only by
-    /// late events.
+    /// The watermark at that commit in milliseconds since 1970 (the end of the data once the end of time was declared), or now
+    /// if that is earlier: what ends before is changed only by late events.
     pub complete_through: Option<i64>,
 }
 

@@ -106,8 +106,26 @@ impl Tables {
     }
 }
 
-/// A session that sees the tables as `visible` has them, and nothing else.
+/// A session that sees the pipeline's tables as `visible` has them, and nothing else.
 pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionContext> {
+    over(tables, tables.specs.iter().filter(|spec| visible.shows(&spec.name)), visible)
+}
+
+/// A session with the tables of `web_analytics`: `shown`, if it has them all, or else one where those that the pipeline does
+/// not have, or has another table by the name of, are empty.
+pub(crate) fn of_metrics(tables: &Tables, visible: &Visible, shown: &SessionContext) -> Result<SessionContext> {
+    let specs = web_analytics::all();
+    let has = |spec: &TableSpec| visible.shows(&spec.name) && tables.specs.contains(spec);
+    if specs.iter().all(has) {
+        return Ok(shown.clone());
+    }
+    let mut own = visible.clone();
+    own.tables.retain(|name, _| specs.iter().any(|spec| spec.name == *name && has(spec)));
+    over(tables, specs.iter(), &own)
+}
+
+/// A session over these tables alone.
+fn over<'a>(tables: &Tables, specs: impl Iterator<Item = &'a TableSpec>, visible: &Visible) -> Result<SessionContext> {
     let mut config = SessionConfig::new().with_information_schema(true);
     config = config.with_default_catalog_and_schema(CATALOG, FOLDED);
     config.options_mut().execution.time_zone = Some("UTC".to_owned());
@@ -121,7 +139,7 @@ pub(crate) fn session(tables: &Tables, visible: &Visible) -> Result<SessionConte
     context.register_udf(date_trunc());
     context.register_udaf(checked_sum());
     let stored = Arc::new(MemorySchemaProvider::new());
-    for spec in tables.specs.iter() {
+    for spec in specs {
         let files = visible.tables.get(&spec.name).map_or(&[] as &[_], Vec::as_slice);
         let table = Arc::new(FileTable::new(spec, files, url.clone(), Arc::clone(&reader), tables.cache.clone()));
         stored.register_table(spec.name.clone(), Arc::<FileTable>::clone(&table))?;

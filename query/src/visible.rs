@@ -1,6 +1,6 @@
 //! What a commit makes visible: the narrow view of the log that queries need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -15,9 +15,13 @@ use tidemill_log::{DataFile, LogState, Store, reader, with_causes};
 pub struct Visible {
     /// The committed epoch; none before the first commit, when nothing is visible.
     pub epoch: Option<u64>,
-    /// The watermark at the commit in milliseconds since 1970; none while no event moved it, `i64::MAX` once the end of time
-    /// was declared.
+    /// What the tables are complete through, in milliseconds since 1970: the watermark at the commit, none while no event moved
+    /// it, and the end of the data once the end of time was declared.
     pub complete_through: Option<i64>,
+    /// Whether the end of time was declared: nothing follows.
+    pub closed: bool,
+    /// The names of the tables that the pipeline has, with rows or without; none where the log does not say.
+    pub known: Option<BTreeSet<String>>,
     /// The files of each table.
     pub tables: BTreeMap<String, Vec<DataFile>>,
     /// Each input file with the number of its lines that the commit contains.
@@ -25,6 +29,12 @@ pub struct Visible {
 }
 
 impl Visible {
+    /// Whether a table of this name is one of the pipeline's, as far as the log says.
+    #[must_use]
+    pub fn shows(&self, table: &str) -> bool {
+        self.known.as_ref().is_none_or(|known| known.contains(table))
+    }
+
     /// Whether a query failed because a visible file is not there.
     ///
     /// Some layers below turn errors into text, so the files that the text names are looked for.
@@ -85,7 +95,9 @@ impl From<&LogState> for Visible {
         let partitions = state.committed_partitions();
         Self {
             epoch: state.committed(),
-            complete_through: state.watermark(),
+            complete_through: state.complete_through(),
+            closed: state.closed(),
+            known: state.known_tables(),
             tables: tables.collect(),
             files: partitions.into_values().map(|partition| (partition.name, partition.lines)).collect(),
         }

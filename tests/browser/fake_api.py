@@ -4,7 +4,7 @@
     fake_api.py [--port N] [--scenario live|history|empty] [--seed N] [--expect FILE]
 
 Prints `serving http://127.0.0.1:PORT` when it listens. `live` ends now and grows once a second, `history` is a day of
-last year, finished and exact, `empty` has never seen an event. --expect writes what `run.mjs` shall find for `history`.
+a year ago, drained and exact, with eight stray events of today and one of a year to come, `empty` has never seen an event. --expect writes what `run.mjs` shall find for `history`.
 GET /fake/silent?on=1 makes the API answer 503 until /fake/silent?on=0. Numbers of the real API are tested against the
 oracle; this one only has to be plausible.
 """
@@ -31,7 +31,7 @@ PAGES = ["/", "/pricing", "/docs/getting-started", "/blog/how-we-count-each-even
          "/docs/pipelines/web-analytics/sessions-and-windows-that-are-never-wrong", "/about", "/careers", "/docs/sql",
          "/changelog", "/status"]
 VERSIONS = ["4.2.0", "4.1.7", "http-503", "", "4.2.0-beta.3+build.20261123"]
-CURRENCIES = [("EUR", 30), ("USD", 12), ("JPY", 2)]
+CURRENCIES = [("EUR", 30), ("USD", 12), ("JPY", 2), ("KWD", 2)]
 LENGTHS = [0, 1, 10, 60, 300, 900, 1800, 3600]
 HISTORY_END = int(datetime(2025, 3, 14, 18, tzinfo=timezone.utc).timestamp() * 1000)
 
@@ -61,6 +61,9 @@ class Traffic:
         if scenario == "live":
             # A clock two days ahead must not move the page there.
             self.events.append((end // MINUTE * MINUTE + 2880 * MINUTE, 1, "view", "/", 1))
+        if scenario == "history":
+            today = now_ms() // MINUTE * MINUTE - 60 * MINUTE
+            self.events += [(minute, 1, "view", "/", 1) for minute in [today] * 8 + [today + 3 * 365 * 1440 * MINUTE]]
 
     def add_minute(self, minute, size):
         for _ in range(int(self.random.gauss(size, 9))):
@@ -159,10 +162,12 @@ def handler_of(traffic):
 
         def envelope(self, data, end):
             complete = traffic.complete_through()
-            exact = complete is not None and end <= complete
+            closed = traffic.scenario == "history"
+            exact = complete is not None and end <= (now_ms() if closed else complete)
             pending = 12 if traffic.scenario == "live" else 0
             self.reply_json({"complete_through": rfc3339(complete), "updated_at": rfc3339(traffic.committed),
-                             "epoch": traffic.epoch, "exact": exact, "pending": pending, "data": data})
+                             "epoch": traffic.epoch, "exact": exact, "pending": pending, "data": data,
+                             **({"closed": True} if closed else {})})
 
         def do_GET(self):
             address = urlparse(self.path)
@@ -192,7 +197,7 @@ def handler_of(traffic):
                 self.reply_json({"reachable": traffic.scenario != "empty", "status": self.status(),
                                  "reason": "the server was started without --status http://HOST:PORT of the pipeline"})
             elif name == "range":
-                minutes = [event[0] for event in list(traffic.events)]
+                minutes = [event[0] for event in list(traffic.events) if event[0] <= now_ms()]
                 ends = (min(minutes), max(minutes)) if minutes else (None, None)
                 self.envelope({"from": rfc3339(ends[0]), "to": rfc3339(ends[1])}, 0)
             elif name == "sql":

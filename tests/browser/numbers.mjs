@@ -1,9 +1,11 @@
 // The numbers a reader sees, against those expected. Formatted here once more, independently of the page.
 const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
 
-function cents(value) {
-  const digits = String(Math.abs(value)).padStart(3, "0");
-  return `${value < 0 ? "−" : ""}${grouped(digits.slice(0, -2))}.${digits.slice(-2)}`;
+function money(value, currency) {
+  const decimals = { JPY: 0, KWD: 3 }[currency] ?? 2;
+  const digits = String(Math.abs(value)).padStart(decimals + 1, "0");
+  const whole = grouped(digits.slice(0, digits.length - decimals));
+  return `${value < 0 ? "−" : ""}${whole}${decimals > 0 ? `.${digits.slice(-decimals)}` : ""}`;
 }
 
 const text = async (page, name) => (await page.getByTestId(name).textContent()).trim();
@@ -34,6 +36,12 @@ export async function numberFaults(page, expected) {
       check(`exactness of ${tile}`, seen === "exact", expected.exact);
     }
   }
+  for (const place of await page.locator(".tile").all()) {
+    const said = (await place.locator(".status, .exactness").allTextContents()).join(" · ");
+    if (said.includes("closed for good") && /so far|pending/.test(said)) {
+      faults.push(`a tile says that it is closed and that it is not: ${said}`);
+    }
+  }
   const rows = (entries, nameless) => entries.map(({ key, value }) => [key === "" ? nameless : key, grouped(value)]);
   if (expected.top_pages !== undefined) {
     check("top pages", await table(page, "pages-table"), rows(expected.top_pages, "(empty)"));
@@ -50,7 +58,7 @@ export async function numberFaults(page, expected) {
       await page.getByTestId(`currency-${currency}`).click();
       await page.getByTestId("revenue-currency").and(page.getByText(currency, { exact: true })).waitFor();
     }
-    check(`revenue in ${currency}`, await text(page, "revenue-number"), cents(amount_cents));
+    check(`revenue in ${currency}`, await text(page, "revenue-number"), money(amount_cents, currency));
     check(`orders in ${currency}`, await text(page, "revenue-orders"), grouped(orders));
   }
   return faults;

@@ -68,10 +68,10 @@ fn body(pipeline: &str, commit: &Committed, columns: &[(String, String)]) -> Vec
     for partition in commit.partitions.values() {
         write_text(pipeline, &mut out);
         out.extend_from_slice(&number(commit.epoch));
-        match commit.watermark {
-            Some(watermark) => {
+        match commit.complete_through {
+            Some(through) => {
                 out.push(0);
-                out.extend_from_slice(&watermark.0.to_le_bytes());
+                out.extend_from_slice(&through.0.to_le_bytes());
             }
             None => out.push(1),
         }

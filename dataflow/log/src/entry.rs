@@ -58,6 +58,9 @@ pub struct Seal {
     /// beyond what is committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<Quarantined>,
+    /// The tables that the run's plan writes, with rows or without. `None` in logs that are older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<BTreeSet<String>>,
 }
 
 impl Seal {
@@ -150,6 +153,10 @@ pub struct Commit {
     pub counts: BTreeMap<String, u64>,
     /// The end of time was declared: all windows are closed and nothing can be added.
     pub drained: bool,
+    /// With the end of time: the latest event time that is more than a few stray clocks say, in milliseconds since 1970. It
+    /// holds for every later commit of the epoch. `None` where there was no event, and in logs that are older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<i64>,
     /// Tables outside the store change places with rebuilt ones as of this epoch, by this plan of their connector. It is
     /// recorded before it is carried out and does nothing the second time; later epochs are written to what was rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]

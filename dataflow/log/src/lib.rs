@@ -38,6 +38,7 @@
 //!     since: None,
 //!     dropped: BTreeSet::new(),
 //!     quarantined: Vec::new(),
+//!     tables: None,
 //! }))?;
 //! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));
 //! # Ok::<(), tidemill_log::LogError>(())

@@ -4,7 +4,7 @@
 //! nothing is checkpointed that is not committed, INV-1 and INV-4), so that a mistake stops the pipeline before it is
 //! recorded. A snapshot of the fold followed by the remaining entries is equal to folding all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,9 @@ use crate::entry::{Binding, CheckpointEntry, Commit, Entry, PartitionBinding, Se
 use crate::error::LogError;
 
 mod check;
+
+/// Milliseconds in the minute by which the end of the data is told.
+const MINUTE: i64 = 60_000;
 
 /// A file that readers of the last commit see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub struct LogState {
     watermark: Option<i64>,
     counts: BTreeMap<String, u64>,
     drained: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_event: Option<i64>,
     /// At most two, the newest last.
     checkpoints: Vec<CheckpointEntry>,
     tables: BTreeMap<String, BTreeMap<String, VisibleFile>>,
@@ -100,9 +105,33 @@ impl LogState {
         self.committed
     }
 
-    /// W at the last commit, in milliseconds since 1970: the tables are complete through this time.
+    /// W at the last commit, in milliseconds since 1970; `i64::MAX` once the end of time was declared.
     pub fn watermark(&self) -> Option<i64> {
         self.watermark
+    }
+
+    /// What the tables are complete through, in milliseconds since 1970: W at the last commit, and once the end of time was
+    /// declared, the end of the minute in which the data ends. Nothing follows then, whatever is asked for.
+    pub fn complete_through(&self) -> Option<i64> {
+        if !self.closed() {
+            return self.watermark;
+        }
+        // Older logs tell no last event, but how far each partition had come, which is a little less.
+        let reached = || self.committed_partitions().into_values().filter_map(|partition| partition.watermark).max();
+        let last = self.last_event.or_else(reached)?;
+        Some(last.div_euclid(MINUTE).saturating_add(1).saturating_mul(MINUTE))
+    }
+
+    /// Whether the end of time was declared, so that nothing follows.
+    pub fn closed(&self) -> bool {
+        self.watermark == Some(i64::MAX)
+    }
+
+    /// The tables that the pipeline has, with rows or without, and those that an earlier plan of it left rows in; `None` where
+    /// no run has said.
+    pub fn known_tables(&self) -> Option<BTreeSet<String>> {
+        let declared = self.seal.as_ref()?.tables.as_ref()?;
+        Some(declared.iter().chain(self.tables.keys()).cloned().collect())
     }
 
     /// Counters as of the last commit.
@@ -113,6 +142,11 @@ impl LogState {
     /// Whether the end of time was declared and committed.
     pub fn drained(&self) -> bool {
         self.drained
+    }
+
+    /// The latest event time at the end of time, if it was declared and is known; see [`Commit::last_event`].
+    pub fn last_event(&self) -> Option<i64> {
+        self.last_event
     }
 
     /// Where the source stands at the end of the committed epoch: the prefix that the tables answer for.
@@ -260,6 +294,7 @@ impl LogState {
         self.watermark = commit.watermark;
         self.counts = commit.counts;
         self.drained = commit.drained;
+        self.last_event = commit.last_event.or(self.last_event);
         if let Some(plan) = commit.exchange {
             self.exchange = Some((epoch, plan));
         }

@@ -25,6 +25,7 @@ pub fn seal(run: u64) -> Seal {
         since: None,
         dropped: BTreeSet::new(),
         quarantined: Vec::new(),
+        tables: None,
     }
 }
 

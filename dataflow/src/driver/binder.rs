@@ -91,10 +91,10 @@ pub(crate) fn build<'s>(
                     Some(before) => compare(&env, &bound, before),
                     None => {
                         unbound.insert(epoch, capabilities.swap_remove(BOUND));
-                        let (drained, mut binding) = (bound.drained, bound.binding);
+                        let (drained, last_event, mut binding) = (bound.drained, bound.last_event, bound.binding);
                         binding.checkpoint = checkpoint;
                         let (reply, wake) = (reply.clone(), wake_of(&wake));
-                        env.requests.send(Request::Bind { binding, drained, reply, wake });
+                        env.requests.send(Request::Bind { binding, drained, last_event, reply, wake });
                     }
                 }
             }

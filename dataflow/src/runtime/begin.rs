@@ -71,7 +71,7 @@ fn new_instance() -> String {
 
 fn seal_of(
     run: u64,
-    plan: &str,
+    (plan, sealed): (&Plan, &str),
     (options, processes): (&RunOptions, u32),
     checkpoint: Option<Epoch>,
     (since, dropped): (Epoch, BTreeSet<String>),
@@ -82,7 +82,7 @@ fn seal_of(
     Seal {
         run,
         format: tidemill_log::FORMAT,
-        plan: plan.to_owned(),
+        plan: sealed.to_owned(),
         build: fingerprint().to_owned(),
         workers: options.workers,
         processes,
@@ -91,6 +91,7 @@ fn seal_of(
         since: Some(since),
         dropped,
         quarantined: quarantined.to_vec(),
+        tables: Some(plan.tables().map(str::to_owned).collect()),
     }
 }
 
@@ -161,7 +162,7 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         // There is never a checkpoint: only the refusal of what cannot be dropped matters.
         changes(None, plan, &options.drop_state)?;
         let quarantined = options.quarantined.clone();
-        let seal = seal_of(1, sealed, (options, 1), None, (0, BTreeSet::new()), &quarantined, None);
+        let seal = seal_of(1, (plan, sealed), (options, 1), None, (0, BTreeSet::new()), &quarantined, None);
         let decision = Decision { quarantined, ..Decision::default() };
         let (journal, restored, dropped) = (Journal::memory(seal)?, Restored::default(), BTreeSet::new());
         return Ok(Begun { journal, restored, decision, dropped });
@@ -184,7 +185,7 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
         let decision = quarantine(context, options, state)?;
         let (shape, quarantined) = ((options, processes), &decision.quarantined);
-        let seal = seal_of(run, sealed, shape, checkpoint, onward.since, quarantined, state.seal());
+        let seal = seal_of(run, (plan, sealed), shape, checkpoint, onward.since, quarantined, state.seal());
         chosen = Some((restored, decision, onward.dropped));
         Ok::<_, RunError>(seal)
     })?;

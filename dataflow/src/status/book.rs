@@ -18,7 +18,7 @@ use super::snapshot::{
 };
 use crate::bind::Bound;
 use crate::reader::MEMORY_PER_BYTE;
-use crate::time::{Epoch, Watermark};
+use crate::time::Epoch;
 
 /// Upper bounds of the buckets of [`LatencyHistogram`], in seconds.
 pub const LATENCY_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -80,7 +80,8 @@ pub(super) struct Book {
     epochs: Epochs,
     in_flight: BTreeMap<Epoch, InFlight>,
     committed: Totals,
-    watermark: Watermark,
+    complete_through: Option<i64>,
+    closed: bool,
     marks: VecDeque<Mark>,
     latencies: VecDeque<Duration>,
     histogram: LatencyHistogram,
@@ -122,7 +123,7 @@ impl Book {
         let state = start.state;
         self.epochs.committed = state.committed().unwrap_or(0);
         self.epochs.bound = state.bound().unwrap_or(0);
-        self.watermark = state.watermark().map(crate::time::EventTime);
+        (self.complete_through, self.closed) = (state.complete_through(), state.closed());
         self.counts = state.counts().clone();
         self.checkpoints.epoch = state.checkpoints().last().map(|checkpoint| checkpoint.epoch);
         self.marks.push_back(Mark { at: now, events: events(&self.counts), bytes: 0 });
@@ -220,12 +221,12 @@ impl Book {
     pub(super) fn committed(
         &mut self,
         epoch: Epoch,
-        watermark: Watermark,
+        through: (Option<i64>, bool),
         counts: &BTreeMap<String, u64>,
         now: Moment,
     ) {
         self.epochs.committed_at = Some(now);
-        self.watermark = watermark;
+        (self.complete_through, self.closed) = through;
         self.counts.clone_from(counts);
         self.committed.epochs += 1;
         if let Some(InFlight { bytes, cut, bound, processed }) = self.in_flight.get(&epoch) {
@@ -272,13 +273,7 @@ impl Book {
             return Progress { checkpoints, ..Progress::default() };
         }
         let (events, epoch) = (events(&self.counts), self.epochs.committed);
-        Progress {
-            events,
-            epoch,
-            watermark: self.watermark.map(|time| Moment(time.0)),
-            checkpoints,
-            ..Progress::default()
-        }
+        Progress { events, epoch, watermark: self.complete_through.map(Moment), checkpoints, ..Progress::default() }
     }
 
     pub(super) fn snapshot(
@@ -299,7 +294,7 @@ impl Book {
         let in_flight: u64 = self.in_flight.values().map(|epoch| epoch.bytes).sum();
         let oldest = self.in_flight.first_key_value();
         let oldest_in_flight = oldest.map(|(epoch, began)| Working { epoch: *epoch, since: began.cut });
-        let known = self.watermark.filter(|time| *time != crate::time::EventTime::MAX);
+        let known = self.complete_through.filter(|_| !self.closed);
         let last_checkpoint = self.checkpoints.history.last();
         Snapshot {
             pipeline: pipeline.to_owned(),
@@ -309,8 +304,9 @@ impl Book {
             state,
             started: self.started,
             epoch: Epochs { oldest_in_flight, ..self.epochs.clone() },
-            watermark: self.watermark.map(|time| Moment(time.0)),
-            lag_seconds: known.map(|time| now.0.saturating_sub(time.0) as f64 / 1000.0),
+            watermark: self.complete_through.map(Moment),
+            closed: self.closed,
+            lag_seconds: known.map(|time| now.0.saturating_sub(time) as f64 / 1000.0),
             rates: self.rates(now),
             committed: self.committed.clone(),
             epoch_latency_ms: self.quantiles(),

@@ -11,8 +11,8 @@ use super::why_open::Reason;
 use crate::source::DeadLetter;
 use crate::time::Epoch;
 
-/// A time for people: milliseconds since 1970, in JSON and in print RFC 3339 in UTC with milliseconds. The end of time
-/// (a drained pipeline's watermark) is written as the latest time that four digits of a year allow.
+/// A time for people: milliseconds since 1970, in JSON and in print RFC 3339 in UTC with milliseconds. A later one
+/// than four digits of a year allow is written as the latest of those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -82,8 +82,10 @@ pub struct Snapshot {
     pub started: Option<Moment>,
     /// Numbers of epochs.
     pub epoch: Epochs,
-    /// W at the last commit: what the tables are complete through.
+    /// What the tables are complete through: W at the last commit, and the end of the data once the end of time was declared.
     pub watermark: Option<Moment>,
+    /// The end of time was declared: nothing follows.
+    pub closed: bool,
     /// How far that is behind the wall clock, in seconds; `None` while it is unknown or when time was declared ended.
     pub lag_seconds: Option<f64>,
     /// What went through in the last seconds.

@@ -2,7 +2,6 @@
 
 use super::snapshot::{Epochs, Totals};
 use super::*;
-use crate::time::EventTime;
 
 const NOW: Moment = Moment(1_000_000_000);
 
@@ -177,7 +176,7 @@ fn a_finished_input_leaves_its_last_windows_open_until_it_is_drained() {
     let mut snapshot = quiet();
     snapshot.partitions[0].finished = true;
     check("finished", &snapshot, &[(Cause::Source, "all partitions", ago(1), "--drain")]);
-    snapshot.watermark = Some(Moment(i64::MAX));
+    snapshot.closed = true;
     check("drained", &snapshot, &[]);
 }
 
@@ -206,7 +205,7 @@ fn the_book_counts_latency_rates_and_bytes_in_flight() {
     book.cut(1, 1_000, at(1_000));
     book.cut(2, 500, at(2_000));
     let counts = |read: u64| BTreeMap::from([("events/read".to_owned(), read), ("dedup/duplicates".to_owned(), 2)]);
-    book.committed(1, Some(EventTime(7_000)), &counts(100), at(3_000));
+    book.committed(1, (Some(7_000), false), &counts(100), at(3_000));
     let snapshot = book.snapshot("p", &[], (40, false), at(4_000));
     assert_eq!((snapshot.epoch.read, snapshot.epoch.committed), (2, 1));
     assert_eq!(snapshot.epoch.oldest_in_flight, Some(Working { epoch: 2, since: at(2_000) }));

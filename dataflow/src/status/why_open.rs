@@ -240,15 +240,21 @@ impl Judge<'_> {
                 sentence,
             });
         }
+        let more_may_come = !self.snapshot.closed;
         if active.is_empty() && !partitions.is_empty() && partitions.iter().all(|p| p.finished) {
-            let ended = self.snapshot.watermark.is_some_and(|watermark| watermark.0 == i64::MAX);
             let since = partitions.iter().map(|p| p.advanced).max().unwrap_or(self.now);
             let sentence =
                 "All partitions are at their end: windows after the watermark stay open and shown, because more \
                             input may be added; --drain declares the end of time and closes them"
                     .to_owned();
             let name = "all partitions".to_owned();
-            reasons.extend((!ended).then_some(Reason { cause: Cause::Source, name, since, holds: false, sentence }));
+            reasons.extend(more_may_come.then_some(Reason {
+                cause: Cause::Source,
+                name,
+                since,
+                holds: false,
+                sentence,
+            }));
         }
         reasons
     }

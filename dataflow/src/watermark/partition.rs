@@ -32,6 +32,9 @@ const RARELY: u64 = 3;
 /// How many records of the window that have counted are kept as one.
 const AS_ONE: u64 = 64;
 
+/// One of so many of the last records, or fewer, are strays where nothing comes between them and the others.
+const FEW: u64 = 16;
+
 /// Records whose times are enough to tell how far apart they usually are.
 const ENOUGH: u64 = 8;
 
@@ -159,6 +162,24 @@ impl PartitionClock {
     pub(crate) fn position(&self, head: Watermark) -> Watermark {
         let waiting = self.window.iter().filter(|seen| seen.waits).map(|seen| seen.low);
         self.reached.or_else(|| waiting.chain(head).min())
+    }
+
+    /// Where the partition's data ends, now that nothing follows: beyond where it is known to have come, what waits for company
+    /// counts as long as it follows in natural steps, or is more than a few strays.
+    pub(crate) fn last_event(&self) -> Watermark {
+        let strays = self.records() / FEW;
+        let mut waiting: Vec<&Seen> = self.window.iter().filter(|seen| seen.waits).collect();
+        waiting.sort_unstable_by_key(|seen| seen.first);
+        let mut left: u64 = waiting.iter().map(|seen| seen.records).sum();
+        let mut last = self.reached;
+        for seen in waiting {
+            if left <= strays && last.is_some_and(|last| seen.first > last.plus(LONGEST_LULL)) {
+                break;
+            }
+            last = last.max(Some(seen.high));
+            left -= seen.records;
+        }
+        last
     }
 
     /// Takes over where the partition stood when its epoch was bound.

@@ -61,6 +61,30 @@ fn a_time_that_a_server_vouches_for_counts_at_once_and_never_beyond_its_clock() 
 }
 
 #[test]
+fn the_data_ends_with_its_last_event_whatever_a_few_strays_say() {
+    let honest = steady(0, 2_000, SECOND);
+    let with = |more: &[i64]| honest.iter().chain(more).copied().collect::<Vec<_>>();
+    let last = 1_999 * SECOND;
+    for (name, times, expected) in [
+        ("nothing", vec![], None),
+        ("one", vec![5], Some(5)),
+        ("a few, hours apart", vec![0, HOUR, 3 * HOUR, 9 * HOUR], Some(9 * HOUR)),
+        ("many", honest.clone(), Some(last)),
+        ("eight strays of another year", with(&[YEAR; 8]), Some(last)),
+        ("one stray", with(&[15 * YEAR]), Some(last)),
+        ("a last visit after a lull", with(&[last + 39 * MINUTE, last + 70 * MINUTE]), Some(last + 70 * MINUTE)),
+        ("a hundred of the next day", with(&steady(DAY, 100, MINUTE)), Some(DAY + 99 * MINUTE)),
+        ("and strays", with(&[steady(DAY, 100, MINUTE), vec![YEAR; 8]].concat()), Some(DAY + 99 * MINUTE)),
+    ] {
+        for size in [7, 512] {
+            let mut partition = read(&times, size);
+            partition.begin(&rule(), &Bounds::default(), true);
+            assert_eq!(partition.last_event().map(|time| time.0), expected, "{name}, in blocks of {size}");
+        }
+    }
+}
+
+#[test]
 fn a_partition_begins_where_enough_records_stand_or_at_its_earliest_when_no_more_come() {
     assert_eq!(reached(&read(&steady(0, 255, SECOND), 100)), None);
     assert_eq!(reached(&read(&steady(0, 256, SECOND), 100)), Some(255 * SECOND));

@@ -1,5 +1,6 @@
 //! `tidemill diff`: whether the tables of two places say the same.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
@@ -35,9 +36,18 @@ pub(crate) fn diff(arguments: &DiffArguments, catalog: &Catalog) -> Result<(), F
             return Err(Failure::refused(format!("{place}: no epoch is committed there; there is nothing to compare")));
         }
     }
+    let tables = comparison.tables(&specs);
+    if tables.is_empty() {
+        let known = comparison.visible().into_iter().filter_map(|visible| visible.known.as_ref()).flatten();
+        let names: BTreeSet<&str> = known.map(String::as_str).collect();
+        return Err(Failure::refused(format!(
+            "none of the tables there ({}) is one of this program's; run diff of the program that wrote them",
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        )));
+    }
     let mut different = Vec::new();
     let mut out = std::io::stdout().lock();
-    for spec in &specs {
+    for spec in tables {
         let found = comparison.table(spec).map_err(failed)?;
         out.write_all(describe(&spec.name, &found, places).as_bytes()).map_err(Failure::failed)?;
         if found.first.is_some() {

@@ -92,11 +92,6 @@ fn seconds(moment: Moment) -> f64 {
     moment.0 as f64 / 1000.0
 }
 
-/// The end of time, which a drained pipeline has as its watermark, is no time.
-fn known(moment: Option<Moment>) -> Option<f64> {
-    moment.filter(|moment| moment.0 != i64::MAX).map(seconds)
-}
-
 fn named(partition: &Partition) -> Labels<'_, 1> {
     [("partition", partition.name.as_str())]
 }
@@ -153,7 +148,8 @@ impl Scrape {
         out.counter(("committed", "Input committed by this run", Some(Unit::Bytes)), snapshot.committed.bytes)?;
         let committed_at = epochs.committed_at.map(seconds);
         out.gauge(("last_commit_timestamp", "When this run last committed", Some(Unit::Seconds)), committed_at)?;
-        let watermark = known(snapshot.watermark);
+        // A pipeline that is closed is behind no clock.
+        let watermark = snapshot.watermark.filter(|_| !snapshot.closed).map(seconds);
         out.gauge(("watermark_timestamp", "What the tables are complete through", Some(Unit::Seconds)), watermark)?;
         let in_flight = Some(snapshot.in_flight_bytes);
         out.gauge(("in_flight", "Memory for what is read and not yet committed", Some(Unit::Bytes)), in_flight)?;
@@ -190,7 +186,7 @@ impl Scrape {
         )?;
         out.gauges(
             ("partition_watermark_timestamp", "How far the partition's events have come", Some(Unit::Seconds)),
-            partitions.iter().filter_map(|p| Some((named(p), known(p.watermark)?))),
+            partitions.iter().filter_map(|p| Some((named(p), p.watermark.map(seconds)?))),
         )?;
         out.gauges(
             ("partition_idle", "Whether the partition is idle and holds nothing back", None),

@@ -18,9 +18,9 @@ function shade(plot, strength) {
   return gradient;
 }
 
-/** A chart in `place` (a `div.chart`). `words` says a bucket's value, `axis` a value on the axis, `unit` its integer steps. */
+/** A chart in `place` (a `div.chart`). `words` says a bucket's value, `axis` a value on the axis, `unit` gives its integer steps. */
 export class TimeChart {
-  constructor(place, { name, words, axis = compact, unit = 1 }) {
+  constructor(place, { name, words, axis = compact, unit = () => 1 }) {
     this.place = place;
     this.name = name;
     this.words = words;
@@ -107,14 +107,14 @@ export class TimeChart {
         legend: { show: false },
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "Etc/UTC"),
         cursor: { y: false, drag: { x: false, y: false, setScale: false }, points: { size: 7, width: 2 } },
-        scales: { y: { range: (_, _low, high) => [0, Math.max(high * 1.12, 4 * this.unit)] } },
+        scales: { y: { range: (_, _low, high) => [0, Math.max(high * 1.12, 4 * this.unit())] } },
         axes: [
           { ...look, size: 26, gap: 6, space: 64, grid: { show: false }, values: (_, splits, _axis, _space, step) => splits.map((at) => tick(at * 1_000, step * 1_000)) },
           {
             ...look,
             gap: 6,
             space: 28,
-            incrs: INTEGERS.map((each) => each * this.unit),
+            incrs: () => INTEGERS.map((each) => each * this.unit()),
             grid: { stroke: () => colour("--line"), width: 1 },
             values: (_, splits) => splits.map((value) => (this.none && value > 0 ? "" : this.axis(value))),
             size: (plot, labels) => (labels === null ? 32 : Math.max(32, 12 + 6.5 * Math.max(...labels.map((label) => label.length)))),

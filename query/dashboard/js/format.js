@@ -19,12 +19,28 @@ export function compact(value) {
   return COMPACT.format(value);
 }
 
-/** Integer cents as `1,234.56`. Never passes through a fraction, so no cent is lost. */
-export function money(cents) {
-  const exact = BigInt(cents);
+/** Decimals of currencies that do not have two, by ISO 4217. Browsers know others, of how prices are written in everyday life. */
+const DECIMALS = new Map(
+  Object.entries({
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+  }).flatMap(([decimals, names]) => names.split(" ").map((name) => [name, Number(decimals)])),
+);
+
+/** How many decimals a currency has; two where it is not known. */
+export function decimals(currency) {
+  return DECIMALS.get(currency?.toUpperCase()) ?? 2;
+}
+
+/** An integer of a currency's smallest unit as `1,234.56`. Never passes through a fraction, so nothing is lost. */
+export function money(amount, currency) {
+  const exact = BigInt(amount);
   const size = exact < 0n ? -exact : exact;
-  const text = `${GROUPED.format(size / 100n)}.${String(size % 100n).padStart(2, "0")}`;
-  return exact < 0n ? `−${text}` : text;
+  const places = decimals(currency);
+  const one = 10n ** BigInt(places);
+  const rest = places === 0 ? "" : `.${String(size % one).padStart(places, "0")}`;
+  return `${exact < 0n ? "−" : ""}${GROUPED.format(size / one)}${rest}`;
 }
 
 function two(value) {

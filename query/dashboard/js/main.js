@@ -39,7 +39,7 @@ async function look() {
 function present(snapshot) {
   shown = snapshot;
   tiles.show(snapshot, now());
-  explainEmptiness(snapshot, now(), () => change({ choice: { id: "auto" } }));
+  explainEmptiness(snapshot, now(), () => change({ choice: { id: view.choice.id === "auto" ? "all" : "auto" } }));
   setText("span", spanText(snapshot.range));
   setText("consistency", consistency(snapshot.epochs));
   main.setAttribute("aria-busy", "false");

@@ -59,7 +59,7 @@ export function explainEmptiness({ extent, answers }, now, onShowData) {
   title.textContent = none ? "No events yet" : "No events in this range";
   text.textContent = none
     ? "Post one to the collector (put in its address where that differs, and an X-API-Key header where it has keys). It shows here within seconds."
-    : `There is data from ${moment(extent.first, now)} to ${moment(extent.recent, now)} UTC.`;
+    : `There is data from ${moment(extent.first, now)} to ${moment(extent.end, now)} UTC.`;
   nothing.querySelector(".command").hidden = !none;
   document.querySelector('[data-testid="nothing-command"]').textContent = COMMAND;
   showData.hidden = none;

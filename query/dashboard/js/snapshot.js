@@ -40,7 +40,7 @@ export async function read(view, keptCurrency) {
   const tenant = view.tenant ?? "default";
   const whole = await ask("range", { tenant });
   const { first, last } = extent(whole.data);
-  const data = extentOf(first, last, whole.completeThrough, now());
+  const data = extentOf(first, last, whole, now());
   const range = resolve(view.choice, data, now());
   const span = { from: range.from, to: range.to, tenant };
   const stepped = { ...span, step: range.step.name };

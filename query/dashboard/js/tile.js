@@ -26,26 +26,27 @@ export function together(answers) {
   };
 }
 
-/** `exact`, or `so far` with how many events still wait to be judged. */
-export function exactness({ exact, pending }) {
+/** `exact`, or `so far` with how many events still wait to be judged; once nothing follows, those are not judged any more. */
+export function exactness({ exact, closed, pending }) {
   if (exact) {
     return "exact";
   }
-  return pending > 0 ? `so far · ${count(pending)} pending` : "so far";
+  const word = closed && pending > 0 ? "not exact" : "so far";
+  return pending > 0 ? `${word} · ${count(pending)} pending` : word;
 }
 
-function completeness(through, closed, now) {
-  if (through === null) {
-    return "nothing complete yet";
+/** What an end of time (`run --drain`) adds: it is told only beside numbers that nothing can change any more. */
+function completeness({ completeThrough, closed, exact }, now) {
+  if (closed && exact) {
+    return "complete, closed for good";
   }
-  // Closed once the end of time was declared (`run --drain`): nothing follows.
-  return closed ? "complete, closed for good" : `complete through ${moment(through, now)}`;
+  return completeThrough === null ? "nothing complete yet" : `complete through ${moment(completeThrough, now)}`;
 }
 
 /** `complete through 14:01:00 · updated 2 s ago`. */
-export function statusLine({ completeThrough, closed, updatedAt }, now) {
-  const complete = completeness(completeThrough, closed, now);
-  return updatedAt === null ? complete : `${complete} · updated ${ago(now - updatedAt)}`;
+export function statusLine(answer, now) {
+  const complete = completeness(answer, now);
+  return answer.updatedAt === null ? complete : `${complete} · updated ${ago(now - answer.updatedAt)}`;
 }
 
 /** The head of a tile: big number, exactness, status. A table without a number of its own puts exactness into its status. */

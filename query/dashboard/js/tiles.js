@@ -2,15 +2,16 @@
 import { series } from "./api.js";
 import { showBars } from "./bars.js";
 import { TimeChart } from "./chart.js";
-import { compact, count, lengthLabel, money } from "./format.js";
+import { compact, count, decimals, lengthLabel, money } from "./format.js";
 import { TileHead, node, setText } from "./tile.js";
 
 function counted(one, many) {
   return (value) => `${count(value)} ${Number(value) === 1 ? one : many}`;
 }
 
-function largeMoney(cents) {
-  return compact(cents / 100);
+/** Until when buckets are drawn as what they stay: once time was declared ended, none fills any more. */
+function settled({ completeThrough, closed }) {
+  return closed ? Infinity : completeThrough;
 }
 
 /** All tiles of the page. `onCurrency(name)` is called when the reader picks another currency. */
@@ -31,7 +32,12 @@ export class Tiles {
       views: chart("views", { name: "Page views", words: counted("view", "views") }),
       users: chart("users", { name: "Unique users", words: counted("user", "users") }),
       sessions: chart("sessions", { name: "Sessions started", words: counted("session", "sessions") }),
-      revenue: chart("revenue", { name: "Revenue", words: (cents) => `${money(cents)} ${this.currency}`, axis: largeMoney, unit: 100 }),
+      revenue: chart("revenue", {
+        name: "Revenue",
+        words: (amount) => `${money(amount, this.currency)} ${this.currency}`,
+        axis: (amount) => compact(amount / 10 ** decimals(this.currency)),
+        unit: () => 10 ** decimals(this.currency),
+      }),
       errors: chart("errors", { name: "Errors", words: counted("error", "errors") }),
     };
   }
@@ -40,7 +46,7 @@ export class Tiles {
   show({ range, currency, answers }, now) {
     const { totals, views, users, errors, sessions, pages, versions, revenue } = answers;
     this.currency = currency;
-    const draw = (name, points, answer) => this.charts[name].update(points, range.step.length, answer.completeThrough);
+    const draw = (name, points, answer) => this.charts[name].update(points, range.step.length, settled(answer));
     for (const place of document.querySelectorAll(".per-step")) {
       place.textContent = `per ${range.step.name}`;
     }
@@ -73,10 +79,10 @@ export class Tiles {
   showRevenue(totals, revenue, range, now) {
     const each = totals.data.revenue.find(({ currency }) => currency === this.currency);
     const answers = revenue === undefined ? [totals] : [totals, revenue];
-    this.heads.revenue.show(money(each?.amount_cents ?? 0), answers, now);
+    this.heads.revenue.show(money(each?.amount_cents ?? 0, this.currency), answers, now);
     setText("revenue-currency", each?.currency ?? "");
     setText("revenue-orders", count(each?.orders ?? 0));
-    this.charts.revenue.update(revenue === undefined ? zeros(range) : series(revenue.data), range.step.length, totals.completeThrough);
+    this.charts.revenue.update(revenue === undefined ? zeros(range) : series(revenue.data), range.step.length, settled(totals));
     this.showCurrencies(totals.data.revenue.map(({ currency }) => currency));
   }
 

@@ -59,7 +59,7 @@ impl Answered {
     /// The response, of the commit that `snapshot` is of.
     pub(super) fn respond(self, snapshot: &Snapshot) -> Response {
         let through = snapshot.complete_through();
-        let complete = self.range.is_some_and(|range| through.is_some_and(|through| range.to <= through));
+        let complete = self.range.is_some_and(|range| snapshot.complete_before(range.to));
         let exact = complete && self.pending == 0;
         let held = self.held;
         match self.data {
@@ -69,7 +69,7 @@ impl Answered {
                     updated_at: snapshot.updated_at.map(rfc3339),
                     epoch: snapshot.visible.epoch,
                     exact,
-                    closed: snapshot.closed(),
+                    closed: snapshot.visible.closed,
                     pending: self.pending,
                     from: self.range.map(|range| rfc3339(range.from)),
                     to: self.range.map(|range| rfc3339(range.to)),
@@ -89,6 +89,7 @@ fn csv(mut response: Response, snapshot: &Snapshot) -> Response {
     let beside = [
         ("tidemill-epoch", snapshot.visible.epoch.map(|epoch| epoch.to_string())),
         ("tidemill-complete-through", snapshot.complete_through().map(rfc3339)),
+        ("tidemill-closed", snapshot.visible.closed.then(|| true.to_string())),
         ("tidemill-updated-at", snapshot.updated_at.map(rfc3339)),
     ];
     for (name, value) in beside {

@@ -16,7 +16,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore};
 use tidemill_log::{FOLDER, Location, LogError, Store, reader, with_causes};
-use tidemill_tables::{TableSpec, web_analytics};
+use tidemill_tables::TableSpec;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -98,8 +98,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows the log at `place`, whose tables are `specs` and those that have answers of their own; object stores are
-    /// asked on `runtime`.
+    /// Follows the log at `place`, whose tables are those of `specs` that its pipeline has; object stores are asked on
+    /// `runtime`.
     ///
     /// A folder may not exist yet. Anything else that cannot be opened is refused here.
     ///
@@ -107,14 +107,11 @@ impl Follower {
     /// A sentence that says what is wrong with the place.
     pub(super) fn new(
         place: Location,
-        mut specs: Vec<TableSpec>,
+        specs: Vec<TableSpec>,
         (memory, clock): (usize, Clock),
         runtime: Handle,
         shared: Arc<Followed>,
     ) -> Result<Self, String> {
-        let known = |spec: &TableSpec| specs.iter().any(|other| other.name == spec.name);
-        let missing: Vec<TableSpec> = web_analytics::all().into_iter().filter(|spec| !known(spec)).collect();
-        specs.extend(missing);
         let mut follower = Self { place, specs, memory, clock, runtime, shared, opened: None, last: None, quiet: 0 };
         follower.open()?;
         Ok(follower)

@@ -4,9 +4,9 @@
 //!
 //! * All of an answer is of one commit, which it names (`epoch`), with the watermark of that commit, or now if that is
 //!   earlier (`complete_through`), and the time at which it became visible (`updated_at`). Rolling files never shows (INV-1).
-//! * `exact` means: the range asked for ends by `complete_through` and no event in it is pending, so only late events can
-//!   still change the numbers. What has not happened yet is never exact, also when the end of time was declared (`closed`).
-//!   Otherwise the range is still filling, or `pending` says how many events in it are not
+//!   Once the end of time was declared (`closed`), `complete_through` is the end of the data.
+//! * `exact` means: the range asked for ends by `complete_through`, or by now once nothing follows (`closed`), and no event in
+//!   it is pending, so only late events can still change the numbers. What has not happened yet is never exact. Otherwise the range is still filling, or `pending` says how many events in it are not
 //!   known to be new. A session counts where it began; while it lasts, its length and its events still grow.
 //! * `/changes` says of each commit how far it was complete when the server came to show it, once: `complete_through` is of that
 //!   moment. A commit that was bounded by the clock then is complete further later, which the next answer says.
@@ -20,8 +20,9 @@
 //! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
 //!
 //! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
-//! that is left out is where the data ends; where that is further than an answer has buckets, before 2000 and after now it is
-//! not looked for, so that one stray clock does not take the rest away.
+//! that is left out is where the data ends that has happened by now (one event of a year to come stretches no range); where
+//! that is further than an answer has buckets, it is not looked for before 2000, so that one stray clock does not take the
+//! rest away.
 //!
 //! | module | what |
 //! |---|---|
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use tidemill_http::{ApiKeys, ConnectionLimits, HostGuard, Tls, Unobserved};
 use tidemill_log::Location;
-use tidemill_tables::TableSpec;
+use tidemill_tables::{TableSpec, web_analytics};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 
@@ -79,7 +80,7 @@ const KEYS_READ_EVERY: Duration = Duration::from_secs(1);
 pub struct ServerOptions {
     /// Where the tables are. A folder may not exist yet: it is waited for, and answers are empty until then.
     pub place: Location,
-    /// The tables that SQL may ask beside those of `web_analytics`.
+    /// The tables that SQL may ask, as far as the pipeline that wrote the place has them; those of `web_analytics` unless said.
     pub tables: Vec<TableSpec>,
     /// The operations address of the running pipeline, `http://HOST:PORT`, whose status is passed on.
     pub status: Option<String>,
@@ -113,7 +114,7 @@ impl ServerOptions {
     pub fn new(place: Location) -> Self {
         Self {
             place,
-            tables: Vec::new(),
+            tables: web_analytics::all(),
             status: None,
             memory: 512 << 20,
             most_in_flight: 64,

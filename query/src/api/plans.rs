@@ -326,12 +326,26 @@ pub(super) async fn pending(context: &SessionContext, tenant: &str, range: Range
     Ok(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// The first and the last minute with data, of one tenant or of all.
-pub(super) async fn extent(context: &SessionContext, tenant: Option<&str>) -> Result<Option<(i64, i64)>, Refusal> {
+/// The first and the last minute with data that has happened by `now`, of one tenant or of all; where everything is to come
+/// yet, of that.
+pub(super) async fn extent(
+    context: &SessionContext,
+    tenant: Option<&str>,
+    now: i64,
+) -> Result<Option<(i64, i64)>, Refusal> {
+    let happened = extent_before(context, tenant, Some(now.saturating_add(1))).await?;
+    if happened.is_some() { Ok(happened) } else { extent_before(context, tenant, None).await }
+}
+
+async fn extent_before(
+    context: &SessionContext,
+    tenant: Option<&str>,
+    before: Option<i64>,
+) -> Result<Option<(i64, i64)>, Refusal> {
     let mut extent: Option<(i64, i64)> = None;
     for source in [VIEWS, ERRORS, REVENUE] {
         let rows = context.table(TableReference::partial("stored", source.table)).await.map_err(failed)?;
-        widen(&mut extent, rows, source, tenant).await?;
+        widen(&mut extent, rows, source, (tenant, before)).await?;
     }
     // Of sessions only those count that are shown; folding is for the few that lie outside of what is known already.
     let rows = context.table(SESSIONS.table).await.map_err(failed)?;
@@ -342,7 +356,7 @@ pub(super) async fn extent(context: &SessionContext, tenant: Option<&str>) -> Re
         }
         None => rows,
     };
-    widen(&mut extent, rows, SESSIONS, tenant).await?;
+    widen(&mut extent, rows, SESSIONS, (tenant, before)).await?;
     Ok(extent)
 }
 
@@ -350,10 +364,13 @@ async fn widen(
     extent: &mut Option<(i64, i64)>,
     mut rows: DataFrame,
     source: Source,
-    tenant: Option<&str>,
+    (tenant, before): (Option<&str>, Option<i64>),
 ) -> Result<(), Refusal> {
     if let Some(tenant) = tenant {
         rows = rows.filter(col("tenant").eq(lit(tenant))).map_err(failed)?;
+    }
+    if let Some(before) = before {
+        rows = rows.filter(col(source.time).lt(at(before))).map_err(failed)?;
     }
     let ends = vec![min(col(source.time)).alias("first"), max(col(source.time)).alias("last")];
     let plan = rows.aggregate(Vec::new(), ends).map_err(failed)?;

@@ -34,30 +34,30 @@ struct Extent {
 /// # Errors
 /// When the question cannot be answered on this commit, or running it fails.
 pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize) -> Result<Answered, Refusal> {
-    let context = &snapshot.context;
+    let metrics = &snapshot.metrics;
     match question {
         Question::Timeseries(query @ MetricQuery { span, step, tenant, .. }) => {
             let range = whole(snapshot, *span, (*step, MOST_BUCKETS), tenant).await?;
-            let points = plans::timeseries(context, query, range).await?;
+            let points = plans::timeseries(metrics, query, range).await?;
             of_range(snapshot, tenant, range, &points).await
         }
         Question::Top(query @ TopQuery { span, tenant, .. }) => {
             let range = whole(snapshot, *span, (Step::Minute, u64::MAX), tenant).await?;
-            let ranks = plans::top(context, query, range).await?;
+            let ranks = plans::top(metrics, query, range).await?;
             of_range(snapshot, tenant, range, &ranks).await
         }
         Question::Totals { span, tenant } => {
             let range = whole(snapshot, *span, (Step::Minute, u64::MAX), tenant).await?;
-            let totals = plans::totals(context, tenant, range).await?;
+            let totals = plans::totals(metrics, tenant, range).await?;
             of_range(snapshot, tenant, range, &totals).await
         }
         Question::Sessions { span, step, tenant } => {
             let range = whole(snapshot, *span, (*step, MOST_BUCKETS), tenant).await?;
-            let sessions = plans::sessions(context, tenant, range, *step).await?;
+            let sessions = plans::sessions(metrics, tenant, range, *step).await?;
             of_range(snapshot, tenant, range, &sessions).await
         }
         Question::Range { tenant } => {
-            let extent = plans::extent(context, tenant.as_deref()).await?;
+            let extent = plans::extent(metrics, tenant.as_deref(), snapshot.tables.clock().now()).await?;
             let (from, to) = (extent.map(|extent| rfc3339(extent.0)), extent.map(|extent| rfc3339(extent.1)));
             let range = extent.map(|(first, last)| Range { from: first, to: last.saturating_add(MINUTE_MS) });
             Ok(Answered { range, pending: all_pending(snapshot), data: Data::json(&Extent { from, to }), held: None })
@@ -70,13 +70,14 @@ pub(super) async fn answer(snapshot: &Snapshot, question: &Question, rows: usize
 }
 
 async fn whole(snapshot: &Snapshot, span: Span, (step, most): (Step, u64), tenant: &str) -> Result<Range, Refusal> {
-    let data = if span.is_open() { plans::extent(&snapshot.context, Some(tenant)).await? } else { None };
-    Ok(span.whole_of(step, data, most, snapshot.tables.clock().now()))
+    let now = snapshot.tables.clock().now();
+    let data = if span.is_open() { plans::extent(&snapshot.metrics, Some(tenant), now).await? } else { None };
+    Ok(span.whole_of(step, data, most, now))
 }
 
 async fn of_range(snapshot: &Snapshot, tenant: &str, range: Range, data: &impl Serialize) -> Result<Answered, Refusal> {
     let any = all_pending(snapshot) > 0;
-    let pending = if any { plans::pending(&snapshot.context, tenant, range).await? } else { 0 };
+    let pending = if any { plans::pending(&snapshot.metrics, tenant, range).await? } else { 0 };
     Ok(Answered { range: Some(range), pending, data: Data::json(data), held: None })
 }
 

@@ -10,6 +10,9 @@ use ureq::Agent;
 use super::*;
 use crate::fixture::{Cell, Epoch, MINUTE, Order, TEN, TestPlace, Visit, different_users};
 
+mod closed;
+mod known;
+
 fn options(place: &TestPlace) -> ServerOptions {
     ServerOptions { memory: 32 << 20, ..ServerOptions::new(place.location()) }
 }
@@ -222,21 +225,27 @@ fn nothing_is_complete_beyond_the_clock_of_whoever_answers() {
     assert_eq!(said(&totals(minute(6), 1)), (at(minute(5) + 7), false, false), "it is not over yet");
     now.store(minute(6), Ordering::Relaxed);
     assert_eq!(said(&totals(minute(6), 1)), (at(minute(6)), true, false));
+}
 
-    // The end of time, once it was declared: what is past is exact, and what is to come is not.
-    place.commit(&Epoch { watermark: Some(i64::MAX), ..Epoch::default() });
-    assert_eq!(said(&totals(minute(6), 2)), (at(minute(6)), true, true));
-    assert_eq!(said(&totals(minute(7), 2)), (at(minute(6)), false, true));
-    let progress = "sql?q=SELECT%20max(complete_through)%20FROM%20progress";
-    let rows = ok(&server, progress)["data"]["rows"].clone();
-    assert!(rows == json!([[at(minute(6))]]) || rows == json!([[null]]), "{rows}");
-    let (_, told) = next_event(&mut follow(&server, "1")).unwrap();
-    assert_eq!((&told["epoch"], &told["complete_through"]), (&json!(2), &at(minute(6))));
-    let (_, headers, _) = get_as(&server, "/api/v1/sql?q=SELECT%201", "text/csv");
-    assert_eq!(headers["tidemill-complete-through"].to_str().unwrap(), time_range::rfc3339(minute(6)));
-    let seconds = format!("complete_through_timestamp_seconds {}", minute(6) / 1_000);
-    let (_, metrics) = get(&server, "/metrics");
-    assert!(metrics.as_str().unwrap().contains(&seconds), "{metrics}");
+#[test]
+fn an_event_of_a_year_to_come_stretches_no_open_range() {
+    let mut place = TestPlace::new();
+    let (minute, year) = (|n: i64| TEN + n * MINUTE, 365 * 24 * 60 * MINUTE);
+    let cell = |minute| Cell { tenant: "default", minute, key: "/", count: 1, users: vec![1] };
+    let visit = |first| Visit { user: "u", first, last: first, events: 1, sign: 1 };
+    let server = start(ServerOptions { clock: Clock::new(move || minute(9) + 7), ..options(&place) });
+    let ahead = Epoch { views: vec![cell(TEN + 15 * year)], visits: vec![visit(TEN + 20 * year)], ..Epoch::default() };
+    place.commit(&ahead);
+    let at = |ms: i64| json!(time_range::rfc3339(ms));
+    let alone = ok_at(&server, "range", 1);
+    assert_eq!(alone["data"], json!({ "from": at(TEN + 15 * year), "to": at(TEN + 20 * year) }), "all there is");
+    place.commit(&Epoch { views: vec![cell(minute(2)), cell(minute(9))], ..Epoch::default() });
+    assert_eq!(ok_at(&server, "range", 2)["data"], json!({ "from": at(minute(2)), "to": at(minute(9)) }));
+    let totals = ok(&server, "totals");
+    assert_eq!((&totals["to"], &totals["data"]["views"]), (&at(minute(10)), &json!(2)));
+    assert_eq!(ok(&server, "timeseries?metric=views")["data"].as_array().unwrap().len(), 8);
+    let asked_for = ok(&server, &format!("totals?to={}", TEN + 16 * year));
+    assert_eq!(asked_for["data"]["views"], json!(3), "an end that is given stays");
 }
 
 #[test]

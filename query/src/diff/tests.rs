@@ -40,6 +40,32 @@ fn compare(spec: &TableSpec, a: &TestPlace, b: &TestPlace) -> TableDiff {
 }
 
 #[test]
+fn the_tables_compared_are_those_of_the_pipelines_that_wrote_the_two_places() {
+    let specs = web_analytics::all();
+    let compared = |a: &TestPlace, b: &TestPlace| {
+        let comparison = Comparison::open([&a.location(), &b.location()], &specs, MEMORY).unwrap();
+        let tables = comparison.tables(&specs);
+        let rows = |spec: &&TableSpec| (spec.name.clone(), comparison.table(spec).unwrap().rows);
+        tables.iter().map(rows).collect::<Vec<_>>()
+    };
+    let place = |names: &[&str], epoch: &Epoch| {
+        let mut place = TestPlace::of_tables(names);
+        place.commit(epoch);
+        place
+    };
+    let viewed = Epoch { views: vec![view(0, "/", 1, &[1])], ..Epoch::default() };
+    let (views, sessions) = (["page_views_by_minute"], ["sessions"]);
+    let of_views = place(&views, &viewed);
+    assert_eq!(compared(&of_views, &place(&views, &Epoch::default())), [("page_views_by_minute".into(), [1, 0])]);
+    let both = [("page_views_by_minute".to_owned(), [1, 0]), ("sessions".to_owned(), [0, 0])];
+    assert_eq!(compared(&of_views, &place(&sessions, &Epoch::default())), both);
+    let mut older = TestPlace::new();
+    older.commit(&viewed);
+    assert_eq!(compared(&older, &of_views), [("page_views_by_minute".into(), [1, 1])], "one says, one has rows");
+    assert_eq!(compared(&older, &older).len(), specs.len(), "neither says");
+}
+
+#[test]
 fn tables_that_mean_the_same_are_equal_however_their_rows_came() {
     let one = [
         Epoch {

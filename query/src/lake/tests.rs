@@ -297,6 +297,8 @@ fn the_newest_commit_of_a_log_is_what_is_visible() {
     let expected = Visible {
         epoch: Some(first),
         complete_through: Some(4),
+        closed: false,
+        known: None,
         tables: BTreeMap::from([("sessions".to_owned(), vec![file])]),
         files: vec![("a.ndjson".to_owned(), 3 + first)],
     };

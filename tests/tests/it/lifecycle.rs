@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
@@ -155,4 +156,44 @@ fn drained_means_that_nothing_can_be_added() {
     let refused = tidemill().job(&inputs, &out).outcome();
     refused.assert_refused(&[3], &["drain"]);
     expected.assert_equal(&tidemill().tables(&out), "after the refusal");
+}
+
+#[test]
+fn a_drained_folder_is_complete_through_its_last_minute_and_has_the_tables_of_its_pipeline() {
+    const TEN: i64 = 1_431_856_800_000;
+    let folder = TempDir::new().unwrap();
+    let event = |id: &str, at: i64| {
+        format!(
+            "{{\"event_id\":\"{id}\",\"event_type\":\"page_view\",\"user_id\":\"u\",\"timestamp\":{at},\"properties\":{{\"page\":\"/\"}}}}\n"
+        )
+    };
+    let mut lines: String = (0..2_000).map(|n| event(&format!("e{n}"), TEN + n * 1_000)).collect();
+    // Eight of another year, and one of a year to come: they are counted, and say nothing of where the data ends.
+    (0..8).for_each(|n| lines.push_str(&event(&format!("stray{n}"), TEN + 400 * 86_400_000)));
+    lines.push_str(&event("ahead", TEN + 40_000 * 86_400_000));
+    let input = [corpus::file(folder.path(), "events.ndjson", lines.as_bytes())];
+    for (pipeline, drain, through) in [
+        ("web_analytics", &["--drain"][..], Some("2015-05-17T10:34:00.000Z")),
+        ("web_analytics", &[], Some("2015-05-17T10:31:19.000Z")),
+        ("top_pages", &["--drain"], Some("2015-05-17T10:34:00.000Z")),
+    ] {
+        let out = folder.path().join(format!("{pipeline}-{}", drain.len()));
+        tidemill().job(&input, &out).pipeline(pipeline).option(drain).finish();
+        let row = tidemill().query(&out, "SELECT DISTINCT complete_through FROM progress");
+        let row: Value = serde_json::from_slice(&row).unwrap();
+        assert_eq!(row["complete_through"].as_str(), through, "{pipeline} {drain:?}");
+        let shown =
+            tidemill().query(&out, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'lake'");
+        let shown = String::from_utf8(shown).unwrap();
+        assert_eq!(shown.contains("\"sessions\""), pipeline == "web_analytics", "{shown}");
+        assert_eq!(shown.contains("\"top_pages\""), pipeline == "top_pages", "{shown}");
+        let (code, compared) = {
+            let place = out.to_str().unwrap();
+            let outcome = tidemill().command(&["diff", place, place]);
+            (outcome.code, String::from_utf8(outcome.stdout).unwrap())
+        };
+        assert_eq!(code, Some(0), "{compared}");
+        assert_eq!(compared.contains("sessions: equal"), pipeline == "web_analytics", "{compared}");
+        assert_eq!(compared.contains("top_pages: equal"), pipeline == "top_pages", "{compared}");
+    }
 }

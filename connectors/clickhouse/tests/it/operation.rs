@@ -12,7 +12,7 @@ use crate::database::{Database, first_run};
 pub(crate) fn commit(epoch: u64, lines: u64) -> Committed {
     let mut commit = Committed {
         epoch,
-        watermark: Some(EventTime(1_704_067_200_000)),
+        complete_through: Some(EventTime(1_704_067_200_000)),
         partitions: Default::default(),
         counts: Default::default(),
     };
@@ -38,7 +38,7 @@ fn progress_shows_each_partition_at_the_newest_commit() {
     let mut progress = ProgressWriter::new(database.target.clone(), "web");
     progress.committed(&Committed { partitions: Default::default(), ..commit(0, 0) }).unwrap();
     assert_eq!(database.ask("SELECT * FROM progress"), Vec::<String>::new());
-    progress.committed(&Committed { watermark: None, ..commit(3, 4) }).unwrap();
+    progress.committed(&Committed { complete_through: None, ..commit(3, 4) }).unwrap();
     assert_eq!(
         database.ask("SELECT * FROM progress ORDER BY file"),
         ["\\N\t3\t\\N\tevents.web/0\t4", "\\N\t3\t\\N\tevents.web/1\t3"]

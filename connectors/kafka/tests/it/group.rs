@@ -20,7 +20,7 @@ fn a_group_shows_the_last_offsets_also_when_commits_come_fast() {
         reading.until(0, (1, None), |_, read| !read.ids.is_empty()).unwrap();
         let partitions: BTreeMap<_, _> =
             reading.bindings().into_iter().map(|binding| (binding.partition, binding)).collect();
-        let commit = Committed { epoch, watermark: None, partitions, counts: BTreeMap::new() };
+        let commit = Committed { epoch, complete_through: None, partitions, counts: BTreeMap::new() };
         observer.committed(&commit).unwrap();
     }
     drop(observer);

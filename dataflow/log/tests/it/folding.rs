@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidemill_log::{CheckpointEntry, DataFile, Entry, LogState, PartitionBinding, TableChange};
+use tidemill_log::{CheckpointEntry, Commit, DataFile, Entry, LogState, PartitionBinding, TableChange};
 
 use crate::pipeline::{bind, commit, seal};
 
@@ -143,7 +143,7 @@ fn impossible_sequences_are_refused_with_a_sentence() {
     let remove = TableChange { table: "t".into(), added: vec![], removed: vec!["b".into()] };
     assert!(refusal(&state, &Entry::Commit(commit(1, vec![remove]))).contains("which table t does not hold"));
     let counted = commit(1, vec![]);
-    let counted = tidemill_log::Commit { counts: BTreeMap::new(), ..counted };
+    let counted = Commit { counts: BTreeMap::new(), ..counted };
     assert!(refusal(&state, &Entry::Commit(counted)).contains("only exchanges files"));
     assert!(refusal(&state, &Entry::Gc { paths: vec!["a".into()] }).contains("readers see it"));
     assert!(refusal(&state, &Entry::Gc { paths: vec!["m1".into()] }).contains("recovery needs it"));
@@ -155,6 +155,36 @@ fn impossible_sequences_are_refused_with_a_sentence() {
     assert!(refusal(&state, &Entry::Bind(bind(3))).contains("the end of the input"));
     fold(&mut state, &[Entry::Seal(seal(4, Some(1))), Entry::Bind(bind(3))]);
     assert!(!state.ended(), "a later run found more of it");
+}
+
+#[test]
+fn a_log_whose_end_of_time_was_declared_is_complete_through_the_end_of_its_data() {
+    for (last_event, expected) in [(Some(61_000), 120_000), (None, 60_000)] {
+        let mut state = LogState::default();
+        fold(&mut state, &[Entry::Seal(seal(1, None)), Entry::Bind(bind(1)), Entry::Commit(commit(1, vec![]))]);
+        assert_eq!((state.complete_through(), state.closed()), (Some(1_000), false));
+        let end = tidemill_log::Binding { watermark: Some(i64::MAX), ..bind(2) };
+        let drained = |last_event| Commit { watermark: Some(i64::MAX), drained: true, last_event, ..commit(2, vec![]) };
+        // Files that are exchanged later change nothing; without a last event it is how far the partition had come.
+        fold(&mut state, &[Entry::Bind(end), Entry::Commit(drained(last_event)), Entry::Commit(drained(None))]);
+        assert_eq!((state.watermark(), state.closed()), (Some(i64::MAX), true));
+        assert_eq!(state.complete_through(), Some(expected));
+        let again: LogState = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+        assert_eq!(again, state);
+    }
+}
+
+#[test]
+fn the_tables_of_a_pipeline_are_those_that_its_seal_says_and_those_with_rows() {
+    let mut state = LogState::default();
+    assert_eq!(state.known_tables(), None);
+    fold(&mut state, &[Entry::Seal(seal(1, None)), Entry::Bind(bind(1))]);
+    assert_eq!(state.known_tables(), None, "an older run did not say");
+    let file = DataFile { path: "a".into(), rows: 1, bytes: 1 };
+    let add = TableChange { table: "gone".into(), added: vec![file], removed: vec![] };
+    let says = tidemill_log::Seal { tables: Some(["empty".to_owned()].into()), ..seal(2, None) };
+    fold(&mut state, &[Entry::Commit(commit(1, vec![add])), Entry::Seal(says)]);
+    assert_eq!(state.known_tables(), Some(["empty".to_owned(), "gone".to_owned()].into()));
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(crate) fn seal(run: u64, checkpoint: Option<u64>) -> Seal {
         since: None,
         dropped: BTreeSet::new(),
         quarantined: Vec::new(),
+        tables: None,
     }
 }
 

@@ -50,13 +50,33 @@ function why(status, now) {
   fill("why", items);
 }
 
+/** What becomes of the late records of an operator, as its line in the plan says; nothing of one that the plan has no more. */
+function fate(status, id) {
+  const operator = status.operators.find((each) => each.id === id);
+  const policy = /\blate (Correct|Side|Drop)\b/.exec(operator ? operator.kind : "");
+  return policy ? { Correct: "counted all the same", Side: "in a stream of their own", Drop: "left out" }[policy[1]] : "";
+}
+
+/** All late records by what became of them. */
+function lateNote(status) {
+  const sums = new Map();
+  for (const [name, n] of Object.entries(status.counts.all)) {
+    const [operator, counter] = name.split("/");
+    const became = fate(status, operator) || "after their window";
+    if (counter === "late" && n > 0) sums.set(became, (sums.get(became) || 0) + n);
+  }
+  if (sums.size === 0) return "after their window was complete";
+  return sums.size === 1 ? [...sums.keys()][0] : [...sums].map(([became, n]) => `${count(n)} ${became}`).join(", ");
+}
+
 function tiles(status) {
   const { epoch, checkpoint, epoch_latency_ms: latency, counts } = status;
   const behind = epoch.read - epoch.committed;
   const lags = status.partitions.map((p) => p.lag_records);
   const lag = lags.length && lags.every((n) => n !== null) ? lags.reduce((sum, n) => sum + n, 0) : null;
   const all = [
-    ["Complete through", clock(status.watermark), status.lag_seconds === null ? "" : `${span(status.lag_seconds)} behind the clock`],
+    ["Complete through", clock(status.watermark), status.closed ? "closed: nothing follows"
+      : status.lag_seconds === null ? "" : `${span(status.lag_seconds)} behind the clock`],
     ["Events", rate(status.rates.events_per_second), `${count(counts.events)} in all`],
     ["Input", `${bytes(status.rates.bytes_per_second)}/s`, `${bytes(status.committed.bytes)} in this run`],
     ["Epoch latency", latency.p50 === null ? "unknown" : `${latency.p50} ms`, latency.p99 === null ? "" : `p99 ${latency.p99} ms`],
@@ -65,7 +85,7 @@ function tiles(status) {
     ["Checkpoint", checkpoint.age_seconds === null ? "none yet" : `${span(checkpoint.age_seconds)} ago`,
       checkpoint.epoch === null ? "" : `epoch ${checkpoint.epoch}, ${bytes(checkpoint.bytes)}`],
     ["Waiting", lag === null ? "unknown" : count(lag), "records in all partitions"],
-    ["Late", count(counts.late), "after their window was complete"],
+    ["Late", count(counts.late), lateNote(status)],
     ["Duplicates", count(counts.duplicate), counts.conflicting ? `left out, ${count(counts.conflicting)} conflicting` : "left out"],
     ["Malformed", count(counts.malformed), "in the dead letters"],
     ["Quarantined", count(counts.quarantined), "they panic; in the dead letters"],
@@ -108,10 +128,11 @@ function tables(status, now) {
 function samples(status) {
   const malformed = (s) => `${s.partition}, line ${s.line}: ${s.reason}`;
   const aside = (s) => `${s.operator}: event time ${clock(s.event_time)}${s.partition === null ? "" : `, from ${s.partition}`}`;
+  const late = (s) => [aside(s), fate(status, s.operator)].filter(Boolean).join(", ");
   const { samples: all } = status;
   const kinds = [
     ["Malformed", all.malformed, malformed],
-    ["Late", all.late, aside],
+    ["Late", all.late, late],
     ["Conflicting duplicates", all.conflicting, aside],
     ["Unverified", all.unverified, aside],
   ].filter(([, records]) => records.length);

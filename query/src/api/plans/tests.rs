@@ -201,7 +201,7 @@ async fn sessions_taken_back_count_nowhere() {
         assert_eq!(counts, bounds.zip(expected).map(|((from, to), count)| (from, to, count)).collect::<Vec<_>>());
         let totals = totals(&context, "default", range).await.unwrap();
         assert_eq!((totals.sessions, totals.events_in_sessions), (5, 16));
-        assert_eq!(extent(&context, None).await.unwrap(), Some((TEN, TEN + MINUTE)));
+        assert_eq!(extent(&context, None, i64::MAX).await.unwrap(), Some((TEN, TEN + MINUTE)));
     }
 }
 
@@ -218,8 +218,8 @@ async fn the_extent_is_that_of_all_tables_and_of_shown_sessions_alone() {
     };
     let context = tables(&[(epoch, false)], 1 << 20).await;
     let minute = |n: i64| TEN + n * MINUTE;
-    assert_eq!(extent(&context, Some("default")).await.unwrap(), Some((minute(-11), minute(5))));
-    assert_eq!(extent(&context, Some("acme")).await.unwrap(), Some((minute(9), minute(9))));
-    assert_eq!(extent(&context, None).await.unwrap(), Some((minute(-11), minute(9))));
-    assert_eq!(extent(&context, Some("nobody")).await.unwrap(), None);
+    assert_eq!(extent(&context, Some("default"), i64::MAX).await.unwrap(), Some((minute(-11), minute(5))));
+    assert_eq!(extent(&context, Some("acme"), i64::MAX).await.unwrap(), Some((minute(9), minute(9))));
+    assert_eq!(extent(&context, None, i64::MAX).await.unwrap(), Some((minute(-11), minute(9))));
+    assert_eq!(extent(&context, Some("nobody"), i64::MAX).await.unwrap(), None);
 }

@@ -41,7 +41,7 @@ fn as_written_before(store: &Arc<dyn Store>) -> Arc<dyn Store> {
     let (watermark, partitions) = (state.watermark(), state.bound_partitions().values().cloned().collect());
     log.append(Entry::Bind(Binding { epoch, watermark, partitions, last: true, checkpoint: true })).unwrap();
     let counts = state.counts().clone();
-    log.append(Entry::Commit(Commit { epoch, watermark, tables, counts, drained: false, exchange: None })).unwrap();
+    log.append(Entry::Commit(Commit { epoch, watermark, tables, counts, ..Commit::default() })).unwrap();
     let checksum = checksum(&bytes);
     log.append(Entry::Checkpoint(CheckpointEntry { epoch, manifest, checksum })).unwrap();
     old
