@@ -87,6 +87,7 @@ fn full() -> Snapshot {
             oldest_in_flight: working(7, 48),
         },
         watermark: Some(at(-180)),
+        closed: false,
         lag_seconds: Some(240.5),
         rates: Rates { events_per_second: 100.5, bytes_per_second: 40_000.0 },
         committed: Totals { epochs: 6, bytes: 400_000 },

@@ -34,7 +34,7 @@ fn check_seed(seed: u64) {
     let input = [corpus::file(folder.path(), "events.ndjson", &bytes)];
     for workers in [1, 2, 4] {
         let out = folder.path().join(format!("workers-{workers}"));
-        let job = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "4194304"]).finish();
+        let line = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "4194304"]).finish();
         assert_books(&line, &books);
         expected.assert_equal(&tidemill().tables(&out), &format!("seed {seed}, {workers} workers"));
         assert_eq!(tidemill().unverified(&out), []);
@@ -126,7 +126,7 @@ fn events_beyond_the_horizon_are_set_aside_and_the_rest_is_exact() {
     let mut answers = Vec::new();
     for workers in [1, 3] {
         let out = folder.path().join(format!("workers-{workers}"));
-        let job = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "2097152"]).finish();
+        let line = tidemill().job(&input, &out).workers(workers).option(&["--epoch-bytes", "2097152"]).finish();
         assert_books_balance(&line);
         let unverified = tidemill().unverified(&out);
         assert_eq!(counter(&line, "unverified"), unverified.len() as u64);
