@@ -16,7 +16,7 @@ pub(crate) enum Journal {
     /// Every entry is durable before it counts.
     Durable(Box<Log>),
     /// Entries are folded in memory; nothing is there for a restart. For measuring what the log costs.
-    Memory { state: Box<LogState>, seal: Seal },
+    Memory { state: Box<LogState>, seal: Box<Seal> },
 }
 
 impl Journal {
@@ -24,7 +24,7 @@ impl Journal {
     pub(crate) fn memory(seal: Seal) -> Result<Journal, LogError> {
         let mut state = LogState::default();
         state.apply(1, Entry::Seal(seal.clone()))?;
-        Ok(Journal::Memory { state: Box::new(state), seal })
+        Ok(Journal::Memory { state: Box::new(state), seal: Box::new(seal) })
     }
 
     pub(crate) fn durable(&self) -> bool {
@@ -79,7 +79,7 @@ impl Journal {
         let Journal::Memory { state, seal } = self else { return Ok(()) };
         let mut log = Log::start(store, options)?.log;
         let run = log.run();
-        log.seal(|_| Ok::<_, LogError>(Seal { run, ..seal.clone() }))?;
+        log.seal(|_| Ok::<_, LogError>(Seal { run, ..Seal::clone(seal) }))?;
         let partitions = state.committed_partitions().into_values().collect();
         let watermark = state.watermark();
         log.append(Entry::Bind(Binding { epoch: 1, watermark, partitions, last: state.ended(), checkpoint: false }))?;

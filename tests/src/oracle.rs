@@ -130,7 +130,7 @@ fn event(line: &[u8]) -> Option<Event> {
     let short = |id: &String| id.len() <= 200;
     if LONGEST.iter().any(|(path, bytes)| {
         let found = path.split('.').try_fold(&whole, |value, key| value.get(key));
-        found.and_then(Value::as_str).is_some_and(|text| text.len() > *bytes)
+        found.and_then(Value::as_str).is_some_and(|value| value.len() > *bytes)
     }) {
         return None;
     }

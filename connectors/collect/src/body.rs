@@ -233,7 +233,7 @@ pub(crate) mod tests {
     #[test]
     fn every_packing_gives_back_what_was_sent() {
         let text = b"{\"events\":[1,2,3]}".repeat(5_000);
-        let zstd = |text: &[u8]| zstd::encode_all(text, 3).unwrap();
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
         assert_eq!(take(Packing::Plain, text.clone(), PLENTY).unwrap(), text);
         assert_eq!(take(Packing::Gzip, gzip(&text), PLENTY).unwrap(), text);
         assert_eq!(take(Packing::Gzip, [gzip(b"{"), gzip(b"}")].concat(), PLENTY).unwrap(), b"{}");

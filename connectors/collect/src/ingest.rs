@@ -207,10 +207,10 @@ impl Intake {
     /// Who sends a body that holds its key itself; gives it back unpacked.
     fn beacon(&self, packing: Packing, read: ReadBody) -> Result<(Known, ReadBody), Refusal> {
         let unpacked = body::unpack(packing, read, BEACON_BYTES.min(self.limits.body_bytes));
-        let mut read = unpacked.map_err(|error| self.no_beacon(error))?;
-        let key = batch::key_of(&read.bytes);
+        let mut whole = unpacked.map_err(|error| self.no_beacon(error))?;
+        let key = batch::key_of(&whole.bytes);
         let known = key.and_then(|key| self.known(Some(key.as_bytes()))).ok_or_else(no_key)?;
-        if read.lease.belong_to(known.sender) { Ok((known, read)) } else { Err(no_memory()) }
+        if whole.lease.belong_to(known.sender) { Ok((known, whole)) } else { Err(no_memory()) }
     }
 
     /// Reads a body as it comes, paid for by who sends it.

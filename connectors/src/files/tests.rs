@@ -517,13 +517,13 @@ fn a_key_is_asked_for_once_and_only_where_a_web_server_log_is_read() {
 
     asked.store(0, Ordering::Relaxed);
     let logs = [write(&folder, "one", log), write(&folder, "two", log.replace("/a", "/b"))];
-    let source = FileSource::new(config(&logs, Ok(own)));
+    let keyed = FileSource::new(config(&logs, Ok(own)));
     let mut users = BTreeSet::new();
     for _ in 0..2 {
-        let (mut reader, mut decoder) = (source.open(&[]).unwrap(), source.decoder());
+        let (mut opened, mut decoder) = (keyed.open(&[]).unwrap(), keyed.decoder());
         for number in 0..2 {
             let mut out = Decoded::default();
-            decoder.decode(reader.read(number, 10_000, None).unwrap().unwrap(), &mut out);
+            decoder.decode(opened.read(number, 10_000, None).unwrap().unwrap(), &mut out);
             users.extend(out.records.iter().map(|event| event.user().text.to_owned()));
         }
     }

@@ -58,14 +58,13 @@ impl HostGuard {
     #[must_use]
     pub fn is_cross_site(&self, path: &str, headers: &HeaderMap) -> bool {
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-        if let Some(origin) = text(ORIGIN.as_str()) {
-            let origin = origin.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
-            let own = |origin: &Authority| {
-                let host = text(HOST.as_str()).and_then(|host| host.parse::<Authority>().ok());
-                host.is_some_and(|host| host == *origin)
-                    || self.names.iter().any(|name| name.eq_ignore_ascii_case(origin.host()))
+        if let Some(given) = text(ORIGIN.as_str()) {
+            let origin = given.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
+            let host = text(HOST.as_str()).and_then(|host| host.parse::<Authority>().ok());
+            let own = |site: &Authority| {
+                host.as_ref() == Some(site) || self.names.iter().any(|name| name.eq_ignore_ascii_case(site.host()))
             };
-            return !origin.is_some_and(|origin| own(&origin));
+            return !origin.is_some_and(|site| own(&site));
         }
         let link = text("sec-fetch-mode") == Some("navigate")
             && text("sec-fetch-dest") == Some("document")

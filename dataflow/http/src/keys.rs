@@ -260,9 +260,9 @@ fn read(path: &Path) -> Result<Known, KeysError> {
 fn of_line(line: &str, place: impl Fn() -> String) -> Result<(String, Hash, Tenants), KeysError> {
     let example = "the hash of a key and its tenant with a space between them";
     let malformed = || KeysError::Malformed { place: place(), example };
-    let (hash, tenant) = line.split_once(char::is_whitespace).ok_or_else(malformed)?;
+    let (hashed, tenant) = line.split_once(char::is_whitespace).ok_or_else(malformed)?;
     let tenants = tenants(tenant.trim()).ok_or_else(malformed)?;
-    let digits = hash.strip_prefix(HASHED).ok_or_else(|| KeysError::Plain { place: place() })?;
+    let digits = hashed.strip_prefix(HASHED).ok_or_else(|| KeysError::Plain { place: place() })?;
     let hash = Hash::from_hex(digits).map_err(|_| malformed())?;
     Ok((place(), hash, tenants))
 }

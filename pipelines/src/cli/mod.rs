@@ -188,7 +188,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::Run(arguments) => run::run(arguments, &catalog),
         Command::Query(arguments) => query::query(&arguments, &catalog),
-        Command::Serve(arguments) => serve::serve(arguments, &catalog),
+        Command::Serve(arguments) => serve::serve(&arguments, &catalog),
         Command::SqlWorker(arguments) => serve::sql_worker(arguments, &catalog),
         Command::Explain(arguments) => explain::explain(&arguments, &catalog),
         Command::Collect(arguments) => collect::collect(arguments),

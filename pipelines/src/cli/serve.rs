@@ -109,7 +109,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=1 << 20).contains(n)).ok_or_else(|| "a number from 1 to 1048576".to_owned())
 }
 
-pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), Failure> {
+pub(crate) fn serve(arguments: &ServeArguments, catalog: &Catalog) -> Result<(), Failure> {
     if arguments.status.as_ref().is_some_and(|status| !status.starts_with("http://")) {
         return Err(Failure::usage("--status takes http://HOST:PORT, what the pipeline was given as --ops"));
     }
@@ -131,7 +131,7 @@ pub(crate) fn serve(arguments: ServeArguments, catalog: &Catalog) -> Result<(), 
         most_rows: arguments.rows,
         most_in_flight: arguments.requests,
         hosts: arguments.host.clone(),
-        sql: sql(&arguments, &keys, listener.local_addr().map_err(Failure::failed)?.ip())?,
+        sql: sql(arguments, &keys, listener.local_addr().map_err(Failure::failed)?.ip())?,
         keys,
         front: ConnectionLimits {
             connections: Descriptors::raised().connections(arguments.connections),

@@ -125,9 +125,10 @@ fn of_query(error: &QueryError) -> StatusCode {
         QueryError::Run(cause) => match cause.find_root() {
             DataFusionError::ResourcesExhausted(_) | DataFusionError::ObjectStore(_) => StatusCode::SERVICE_UNAVAILABLE,
             // A value that cannot be cast, a division by zero: the question's, as far as can be known.
-            DataFusionError::ArrowError(..) | DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => {
-                StatusCode::BAD_REQUEST
-            }
+            DataFusionError::ArrowError(..)
+            | DataFusionError::Execution(_)
+            | DataFusionError::Plan(_)
+            | DataFusionError::SchemaError(..) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         },
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -231,7 +231,7 @@ fn nothing_is_complete_beyond_the_clock_of_whoever_answers() {
 fn an_event_of_a_year_to_come_stretches_no_open_range() {
     let mut place = TestPlace::new();
     let (minute, year) = (|n: i64| TEN + n * MINUTE, 365 * 24 * 60 * MINUTE);
-    let cell = |minute| Cell { tenant: "default", minute, key: "/", count: 1, users: vec![1] };
+    let cell = |at| Cell { tenant: "default", minute: at, key: "/", count: 1, users: vec![1] };
     let visit = |first| Visit { user: "u", first, last: first, events: 1, sign: 1 };
     let server = start(ServerOptions { clock: Clock::new(move || minute(9) + 7), ..options(&place) });
     let ahead = Epoch { views: vec![cell(TEN + 15 * year)], visits: vec![visit(TEN + 20 * year)], ..Epoch::default() };

@@ -56,8 +56,8 @@ fn stop(running: Running) {
 
 /// Waits until it answers.
 fn ready(server: &mut Running, address: &str) {
-    let up = |address: &str| TcpStream::connect(address).is_ok() && ask(address, "/healthz", &[]).0 == 200;
-    assert!(server.until(|_| up(address)), "{}", server.said());
+    let up = || TcpStream::connect(address).is_ok() && ask(address, "/healthz", &[]).0 == 200;
+    assert!(server.until(|_| up()), "{}", server.said());
 }
 
 /// A command that may have 1,024 descriptors and no more.
@@ -102,8 +102,8 @@ fn a_hostile_statement_ends_nothing_but_itself() {
         let held = server.resident_bytes();
         assert!(held < BASE_BYTES, "{beginning}: the server holds {held} bytes");
         for worker in children(server.pid()) {
-            let held = resident_bytes(worker);
-            assert!(held < BASE_BYTES + SQL_MEMORY, "{beginning}: a worker holds {held} bytes");
+            let taken = resident_bytes(worker);
+            assert!(taken < BASE_BYTES + SQL_MEMORY, "{beginning}: a worker holds {taken} bytes");
         }
         assert_eq!(sql(&address, "SELECT 1").0, 200, "after {beginning}");
     }
@@ -123,8 +123,8 @@ fn statements_that_never_end_leave_other_questions_their_threads() {
         let busy = || ask(&address, "/healthz", &[]).1.contains("no process for SQL is free");
         assert!(server.until(|_| busy()), "the server says that both are answering");
         assert_eq!(ask(&address, "/api/v1/totals", &[]).0, 200);
-        for endless in asked {
-            let (status, body) = endless.join().unwrap();
+        for answer in asked {
+            let (status, body) = answer.join().unwrap();
             assert_eq!(status, 408, "{body}");
         }
     });
@@ -189,14 +189,14 @@ fn sql_is_off_where_strangers_come_and_nobody_is_asked_for_a_key() {
         ("/", None, 200),
     ] {
         let headers: Vec<_> = key.map(|key| ("x-api-key", key)).into_iter().collect();
-        let (status, body) = ask(&address, path, &headers);
-        assert_eq!(status, expected, "{path} {key:?}: {body}");
+        let answer = ask(&address, path, &headers);
+        assert_eq!(answer.0, expected, "{path} {key:?}: {}", answer.1);
     }
     // The file is read again without a restart.
     std::fs::write(&keys, format!("{}\n", ApiKeys::line("new", "*").unwrap())).unwrap();
-    let status = |key| ask(&address, "/api/v1/totals", &[("x-api-key", key)]).0;
-    assert!(guarded.until(|_| status("new") == 200));
-    assert_eq!(status("all"), 401);
+    let known = |key| ask(&address, "/api/v1/totals", &[("x-api-key", key)]).0;
+    assert!(guarded.until(|_| known("new") == 200));
+    assert_eq!(known("all"), 401);
     stop(guarded);
 }
 

@@ -320,7 +320,7 @@ fn passwords_in_addresses_are_in_no_message() {
         &["run", "--to", "clickhouse://me:hunter2@", "--state", "/tmp/none", "--input", "none"],
         &["query", "--data", "s4://me:hunter2@bucket", "SELECT 1"],
         &["serve", "--data", "/tmp/none", "--status", "ftp://me:hunter2@host"],
-        &["generate", "--to", "http://me:hunter2@127.0.0.1:x", "--events", "1"],
+        &["generate", "--to", "http://me:hunter2@127.0.0.1:1", "--events", "1", "--give-up", "1ms"],
         &["collect", "--listen", "http://me:hunter2@host"],
     ] {
         let said = tidemill().command(arguments);

@@ -84,9 +84,9 @@ fn events_need_no_key_and_a_state_that_was_begun_without_one_says_how_to_go_on()
 
     // As builds did that had no random keys.
     let known = ("TIDEMILL_HASH_KEY", "tidemill: no TIDEMILL_HASH_KEY was set");
-    let (input, out) = ([corpus::file(folder.path(), "access.log", lines(0..9).as_bytes())], folder.path().join("old"));
-    let before = || tidemill().job(&input, &out).environment(known.0, known.1).outcome();
+    let (input, old) = ([corpus::file(folder.path(), "access.log", lines(0..9).as_bytes())], folder.path().join("old"));
+    let before = || tidemill().job(&input, &old).environment(known.0, known.1).outcome();
     assert_eq!(before().code, Some(0));
-    tidemill().job(&input, &out).outcome().assert_refused(&[3], &[known.0, known.1, "as was taken then"]);
+    tidemill().job(&input, &old).outcome().assert_refused(&[3], &[known.0, known.1, "as was taken then"]);
     assert_eq!(before().code, Some(0));
 }

@@ -55,7 +55,7 @@ fn a_logged_path_may_be_as_long_as_web_servers_take_a_request() {
     let line = |path: &str, status: u16| {
         format!("192.0.2.1 - - [17/May/2015:10:05:03 +0000] \"GET {path}?{} HTTP/1.1\" {status} 1", "q".repeat(9_000))
     };
-    let decoded = |line: String| decode_log(&mut combined("a", HashKey::default()), line.as_bytes());
+    let decoded = |one: String| decode_log(&mut combined("a", HashKey::default()), one.as_bytes());
     let longest = format!("/{}", "x".repeat(8_191));
     let taken = decoded(line(&longest, 200));
     assert_eq!(taken.malformed, []);

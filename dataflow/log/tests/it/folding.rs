@@ -164,7 +164,7 @@ fn a_log_whose_end_of_time_was_declared_is_complete_through_the_end_of_its_data(
         fold(&mut state, &[Entry::Seal(seal(1, None)), Entry::Bind(bind(1)), Entry::Commit(commit(1, vec![]))]);
         assert_eq!((state.complete_through(), state.closed()), (Some(1_000), false));
         let end = tidemill_log::Binding { watermark: Some(i64::MAX), ..bind(2) };
-        let drained = |last_event| Commit { watermark: Some(i64::MAX), drained: true, last_event, ..commit(2, vec![]) };
+        let drained = |last| Commit { watermark: Some(i64::MAX), drained: true, last_event: last, ..commit(2, vec![]) };
         // Files that are exchanged later change nothing; without a last event it is how far the partition had come.
         fold(&mut state, &[Entry::Bind(end), Entry::Commit(drained(last_event)), Entry::Commit(drained(None))]);
         assert_eq!((state.watermark(), state.closed()), (Some(i64::MAX), true));

@@ -66,7 +66,7 @@ fn kept_or_made(state: &Location, known: Option<String>) -> Result<(String, Foun
     match created? {
         Created::New => Ok((secret, found)),
         // Somebody else made one in between.
-        Created::Exists => kept(state)?.map(|secret| (secret, Found::Before)).ok_or_else(|| empty(state)),
+        Created::Exists => kept(state)?.map(|first| (first, Found::Before)).ok_or_else(|| empty(state)),
     }
 }
 
