@@ -67,11 +67,11 @@ pub(super) fn refusal(name: &str, packing: Packing, raw: &[u8], unpacked: &[u8])
     say(&format!("{within} within {} data", packing.name()), "unpack it once and give what comes out")
 }
 
-/// Whether the first bytes tell what a file is. Letters may begin a line too: then no text stands right behind them.
+/// Whether the first bytes tell what a file is. Letters and digits alone may begin a line too: then no text stands behind.
 fn is_told(magic: &[u8], bytes: &[u8]) -> bool {
     const LOOKED_AT: usize = 512;
     let is_no_text = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r');
-    let may_be_text = matches!(magic, b"LZIP" | b"MSCF" | b"070701" | b"PAR1" | b"ORC" | b"ARROW1" | b"LPKSHHRH");
+    let may_be_text = magic.iter().all(u8::is_ascii_alphanumeric);
     let behind = bytes.get(magic.len()..).unwrap_or_default();
     !may_be_text || behind.is_empty() || behind.iter().take(LOOKED_AT).any(is_no_text)
 }

@@ -282,7 +282,8 @@ fn left(config: &FilesConfig, number: usize, known: &Known<'_>) -> Partition {
     let (bound, detail) = (known.bound, &known.detail);
     if let Some(tried) = detail.tried.as_deref().filter(|_| !detail.given_up) {
         let name = &bound.name;
-        config.notice.say(&format!("{name}: no line of it was a record when it was read as {tried}; it is read again"));
+        let by = if tried == Format::Guess.name() { String::new() } else { format!(" when it was read as {tried}") };
+        config.notice.say(&format!("{name}: no line of it was a record{by}; it is read again"));
     }
     let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
     let mut partition = Partition::new(narrow(number), facts(config, bound.name.clone(), None), place, config);

@@ -112,8 +112,9 @@ impl Ending<'_> {
         }
         let places: String = places.iter().map(|one| format!("\n  {}", place(one))).collect();
         Some(Failure::refused(format!(
-            "nothing could be read: all {} records are malformed. Look at {}, and say what the lines are with --format or \
-             --log-format: the files are read again.{}{places}",
+            "nothing could be read: all {} records are malformed; they are in {}. If the lines are of another format, name it \
+             with --format or --log-format, and the files are read again. If they are wrong in themselves, correct them and \
+             start with a new output folder.{}{places}",
             self.books.read,
             self.dead_letters,
             if places.is_empty() { "" } else { " The first reasons:" },

@@ -66,7 +66,7 @@ impl RunArguments {
 pub(crate) struct RunArguments {
     /// The pipeline; needed where there are several.
     pub(super) pipeline: Option<String>,
-    /// Event files, plain, .gz or .zst, in any order.
+    /// Files of events or web server logs, plain or packed (gzip, Zstandard, bzip2, xz), in any order.
     #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "from", conflicts_with = "from")]
     pub(super) input: Vec<PathBuf>,
     /// Topics to read instead, for example 'kafka://HOST:PORT?topics=events.*' or 'log://DIR'.
