@@ -24,6 +24,7 @@ use tidemill_dataflow::status::{MalformedReason, Status};
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
+use super::alive::{self, Alive};
 use super::books::Books;
 use super::ending::Ending;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
@@ -109,6 +110,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         let recorded = recorded.map(as_the_connector_left_it);
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
+    let _alive = if supervised() { None } else { Some(claim(&job)?) };
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
@@ -130,6 +132,15 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     }
     let books_before = before.as_ref().map(Books::of).unwrap_or_default();
     end(&job, &report, &Usage::of(clock), &books_before, &shown.malformed_reasons())
+}
+
+/// Refuses where a run lives already; a supervisor has done so for its processes. Whoever tries a changed pipeline beside a
+/// living run is told rather what is wrong with that.
+fn claim(job: &Job) -> Result<Alive, Failure> {
+    alive::claim(&job.place, &job.state, job.take_over).map_err(|refusal| {
+        let would = runtime::would_start(&job.pipeline.on(job.io.clone()), &job.options, &job.store);
+        would.map_or_else(Failure::from, |()| refusal)
+    })
 }
 
 /// Takes part in the run that process 0 leads.

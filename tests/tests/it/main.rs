@@ -59,6 +59,8 @@ mod rescale;
 #[cfg(test)]
 mod rotation;
 #[cfg(test)]
+mod second_start;
+#[cfg(test)]
 mod senders;
 #[cfg(test)]
 mod story;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -91,7 +91,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    fn new() -> Live {
+    pub(crate) fn new() -> Live {
         let folder = TempDir::new().unwrap();
         let out = folder.path().join("out");
         Live::in_folders(folder, out)
@@ -105,6 +105,11 @@ impl Live {
         live
     }
 
+    /// Where its tables and its state are.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// Stores events, others each time.
     pub(crate) fn append(&self, events: u64) {
         self.seed.set(self.seed.get() + 1);
@@ -116,20 +121,29 @@ impl Live {
         assert_eq!(made.code, Some(0), "{}", made.stderr);
     }
 
-    fn start(&self, shape: (u32, usize)) -> Running {
+    pub(crate) fn start(&self, shape: (u32, usize)) -> Running {
         self.start_with(&tidemill(), shape)
     }
 
-    pub(crate) fn start_with(&self, tidemill: &Tidemill, (processes, workers): (u32, usize)) -> Running {
+    /// Starts a run that fences the one that is alive.
+    pub(crate) fn take_over(&self, shape: (u32, usize)) -> Running {
+        self.start_told(&tidemill(), shape, &["--take-over"])
+    }
+
+    pub(crate) fn start_with(&self, tidemill: &Tidemill, shape: (u32, usize)) -> Running {
+        self.start_told(tidemill, shape, &[])
+    }
+
+    fn start_told(&self, tidemill: &Tidemill, (processes, workers): (u32, usize), options: &[&str]) -> Running {
         let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
         let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
         let (processes, workers) = (processes.to_string(), workers.to_string());
         let shape = ["--processes", &processes, "--workers", &workers, "--supervise"];
-        tidemill.start(&[&places[..], &pace, &shape].concat())
+        tidemill.start(&[&places[..], &pace, &shape, options].concat())
     }
 
     /// Starts a run and waits until it has read all that is stored, some of it since then: it has begun.
-    fn started(&self, shape: (u32, usize)) -> Running {
+    pub(crate) fn started(&self, shape: (u32, usize)) -> Running {
         let mut running = self.start(shape);
         self.append(100);
         self.catch_up(&mut running);
@@ -267,7 +281,7 @@ fn a_fenced_run_ends_and_is_not_started_again() {
     let live = Live::new();
     for (earlier, later) in [((2, 1), (1, 1)), ((1, 1), (2, 2))] {
         let fenced = live.started(earlier);
-        let mut next = live.start(later);
+        let mut next = live.take_over(later);
         // With nothing to write it would not care for long.
         for more in 0.. {
             if ended(fenced.pid()) {
