@@ -29,6 +29,8 @@ mod disk_full;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod early_start;
+#[cfg(test)]
 mod fencing;
 #[cfg(test)]
 mod formats;
