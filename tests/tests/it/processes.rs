@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tidemill_tests::harness::{Run, Running, Tidemill};
 use tidemill_tests::live::{EventLog, committed, ended, places, signal};
 use tidemill_tests::oracle::Oracle;
 use tidemill_tests::services::{pause, wait_until};
+use ureq::Agent;
 
 use crate::{assert_books_balance, counter, free_addresses, stop, tidemill};
 
@@ -187,6 +188,45 @@ pub(crate) fn until_said(running: &mut Running, words: &str) {
         running.assert_alive(words);
         running.said().contains(words)
     });
+}
+
+/// An address that is free together with the next one.
+fn free_pair() -> SocketAddr {
+    let mut found = None;
+    wait_until("two ports in a row are free", || {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let next = address.port().checked_add(1).and_then(|port| TcpListener::bind((address.ip(), port)).ok());
+        found = next.map(|_| address);
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+#[test]
+fn every_process_answers_operators_at_the_port_of_the_first_one_plus_its_number() {
+    let live = Live::new();
+    let first = free_pair();
+    let mut running = live.start_told(&tidemill(), (2, 1), &["--ops", &first.to_string()]);
+    let next = SocketAddr::new(first.ip(), first.port() + 1);
+    until_said(&mut running, &format!("ops http://{first}"));
+    until_said(&mut running, &format!("process 1: ops http://{next}"));
+    for address in [first, next] {
+        let mut answer = Agent::new_with_defaults().get(format!("http://{address}/healthz")).call().unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "alive\n", "{address}");
+    }
+    live.finish(running, "with operators looking on");
+}
+
+#[test]
+fn a_port_that_somebody_else_has_does_not_keep_a_process_from_running() {
+    let live = Live::new();
+    let first = free_pair();
+    let _other = TcpListener::bind((first.ip(), first.port() + 1)).unwrap();
+    let mut running = live.start_told(&tidemill(), (2, 1), &["--ops", &first.to_string()]);
+    until_said(&mut running, "another is taken");
+    until_said(&mut running, "process 1: ops http://127.0.0.1:");
+    live.finish(running, "with another port");
 }
 
 #[test]

@@ -172,7 +172,7 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     pub(super) take_over: bool,
     /// Serve metrics, health, status and the operators' page at this address, for example 127.0.0.1:9464; port 0 takes a
-    /// free one. The address is printed on stderr.
+    /// free one. With --processes, process I answers at the port plus I. The addresses are printed on stderr.
     #[arg(long, value_name = "ADDR")]
     pub(super) ops: Option<SocketAddr>,
     /// How lines on stderr look.
