@@ -43,7 +43,7 @@ pub use follow::{Followed, dismiss, follow};
 pub use repeat::repeat;
 
 pub(crate) use begin::log_options;
-use begin::{Begun, check_options, check_settings, start};
+use begin::{Begun, check_options, check_settings, check_unfenced, start};
 use follow::lead;
 use threads::{Ticker, join, spawn};
 use workers::run_workers;
@@ -250,6 +250,16 @@ pub fn check(build: &impl Build, options: &RunOptions, state: &LogState) -> Resu
     let sealed = sealed_plan(&plan(build, options)?, options);
     check_settings(state, &sealed)?;
     Ok(state.seal().is_none_or(|seal| seal.plan == sealed))
+}
+
+/// Whether a run would start over what is there, were it not for one that is alive; only reads.
+///
+/// # Errors
+/// What a start is refused for before it fences anybody.
+pub fn would_start(build: &impl Build, options: &RunOptions, store: &Arc<dyn Store>) -> Result<(), RunError> {
+    check_options(options)?;
+    let plan = plan(build, options)?;
+    check_unfenced(store, options, &plan, &sealed_plan(&plan, options))
 }
 
 /// What `seal` records of the plan: a start with another one is refused where bound epochs wait to be replayed.

@@ -4,9 +4,11 @@
 //! - What was bound is read again at the same offsets with the same content, or refused with the partition, the offset
 //!   that is wanted and those that are available (INV-5). A topic that was made anew under its name is refused too.
 //! - Only what is published is read, so nothing that a crash can take back.
+//! - A source that goes on for ever waits for topics that are not there yet, and says so once; others refuse them.
 //! - `until_end` ends where each partition's published end was when it was opened, `until_offsets` where it was told to.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Once};
 
 use serde_json::json;
 use tidemill_connectors::messages::{Extent, MessageDecoder, Progress, parse_partition_name, partition_name};
@@ -28,13 +30,15 @@ pub struct LogSource {
     extent: Extent,
     /// Where each partition ends, if somebody else decided that; one that is not named is not read.
     ends: Option<BTreeMap<String, u64>>,
+    /// Whether it was said that topics are waited for; of all clones.
+    waits: Arc<Once>,
 }
 
 impl LogSource {
     /// A source that goes on for ever; nothing is opened yet.
     #[must_use]
     pub fn new(config: LogConfig) -> LogSource {
-        LogSource { config, extent: Extent::Live, ends: None }
+        LogSource { config, extent: Extent::Live, ends: None, waits: Arc::new(Once::new()) }
     }
 
     /// The same source, ending where what is published ends when it is opened.
@@ -64,14 +68,17 @@ impl LogSource {
             |topic: &str| recorded.iter().any(|p| parse_partition_name(&p.name).is_some_and(|(name, _)| name == topic));
         let missing =
             meant.literals().iter().find(|topic| !found.iter().any(|t| t.name == **topic) && !was_read(topic));
-        if let Some(topic) = missing {
-            let remedy = "start what writes it, or correct topics=";
-            return Err(SourceError::Usage(format!("topic `{topic}` is not in the log {root}; {remedy}")));
+        let absent = match missing {
+            Some(topic) => format!("topic `{topic}` is not in the log {root}"),
+            None if found.is_empty() && recorded.is_empty() => format!("no topic in the log {root} matches `{meant}`"),
+            None => return Ok(found),
+        };
+        if self.extent.bounded() {
+            return Err(SourceError::Usage(format!("{absent}; start what writes it, or correct topics=")));
         }
-        if found.is_empty() && recorded.is_empty() {
-            let remedy = "start what writes them, or name others with topics=";
-            return Err(SourceError::Usage(format!("no topic in the log {root} matches `{meant}`; {remedy}")));
-        }
+        self.waits.call_once(|| {
+            warn!("{absent} yet; waiting until something writes it (`tidemill collect`, `tidemill generate`)");
+        });
         Ok(found)
     }
 

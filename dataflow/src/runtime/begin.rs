@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tidemill_log::{FOLDER, Log, LogError, LogOptions, LogState, Quarantined, Seal, reader};
+use tidemill_log::{FOLDER, Log, LogError, LogOptions, LogState, Quarantined, Seal, Store, reader};
 
 use super::program::fingerprint;
 use super::{RunContext, RunError, RunOptions};
@@ -97,13 +97,18 @@ fn seal_of(
 
 /// Refuses what a start would refuse, before it takes the run over from one that may be alive; writes nothing. A start asks
 /// again: the earlier run goes on until it is fenced.
-fn check_unfenced(context: &RunContext, options: &RunOptions, plan: &Plan, sealed: &str) -> Result<(), RunError> {
-    let state = match reader::read(Arc::clone(&context.store), FOLDER) {
+pub(super) fn check_unfenced(
+    store: &Arc<dyn Store>,
+    options: &RunOptions,
+    plan: &Plan,
+    sealed: &str,
+) -> Result<(), RunError> {
+    let state = match reader::read(Arc::clone(store), FOLDER) {
         Ok(state) => state,
         Err(LogError::NotInitialized { .. }) => LogState::default(),
         Err(error) => return Err(error.into()),
     };
-    let manifest = restore::newest_manifest(&*context.store, &state)?;
+    let manifest = restore::newest_manifest(&**store, &state)?;
     if manifest.is_none() && !state.checkpoints().is_empty() {
         // Damaged, or pruned while we read: that is found out, and said, once nobody writes any more.
         return Ok(());
@@ -167,7 +172,7 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         let (journal, restored, dropped) = (Journal::memory(seal)?, Restored::default(), BTreeSet::new());
         return Ok(Begun { journal, restored, decision, dropped });
     }
-    check_unfenced(context, options, plan, sealed)?;
+    check_unfenced(&context.store, options, plan, sealed)?;
     let kept = LogOptions { keep_bindings: options.keep_bindings, ..log_options() };
     let started = Log::start(Arc::clone(&context.store), kept)?;
     started.warnings.iter().for_each(|warning| (context.warn)(warning));

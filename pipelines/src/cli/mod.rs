@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 finished or stopped, 1 failure, 2 usage, 3 state or
 //! input refused, 4 fenced.
 
+mod alive;
 mod avro;
 mod books;
 mod checkpoints;

@@ -33,7 +33,7 @@ use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
 use super::run::{clickhouse_target, drive, failure, open_store, topics, with_registry};
-use super::{Failure, units, with_causes};
+use super::{Failure, alive, units, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
@@ -79,6 +79,9 @@ pub(crate) struct ReplayArguments {
     /// Compare, and if all is equal put the rebuilt tables in the place of the live ones. The live run must be stopped.
     #[arg(long, conflicts_with = "out")]
     swap: bool,
+    /// Fence a replay that is alive in the same place, and with --swap the live run. Without it such a start is refused.
+    #[arg(long)]
+    take_over: bool,
     /// Leave a sink out, as the run that is repeated did. May be given several times.
     #[arg(long, value_name = "ID", requires = "out")]
     disable_sink: Vec<String>,
@@ -138,6 +141,7 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
             "the tables rebuilt with {suffix} were put in the place of the live ones; name another suffix"
         )));
     }
+    let _alive = alive::claim(&place, &store, arguments.take_over)?;
     let specs = pipeline.specs();
     let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
     apply_tables(&target, &rebuilt, Retention::default()).map_err(|error| of_clickhouse(&error))?;
@@ -165,7 +169,11 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
         return not_compared();
     }
     equal?;
-    if arguments.swap { swap(&target, specs, suffix, live_store, store, floor) } else { Ok(()) }
+    if !arguments.swap {
+        return Ok(());
+    }
+    let _live = alive::claim(wanted.state, &live_store, arguments.take_over)?;
+    swap(&target, specs, suffix, live_store, store, floor)
 }
 
 /// The records that the run which is replayed leaves out.

@@ -25,6 +25,7 @@ use tidemill_dataflow::status::{MalformedReason, Status};
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
+use super::alive::{self, Alive};
 use super::books::Books;
 use super::ending::Ending;
 use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
@@ -111,6 +112,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         let recorded = recorded.map(as_the_connector_left_it);
         io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
+    let _alive = if supervised() { None } else { Some(claim(&job)?) };
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
@@ -134,6 +136,15 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     end(&job, &report, &Usage::of(clock), &books_before, &shown.malformed_reasons())
 }
 
+/// Refuses where a run lives already; a supervisor has done so for its processes. Whoever tries a changed pipeline beside a
+/// living run is told rather what is wrong with that.
+fn claim(job: &Job) -> Result<Alive, Failure> {
+    alive::claim(&job.place, &job.state, job.take_over).map_err(|refusal| {
+        let would = runtime::would_start(&job.pipeline.on(job.io.clone()), &job.options, &job.store);
+        would.map_or_else(Failure::from, |()| refusal)
+    })
+}
+
 /// Takes part in the run that process 0 leads.
 fn follow(job: &Job, place: Option<Place>, stop: &StopHandle) -> Result<(), Failure> {
     let asked = stop.clone();
@@ -143,12 +154,8 @@ fn follow(job: &Job, place: Option<Place>, stop: &StopHandle) -> Result<(), Fail
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
-    // On one machine the address is process 0's.
-    let of_its_own = |address: SocketAddr| match supervised() {
-        true => SocketAddr::new(address.ip(), 0),
-        false => address,
-    };
-    let ops = job.ops.map(|address| serve_ops(of_its_own(address), &status)).transpose()?;
+    let process = place.as_ref().map_or(0, |place| place.options.process);
+    let ops = job.ops.map(|address| serve_ops_of(process, address, &status)).transpose()?;
     let context = RunContext {
         store: Arc::clone(&job.store),
         maintenance: None,
@@ -181,6 +188,34 @@ fn serve_ops(address: SocketAddr, status: &Arc<Status>) -> Result<Ops, Failure> 
     })?;
     lines::say(&format!("ops http://{}", ops.address()));
     Ok(ops)
+}
+
+/// The same in a process that follows process 0. Where a supervisor started all of them on one machine, each has the port of
+/// process 0 and its own number; if that is not free the run goes on, with another.
+fn serve_ops_of(process: u32, address: SocketAddr, status: &Arc<Status>) -> Result<Ops, Failure> {
+    if !supervised() {
+        return serve_ops(address, status);
+    }
+    let any = SocketAddr::new(address.ip(), 0);
+    let own = own_port(address.port(), process).map(|port| SocketAddr::new(address.ip(), port));
+    let taken = |error| Failure::failed(format!("--ops {any}: {error}"));
+    let ops = match own.map(|own| (own, Ops::start(own, Arc::clone(status)))) {
+        Some((_, Ok(ops))) => ops,
+        Some((own, Err(error))) => {
+            lines::warn(&format!(
+                "process {process}: {own} would be its operators' address ({error}); another is taken"
+            ));
+            Ops::start(any, Arc::clone(status)).map_err(taken)?
+        }
+        None => Ops::start(any, Arc::clone(status)).map_err(taken)?,
+    };
+    lines::say(&format!("process {process}: ops http://{}", ops.address()));
+    Ok(ops)
+}
+
+/// The port of a process, if there is one that follows from that of process 0.
+fn own_port(first: u16, process: u32) -> Option<u16> {
+    (first > 0).then(|| first.checked_add(u16::try_from(process).ok()?))?
 }
 
 /// Whether the tables are not what this state wrote, or not as they have to be.

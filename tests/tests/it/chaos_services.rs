@@ -112,7 +112,7 @@ impl World<'_> {
                 // A run that has not begun would begin when it wakes, and rightly so.
                 self.get_on(&mut running, context);
                 running.signal("STOP");
-                let mut next = self.start(step.workers);
+                let mut next = self.run.option(&["--take-over"]).workers(step.workers).start();
                 self.get_on(&mut next, context);
                 running.signal("CONT");
                 let sleeper = running.wait();

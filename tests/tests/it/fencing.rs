@@ -27,7 +27,7 @@ fn a_run_that_slept_through_a_new_one_commits_nothing_and_says_so() {
             continue;
         }
         sleeper.signal("STOP");
-        job.workers(2).finish();
+        job.option(&["--take-over"]).workers(2).finish();
         let (expected, _) = oracle.answer();
         expected.assert_equal(&tidemill().tables(&out), "while the sleeper sleeps");
         let before = files_under(&out);

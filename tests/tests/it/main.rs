@@ -31,6 +31,8 @@ mod disk_full;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod early_start;
+#[cfg(test)]
 mod fencing;
 #[cfg(test)]
 mod formats;
@@ -60,6 +62,8 @@ mod replay;
 mod rescale;
 #[cfg(test)]
 mod rotation;
+#[cfg(test)]
+mod second_start;
 #[cfg(test)]
 mod senders;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,6 +14,7 @@ use tidemill_tests::harness::{Run, Running, Tidemill};
 use tidemill_tests::live::{EventLog, committed, ended, places, signal};
 use tidemill_tests::oracle::Oracle;
 use tidemill_tests::services::{pause, wait_until};
+use ureq::Agent;
 
 use crate::{assert_books_balance, counter, free_addresses, stop, tidemill};
 
@@ -91,7 +92,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    fn new() -> Live {
+    pub(crate) fn new() -> Live {
         let folder = TempDir::new().unwrap();
         let out = folder.path().join("out");
         Live::in_folders(folder, out)
@@ -105,6 +106,11 @@ impl Live {
         live
     }
 
+    /// Where its tables and its state are.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// Stores events, others each time.
     pub(crate) fn append(&self, events: u64) {
         self.seed.set(self.seed.get() + 1);
@@ -116,20 +122,29 @@ impl Live {
         assert_eq!(made.code, Some(0), "{}", made.stderr);
     }
 
-    fn start(&self, shape: (u32, usize)) -> Running {
+    pub(crate) fn start(&self, shape: (u32, usize)) -> Running {
         self.start_with(&tidemill(), shape)
     }
 
-    pub(crate) fn start_with(&self, tidemill: &Tidemill, (processes, workers): (u32, usize)) -> Running {
+    /// Starts a run that fences the one that is alive.
+    pub(crate) fn take_over(&self, shape: (u32, usize)) -> Running {
+        self.start_told(&tidemill(), shape, &["--take-over"])
+    }
+
+    pub(crate) fn start_with(&self, tidemill: &Tidemill, shape: (u32, usize)) -> Running {
+        self.start_told(tidemill, shape, &[])
+    }
+
+    fn start_told(&self, tidemill: &Tidemill, (processes, workers): (u32, usize), options: &[&str]) -> Running {
         let places = ["run", "web_analytics", "--from", &self.log.address(), "--out", self.out.to_str().unwrap()];
         let pace = ["--epoch-every", "200ms", "--checkpoint-every", "500ms", "--json"];
         let (processes, workers) = (processes.to_string(), workers.to_string());
         let shape = ["--processes", &processes, "--workers", &workers, "--supervise"];
-        tidemill.start(&[&places[..], &pace, &shape].concat())
+        tidemill.start(&[&places[..], &pace, &shape, options].concat())
     }
 
     /// Starts a run and waits until it has read all that is stored, some of it since then: it has begun.
-    fn started(&self, shape: (u32, usize)) -> Running {
+    pub(crate) fn started(&self, shape: (u32, usize)) -> Running {
         let mut running = self.start(shape);
         self.append(100);
         self.catch_up(&mut running);
@@ -173,6 +188,45 @@ pub(crate) fn until_said(running: &mut Running, words: &str) {
         running.assert_alive(words);
         running.said().contains(words)
     });
+}
+
+/// An address that is free together with the next one.
+fn free_pair() -> SocketAddr {
+    let mut found = None;
+    wait_until("two ports in a row are free", || {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = first.local_addr().unwrap();
+        let next = address.port().checked_add(1).and_then(|port| TcpListener::bind((address.ip(), port)).ok());
+        found = next.map(|_| address);
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+#[test]
+fn every_process_answers_operators_at_the_port_of_the_first_one_plus_its_number() {
+    let live = Live::new();
+    let first = free_pair();
+    let mut running = live.start_told(&tidemill(), (2, 1), &["--ops", &first.to_string()]);
+    let next = SocketAddr::new(first.ip(), first.port() + 1);
+    until_said(&mut running, &format!("ops http://{first}"));
+    until_said(&mut running, &format!("process 1: ops http://{next}"));
+    for address in [first, next] {
+        let mut answer = Agent::new_with_defaults().get(format!("http://{address}/healthz")).call().unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "alive\n", "{address}");
+    }
+    live.finish(running, "with operators looking on");
+}
+
+#[test]
+fn a_port_that_somebody_else_has_does_not_keep_a_process_from_running() {
+    let live = Live::new();
+    let first = free_pair();
+    let _other = TcpListener::bind((first.ip(), first.port() + 1)).unwrap();
+    let mut running = live.start_told(&tidemill(), (2, 1), &["--ops", &first.to_string()]);
+    until_said(&mut running, "another is taken");
+    until_said(&mut running, "process 1: ops http://127.0.0.1:");
+    live.finish(running, "with another port");
 }
 
 #[test]
@@ -267,7 +321,7 @@ fn a_fenced_run_ends_and_is_not_started_again() {
     let live = Live::new();
     for (earlier, later) in [((2, 1), (1, 1)), ((1, 1), (2, 2))] {
         let fenced = live.started(earlier);
-        let mut next = live.start(later);
+        let mut next = live.take_over(later);
         // With nothing to write it would not care for long.
         for more in 0.. {
             if ended(fenced.pid()) {

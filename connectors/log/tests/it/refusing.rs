@@ -81,11 +81,11 @@ fn topics_that_are_gone_made_anew_or_not_meant_any_more_are_refused() {
 }
 
 #[test]
-fn topics_that_are_not_there_are_refused_with_the_folder() {
+fn an_end_of_topics_that_are_not_there_is_refused_with_the_folder() {
     let log = Log::new();
-    let error = refusal(&log.live("events.click"), &[]);
+    let error = refusal(&log.until_end("events.click"), &[]);
     assert!(error.contains("topic `events.click` is not in the log"), "{error}");
-    let none = refusal(&log.live("events.*"), &[]);
+    let none = refusal(&log.until_end("events.*"), &[]);
     assert!(none.contains("no topic in the log") && none.contains("events.*"), "{none}");
 }
 

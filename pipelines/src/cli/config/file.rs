@@ -15,12 +15,13 @@ use crate::cli::secrets::SECRETS;
 use crate::cli::{Failure, run};
 
 /// What is decided at each start, and what to do instead of writing it into a file.
-const DECIDED_AT_START: [(&str, &str, &str); 16] = [
+const DECIDED_AT_START: [(&str, &str, &str); 18] = [
     ("run", "until_end", "is decided at each start: give --until-end"),
     ("run", "drain", "ends the input for good and is decided at a start: give --drain"),
     ("run", "exactly_once", "is decided at each start: give --exactly-once"),
     ("run", "drop_state", "gives up state and is decided at a start: give --drop-state"),
     ("run", "replay_with_changed_plan", "is decided at a start: give --replay-with-changed-plan"),
+    ("run", "take_over", "fences a living run and is decided at a start: give --take-over"),
     ("run", "process_index", "differs from process to process: give --process-index"),
     ("run", "attempt", "is counted by whoever starts the processes: give --attempt"),
     ("run", "json", "is decided at each start: give --json"),
@@ -28,6 +29,7 @@ const DECIDED_AT_START: [(&str, &str, &str); 16] = [
     ("run", "source_setting", "is said of the operator: write NAME = VALUE in [operators.ID]"),
     ("collect", "json", "is decided at each start: give --json"),
     ("replay", "swap", "puts tables in the place of others and is decided at a start: give --swap"),
+    ("replay", "take_over", "fences a living run and is decided at a start: give --take-over"),
     ("replay", "since", "is decided at each start: give --since"),
     ("replay", "until", "is decided at each start: give --until"),
     ("replay", "disable_sink", "is as in the run that is repeated: give --disable-sink"),

@@ -22,7 +22,7 @@ use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
 use crate::cli::ending::Ending;
 use crate::cli::run::{drive, failure, open_store, topics, user_key_of, with_registry};
-use crate::cli::{Failure, lines, with_causes};
+use crate::cli::{Failure, alive, lines, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::Pipeline;
 
@@ -59,6 +59,7 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
         // Another plan is compared with the checkpoint at the start.
         let _same = runtime::check(&pipeline.on(io.clone()), &options, &begun)?;
     }
+    let _alive = alive::claim(out, &store, arguments.take_over)?;
     let through = cuts.as_ref().map(History::through);
     let declared = pipeline.on(io.clone());
     let begin = |context: RunContext, stop: &StopHandle| match cuts {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tidemill_connectors::events::{Bounds, Format, UnknownFormat};
+use tidemill_log::Location;
 
 use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::lines::Messages;
@@ -43,6 +44,12 @@ impl RunArguments {
             (None, Some(LogFormat::Of(format))) | (Some(format), _) => Ok(format.clone()),
             (None, _) => Ok(Format::Guess),
         }
+    }
+
+    /// Where the run keeps log and state, if that is said so that it can be read.
+    pub(super) fn place(&self) -> Option<Location> {
+        let folder = self.out.clone().map(Location::Folder);
+        folder.or_else(|| self.state.as_deref()?.parse().ok())
     }
 
     /// How lines on stderr look.
@@ -160,8 +167,12 @@ pub(crate) struct RunArguments {
     /// otherwise begins in the middle of them. Without it such a start is refused.
     #[arg(long)]
     pub(super) replay_with_changed_plan: bool,
+    /// Fence a run that is alive on the same state and go on from what it has committed. Without it such a start is
+    /// refused; a run that crashed is gone on with anyway.
+    #[arg(long)]
+    pub(super) take_over: bool,
     /// Serve metrics, health, status and the operators' page at this address, for example 127.0.0.1:9464; port 0 takes a
-    /// free one. The address is printed on stderr.
+    /// free one. With --processes, process I answers at the port plus I. The addresses are printed on stderr.
     #[arg(long, value_name = "ADDR")]
     pub(super) ops: Option<SocketAddr>,
     /// How lines on stderr look.

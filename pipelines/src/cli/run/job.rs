@@ -30,10 +30,14 @@ pub(super) struct Job {
     pub(super) io: AnalyticsIo,
     /// Log and state; the lake's files where there is a lake.
     pub(super) store: Arc<dyn Store>,
+    /// Log and state alone.
+    pub(super) state: Arc<dyn Store>,
     /// Where the lake is read, if there is one.
     pub(super) lake: Option<Location>,
-    /// What to call the place of the log.
-    pub(super) place: String,
+    /// Where log and state are kept.
+    pub(super) place: Location,
+    /// Whether a living run there is fenced without being asked.
+    pub(super) take_over: bool,
     /// Whether what is read can be compared with what was read before without starting.
     pub(super) files: bool,
     pub(super) json: bool,
@@ -80,14 +84,14 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     };
     let state = open(&places.state)?;
     let (store, mut targets): (Arc<dyn Store>, _) = match &places.lake {
-        Some(lake) if *lake == places.state => (Arc::clone(&state), vec![SinkTarget::Lake(state)]),
+        Some(lake) if *lake == places.state => (Arc::clone(&state), vec![SinkTarget::Lake(Arc::clone(&state))]),
         Some(lake) => {
-            let split = SplitStore::new(state, open(lake)?, FOLDER);
+            let split = SplitStore::new(Arc::clone(&state), open(lake)?, FOLDER);
             split.check().map_err(|error| Failure::refused(with_causes(&error)))?;
             let split: Arc<dyn Store> = Arc::new(split);
             (Arc::clone(&split), vec![SinkTarget::Lake(split)])
         }
-        None => (state, Vec::new()),
+        None => (Arc::clone(&state), Vec::new()),
     };
     let dead_prefix = places.kafka.first().map(|config| config.prefix.clone());
     let settings = settings(&arguments, &places);
@@ -113,10 +117,9 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
         replay_with_changed_plan: arguments.replay_with_changed_plan,
         faults,
     };
-    let place = places.state.to_string();
-    let files = arguments.from.is_none();
-    let (json, ops) = (arguments.json, arguments.ops);
-    Ok(Job { pipeline, options, io, store, lake: places.lake, place, files, json, ops, dead_letters })
+    let (place, lake, files) = (places.state, places.lake, arguments.from.is_none());
+    let (json, ops, take_over) = (arguments.json, arguments.ops, arguments.take_over);
+    Ok(Job { pipeline, options, io, store, state, lake, place, take_over, files, json, ops, dead_letters })
 }
 
 /// Refuses settings of a source that is not there, or that has none.

@@ -29,6 +29,8 @@ use tidemill_log::Location;
 
 use super::arguments::RunArguments;
 use super::control::{Answer, Control, Shape, Wish};
+use super::open_store;
+use crate::cli::alive::{self, Alive};
 use crate::cli::measure::Stopwatch;
 use crate::cli::{Failure, config, lines, secrets, with_causes};
 
@@ -151,6 +153,7 @@ enum Ended {
 
 /// Starts the processes that `arguments` ask for, and starts them again, until the run ends.
 pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
+    let _alive = arguments.place().map(|place| claim(&place, arguments.take_over)).transpose()?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(Failure::failed)?;
     let address = listener.local_addr().map_err(Failure::failed)?.to_string();
     let secret = secret();
@@ -187,10 +190,26 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The supervisor shows that the run lives, so that it does between two attempts, too. A store that is not there yet is
+/// waited for, as it is by attempts.
+fn claim(place: &Location, take_over: bool) -> Result<Alive, Failure> {
+    let mut pause = FIRST_PAUSE;
+    let store = loop {
+        match open_store(place) {
+            Ok(store) => break store,
+            Err(failure) => {
+                lines::say(&format!("{}; it is tried again in {pause:?}", failure.message));
+                thread::park_timeout(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    };
+    alive::claim(place, &store, take_over)
+}
+
 /// Lets `tidemill rescale` find this supervisor. A run is as good without it.
 fn listen_for_wishes(arguments: &RunArguments, events: Sender<Event>) -> Option<Control> {
-    let folder = arguments.out.clone().map(Location::Folder);
-    let place = folder.or_else(|| arguments.state.as_deref()?.parse().ok())?;
+    let place = arguments.place()?;
     // Nobody listens once the run has ended.
     let wish = move |wish: Wish| drop(events.send(Event::Wish(wish)));
     let listening = Control::listen(&place, cluster_token().unwrap_or_default(), wish);

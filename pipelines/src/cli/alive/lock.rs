@@ -1,0 +1,140 @@
+//! The lock of a run on its folder: a file that the process holds locked for its life, and that says who it is.
+//!
+//! The file stays when the run ends. What it says means something only while it is locked.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use super::Who;
+
+/// The file, below the folder of log and state.
+const NAME: &str = "running.lock";
+
+/// The lock is held, or waited for, until this is dropped.
+pub(super) struct Lock {
+    _held: Option<File>,
+    /// Hung up, the thread that waits for the lock gives it back.
+    _waits: Option<Sender<()>>,
+}
+
+/// What became of taking the lock.
+pub(super) enum Taken {
+    Ours(Lock),
+    /// Another process holds it; who, if it said so.
+    Others(Option<Who>),
+    NoFolder,
+    NoLocks(io::Error),
+}
+
+/// Takes the lock in `folder`, which is made. With `take_over`, one that is held is waited for behind the caller's back.
+pub(super) fn take(folder: &Path, me: &Who, take_over: bool) -> Taken {
+    let opened = fs::create_dir_all(folder).and_then(|()| {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).open(folder.join(NAME))
+    });
+    let Ok(mut file) = opened else { return Taken::NoFolder };
+    match file.try_lock() {
+        Ok(()) => {
+            sign(&mut file, me);
+            Taken::Ours(Lock { _held: Some(file), _waits: None })
+        }
+        Err(TryLockError::WouldBlock) if take_over => Taken::Ours(wait_for(file, me.clone())),
+        Err(TryLockError::WouldBlock) => Taken::Others(read(&mut file)),
+        Err(TryLockError::Error(error)) => Taken::NoLocks(error),
+    }
+}
+
+/// Takes the lock once the run that was taken over has ended.
+fn wait_for(mut file: File, me: Who) -> Lock {
+    let (waits, dropped) = channel::<()>();
+    let wait = move || {
+        let locked = loop {
+            match file.lock() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                locked => break locked,
+            }
+        };
+        if locked.is_ok() {
+            sign(&mut file, &me);
+        }
+        // Nothing is ever sent: this is the end of the run.
+        let _ = dropped.recv();
+    };
+    // Without the thread, later starts are not told of this run, and fence it.
+    drop(thread::Builder::new().name("lock".into()).spawn(wait));
+    Lock { _held: None, _waits: Some(waits) }
+}
+
+/// Says who holds the lock. Where that cannot be written, a later start is refused without a name.
+fn sign(file: &mut File, me: &Who) {
+    let text = serde_json::to_vec(me).expect("texts and a number can always be written as JSON");
+    let _ = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).and_then(|_| file.write_all(&text));
+}
+
+fn read(file: &mut File) -> Option<Who> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(pid: u32) -> Who {
+        Who { host: "web-1".into(), pid, since: "then".into() }
+    }
+
+    /// Takes the lock once it is free. A process that is started elsewhere in this program holds what is open for a moment.
+    fn once_free(folder: &Path, me: &Who) -> Lock {
+        loop {
+            match take(folder, me, false) {
+                Taken::Ours(lock) => return lock,
+                Taken::Others(_) => thread::yield_now(),
+                Taken::NoFolder | Taken::NoLocks(_) => panic!("a temporary folder has locks"),
+            }
+        }
+    }
+
+    fn holder(folder: &Path) -> Option<Who> {
+        match take(folder, &who(99), false) {
+            Taken::Others(found) => found,
+            Taken::Ours(_) | Taken::NoFolder | Taken::NoLocks(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_lock_names_its_holder_and_is_free_when_that_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("new/_tidemill");
+        let first = once_free(&folder, &who(1234));
+        assert_eq!(holder(&folder), Some(who(1234)));
+        drop(first);
+        let second = once_free(&folder, &who(5));
+        assert_eq!(holder(&folder), Some(who(5)), "a shorter text leaves nothing of a longer one");
+        drop(second);
+    }
+
+    #[test]
+    fn whoever_takes_over_has_the_lock_once_the_other_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let fenced = once_free(folder.path(), &who(1));
+        let Taken::Ours(later) = take(folder.path(), &who(2), true) else { panic!("it was told to take over") };
+        assert_eq!(holder(folder.path()), Some(who(1)), "the fenced run has not ended");
+        drop(fenced);
+        while holder(folder.path()) != Some(who(2)) {
+            thread::yield_now();
+        }
+        drop(later);
+        drop(once_free(folder.path(), &who(3)));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_for_the_run_to_complain_of() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(take(&file.path().join("_tidemill"), &who(1), false), Taken::NoFolder));
+    }
+}
