@@ -25,7 +25,7 @@ use tidemill_operators::incremental::Change;
 use tidemill_operators::rows::{ChangeRows, Columns, RowsError, SessionRows, TupleRows, WindowRows};
 use tidemill_operators::window::session::SessionChange;
 use tidemill_operators::window::tumbling::WindowRow;
-use tidemill_tables::{Fold, TableSpec};
+use tidemill_tables::{Fold, Retention, TableSpec};
 
 use crate::archive;
 use crate::pipeline::Pipeline;
@@ -202,13 +202,13 @@ impl AnalyticsIo {
         all.filter(|table| !self.targets.iter().any(|target| target.takes(&self.pipeline, table))).collect()
     }
 
-    /// Rolls small files of the lake into large ones, where there is a lake.
+    /// Rolls small files of the lake into large ones and takes away what is older than is kept, where there is a lake.
     #[must_use]
-    pub fn maintenance(&self) -> Option<Box<dyn Maintenance>> {
+    pub fn maintenance(&self, retention: Retention) -> Option<Box<dyn Maintenance>> {
         self.targets.iter().find_map(|target| match target {
             SinkTarget::Lake(store) => {
-                let specs = self.pipeline.specs().to_vec();
-                Some(Box::new(lake::Rolling::new(Arc::clone(store), specs)) as Box<dyn Maintenance>)
+                let (store, specs) = (Arc::clone(store), self.pipeline.specs().to_vec());
+                Some(Box::new(lake::Housekeeping { store, specs, retention }) as Box<dyn Maintenance>)
             }
             SinkTarget::ClickHouse(_) | SinkTarget::Rebuilt(..) | SinkTarget::Kafka(_) => None,
         })

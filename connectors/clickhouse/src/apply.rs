@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Retention, TableSpec};
 
 use crate::check::{Difference, Found, FoundObject, differences, objects, window_statement};
 use crate::client::Client;
-use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, Retention, retention_clause};
+use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, retention_clause};
 use crate::error::ClickHouseError;
 use crate::target::Target;
 

@@ -8,10 +8,10 @@ use std::fmt;
 
 use clickhouse::error::Error;
 use serde_json::Value;
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Retention, TableSpec};
 
 use crate::client::Client;
-use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, Retention};
+use crate::ddl::{self, DEDUP_WINDOW, Kind, Object};
 use crate::error::ClickHouseError;
 use crate::target::Target;
 

@@ -17,7 +17,7 @@
 //!   rows. It is no result: no view shows it, and writes are recognised by token, not by content.
 
 use arrow::datatypes::{DataType, TimeUnit};
-use tidemill_tables::{ColumnSpec, Fold, Role, TableSpec, hash_list_type, web_analytics};
+use tidemill_tables::{ColumnSpec, Fold, Retention, Role, TableSpec, hash_list_type, web_analytics};
 
 use crate::error::ClickHouseError;
 
@@ -45,22 +45,6 @@ pub(crate) const WRITERS: &str = "tidemill_writers";
 pub(crate) const REJECTED: &str = "rejected_rows";
 /// How far the inputs are contained.
 pub(crate) const PROGRESS: &str = "progress";
-
-/// How long rows stay after they arrived. 0 means for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Days for events and rejected rows.
-    pub raw_days: u32,
-    /// Days for tables by minute and by day.
-    pub rollup_days: u32,
-}
-
-impl Default for Retention {
-    /// 90 days of events, two years of rollups.
-    fn default() -> Self {
-        Self { raw_days: 90, rollup_days: 730 }
-    }
-}
 
 /// The table `spec` beside the live one, under its name with `suffix` behind it.
 #[must_use]

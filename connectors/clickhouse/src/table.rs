@@ -14,14 +14,14 @@
 use arrow::array::RecordBatch;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
 use tidemill_dataflow::time::Epoch;
-use tidemill_tables::{TableSpec, fold};
+use tidemill_tables::{Retention, TableSpec, fold};
 use tracing::warn;
 
 use crate::apply::require;
 use crate::check::{Found, differences, objects};
 use crate::chunks::{Chunk, ChunkLimits, arrange, cut};
 use crate::client::Client;
-use crate::ddl::{self, REJECTED, Retention, insert_table, suffixed};
+use crate::ddl::{self, REJECTED, insert_table, suffixed};
 use crate::error::ClickHouseError;
 use crate::owner::{Owner, Shown};
 use crate::rejected::{self, Refused};

@@ -10,6 +10,7 @@
 
 mod encode;
 mod error;
+mod expiry;
 mod leftovers;
 mod names;
 mod plan;
@@ -17,6 +18,7 @@ mod roll;
 mod table;
 
 pub use error::LakeError;
+pub use expiry::expired;
 pub use leftovers::leftovers;
 pub(crate) use names::rolled_hour_folder;
 pub use names::{recent_epoch, rolled_epochs};

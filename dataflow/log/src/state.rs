@@ -15,6 +15,8 @@ mod check;
 
 /// Milliseconds in the minute by which the end of the data is told.
 const MINUTE: i64 = 60_000;
+/// Milliseconds in the day by which epochs are dated.
+const DAY_MS: i64 = 86_400_000;
 
 /// A file that readers of the last commit see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,9 @@ pub struct LogState {
     drained: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_event: Option<i64>,
+    /// The first epoch that was committed with a watermark of each day since 1970.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    days: BTreeMap<i64, u64>,
     /// At most two, the newest last.
     checkpoints: Vec<CheckpointEntry>,
     tables: BTreeMap<String, BTreeMap<String, VisibleFile>>,
@@ -68,6 +73,13 @@ impl LogState {
     /// Number of the last entry; 0 before the first.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The first epoch that was committed with a watermark of this day since 1970 or a later one. What was committed before
+    /// this was recorded counts as older.
+    #[must_use]
+    pub fn first_epoch_since(&self, day: i64) -> Option<u64> {
+        self.days.range(day..).next().map(|(_, epoch)| *epoch)
     }
 
     /// The run that wrote the last seal.
@@ -295,6 +307,12 @@ impl LogState {
         self.counts = commit.counts;
         self.drained = commit.drained;
         self.last_event = commit.last_event.or(self.last_event);
+        if let Some(watermark) = commit.watermark.filter(|_| !commit.drained) {
+            let day = watermark.div_euclid(DAY_MS);
+            if self.days.last_key_value().is_none_or(|(last, _)| *last < day) {
+                self.days.insert(day, epoch);
+            }
+        }
         if let Some(plan) = commit.exchange {
             self.exchange = Some((epoch, plan));
         }

@@ -58,9 +58,9 @@ pub(crate) struct CollectArguments {
     /// The origin whose pages may post from a browser.
     #[arg(long, value_name = "ORIGIN", default_value = "*")]
     allow_origin: String,
-    /// Delete what is older than this, for example 7d.
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    retain: Option<Duration>,
+    /// Delete what is older than this, unless a --pipeline still needs it; `forever` deletes nothing by age.
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = units::retained)]
+    retain: units::Retained,
     /// Delete the oldest of a partition that is larger than this.
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     retain_bytes: Option<u64>,
@@ -88,8 +88,9 @@ pub(crate) struct CollectArguments {
 }
 
 pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
-    let retention = Retention { age: arguments.retain, bytes: arguments.retain_bytes };
+    let retention = Retention { age: arguments.retain.age(), bytes: arguments.retain_bytes };
     let options = LogOptions { segment_bytes: arguments.segment_bytes, retention };
+    let guarded = !arguments.pipeline.is_empty();
     let log = TopicLogs::new(arguments.log.clone(), arguments.partitions, options, arguments.pipeline);
     let config = CollectConfig {
         keys: keys(arguments.keys.as_deref(), arguments.open)?,
@@ -119,6 +120,8 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
         collector.address(),
         arguments.log.display()
     ));
+    let needed = if guarded { ", and longer what a --pipeline still needs" } else { "" };
+    lines::say(&format!("the log keeps records {}{needed}; --retain says otherwise", arguments.retain));
     otlp::numbers(collector.openmetrics());
     let stop = collector.stop_handle();
     let stopping = "stopping once what is under way is stored and answered";

@@ -117,8 +117,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
     let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
+    if let Some(kept) = job.kept() {
+        lines::say(&kept);
+    }
     let begin = |context: RunContext, asked: &StopHandle| runtime::run(pipeline, &job.options, context, asked);
-    let (store, maintenance) = (Arc::clone(&job.store), io.maintenance());
+    let (store, maintenance) = (Arc::clone(&job.store), io.maintenance(job.retention));
     let shown = Arc::clone(&status);
     let report = match drive(&stop, begin, (store, place), maintenance, observers, status)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.

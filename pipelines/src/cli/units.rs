@@ -1,5 +1,6 @@
 //! Durations, byte counts and days as people write them.
 
+use std::fmt;
 use std::time::Duration;
 
 use tidemill_connectors::events::Bounds;
@@ -21,6 +22,39 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let millis = number.checked_mul(scale).filter(|millis| *millis > 0).ok_or_else(wrong)?;
     Ok(Duration::from_millis(millis))
+}
+
+/// How long a log keeps what it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retained {
+    Within(Duration),
+    Forever,
+}
+
+impl Retained {
+    /// The age from which on records are deleted.
+    pub(crate) fn age(self) -> Option<Duration> {
+        match self {
+            Retained::Within(age) => Some(age),
+            Retained::Forever => None,
+        }
+    }
+}
+
+impl fmt::Display for Retained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Retained::Within(age) if age.as_secs() >= 172_800 => write!(f, "{} days", age.as_secs() / 86_400),
+            Retained::Within(age) if age.as_secs() >= 7_200 => write!(f, "{} hours", age.as_secs() / 3_600),
+            Retained::Within(age) => write!(f, "{age:?}"),
+            Retained::Forever => f.write_str("for ever"),
+        }
+    }
+}
+
+/// Reads `7d` or `forever`.
+pub(crate) fn retained(text: &str) -> Result<Retained, String> {
+    if text == "forever" { Ok(Retained::Forever) } else { duration(text).map(Retained::Within) }
 }
 
 /// Reads a number of things of which there has to be one.
@@ -69,6 +103,12 @@ mod tests {
         for wrong in ["", "s", "0s", "1.5s", "10"] {
             assert!(duration(wrong).unwrap_err().contains("10s"), "{wrong}");
         }
+        assert_eq!(retained("forever").map(Retained::age), Ok(None));
+        assert_eq!(
+            retained("7d").map(|kept| (kept.age(), kept.to_string())),
+            Ok((duration("7d").ok(), "7 days".into()))
+        );
+        assert!(retained("ever").is_err());
         assert_eq!(oldest("2000-01-01"), Ok(Bounds::default()));
         for taken in ["1970-01-01", "2199-12-31"] {
             assert!(oldest(taken).is_ok(), "{taken}");

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidemill_connectors::lake::{self, LakeTable, RowOrder, plan_rolls};
-use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableWriter};
+use tidemill_connectors::lake::{self, LakeTable, RowOrder, expired, plan_rolls};
+use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableChange, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_log::Store;
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Retention, TableSpec};
 
 /// How many epochs are rolled into final files at once.
 const ROLLED_EPOCHS: u64 = 60;
@@ -28,19 +28,14 @@ impl TableWriter for LakeWriter {
     }
 }
 
-/// Rolls small files into large ones, table after table.
-pub(super) struct Rolling {
-    store: Arc<dyn Store>,
-    specs: Vec<TableSpec>,
+/// Rolls small files into large ones and takes away what is older than is kept, table after table.
+pub(super) struct Housekeeping {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) specs: Vec<TableSpec>,
+    pub(super) retention: Retention,
 }
 
-impl Rolling {
-    pub(super) fn new(store: Arc<dyn Store>, specs: Vec<TableSpec>) -> Self {
-        Rolling { store, specs }
-    }
-}
-
-impl Maintenance for Rolling {
+impl Maintenance for Housekeeping {
     fn leftovers(&mut self, state: &LogState) -> Result<Vec<String>, SinkError> {
         Ok(lake::leftovers(&*self.store, state)?)
     }
@@ -57,6 +52,11 @@ impl Maintenance for Rolling {
                 let store = Arc::clone(&self.store);
                 let spec = spec.clone();
                 return Some(Box::new(move || Ok(lake::roll(&spec, &*store, &due)?)));
+            }
+            let removed = expired(spec, state, self.retention);
+            if !removed.is_empty() {
+                let table = spec.name.clone();
+                return Some(Box::new(move || Ok(TableChange { table, added: Vec::new(), removed })));
             }
         }
         None

@@ -305,7 +305,7 @@ fn the_status_and_the_metrics_of_a_run_are_those_of_its_report() {
         AnalyticsIo::new(pipeline.clone(), EventSource::files(files), targets, DeadLetters::Files(Arc::clone(&store)));
     let status = Arc::new(Status::new("web_analytics"));
     let ops = Ops::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&status)).unwrap();
-    let (maintenance, observers) = (io.maintenance(), Vec::new());
+    let (maintenance, observers) = (io.maintenance(tidemill_tables::Retention::FOREVER), Vec::new());
     let warn = Box::new(|warning: &str| panic!("{warning}"));
     let context = RunContext { store, maintenance, observers, status, place: None, warn };
     let options = RunOptions { workers: 2, epoch_bytes: 256 << 10, ..RunOptions::default() };

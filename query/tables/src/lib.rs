@@ -9,10 +9,12 @@
 
 pub mod calendar;
 mod fold;
+mod retention;
 pub mod sort;
 mod spec;
 pub mod views;
 pub mod web_analytics;
 
 pub use fold::{FoldError, check, fold};
+pub use retention::Retention;
 pub use spec::{ColumnSpec, Fold, Role, TableSpec, hash_list_type, hash_lists, time_type};

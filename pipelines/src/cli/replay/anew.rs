@@ -17,6 +17,7 @@ use tidemill_dataflow::status::{MalformedReason, Status};
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::KafkaSource;
 use tidemill_log::{FOLDER, History, Location, LogState};
+use tidemill_tables::Retention;
 
 use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
@@ -69,7 +70,8 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let status = Arc::new(Status::new(pipeline.name()));
     let reasons = Arc::clone(&status);
-    let ended = drive(&StopHandle::default(), begin, (store, None), io.maintenance(), Vec::new(), status)?;
+    let ended =
+        drive(&StopHandle::default(), begin, (store, None), io.maintenance(Retention::FOREVER), Vec::new(), status)?;
     let report = ended.map_err(why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
     tell(&report, (pipeline, out), finished, &reasons.malformed_reasons())

@@ -146,6 +146,13 @@ pub(crate) struct RunArguments {
     /// Each takes some 100 bytes for every partition that moved in it. 0 records none.
     #[arg(long, value_name = "EPOCHS", default_value_t = tidemill_log::KEPT_BINDINGS)]
     pub(super) keep_bindings: u64,
+    /// Days that the lake keeps events after they arrived; 0 keeps them for ever. By default 90 where a live source is read,
+    /// and for ever where files are.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) raw_days: Option<u32>,
+    /// The same for tables by minute, views and sessions: 730, or for ever.
+    #[arg(long, value_name = "DAYS")]
+    pub(super) rollup_days: Option<u32>,
     /// Leave a sink out; fixed when the folder is begun. May be given several times.
     #[arg(long, value_name = "ID")]
     pub(super) disable_sink: Vec<String>,

@@ -12,6 +12,7 @@ use tidemill_dataflow::runtime::RunOptions;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
 use tidemill_log::{FOLDER, Location, SplitStore, Store};
+use tidemill_tables::Retention;
 
 use super::arguments::{RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
@@ -44,9 +45,25 @@ pub(super) struct Job {
     /// Where operators look.
     pub(super) ops: Option<SocketAddr>,
     pub(super) dead_letters: DeadLetters,
+    /// How long the lake keeps rows.
+    pub(super) retention: Retention,
 }
 
 impl Job {
+    /// What to say of how long the tables of a live run are kept.
+    pub(super) fn kept(&self) -> Option<String> {
+        let days = |days: u32| if days == 0 { "for ever".to_owned() } else { format!("{days} days") };
+        let Retention { raw_days, rollup_days } = self.retention;
+        (self.lake.is_some() && !self.files).then(|| {
+            format!(
+                "the lake keeps events {} and tables by minute and sessions {}; --raw-days and --rollup-days say otherwise, 0 \
+                 keeps them for ever",
+                days(raw_days),
+                days(rollup_days)
+            )
+        })
+    }
+
     /// What to call the place of dead letters.
     pub(super) fn place_of_dead_letters(&self) -> String {
         match (&self.dead_letters, &self.lake) {
@@ -119,7 +136,12 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
     };
     let (place, lake, files) = (places.state, places.lake, arguments.from.is_none());
     let (json, ops, take_over) = (arguments.json, arguments.ops, arguments.take_over);
-    Ok(Job { pipeline, options, io, store, state, lake, place, take_over, files, json, ops, dead_letters })
+    let by_default = if files { Retention::FOREVER } else { Retention::default() };
+    let retention = Retention {
+        raw_days: arguments.raw_days.unwrap_or(by_default.raw_days),
+        rollup_days: arguments.rollup_days.unwrap_or(by_default.rollup_days),
+    };
+    Ok(Job { pipeline, options, io, store, state, lake, place, take_over, files, json, ops, dead_letters, retention })
 }
 
 /// Refuses settings of a source that is not there, or that has none.
