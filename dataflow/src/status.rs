@@ -110,6 +110,12 @@ impl Status {
         self.book().malformed_reasons()
     }
 
+    /// Partitions of which no line was ever a record: how many lines this run read of each, and the first of them.
+    #[must_use]
+    pub fn without_records(&self) -> Vec<MalformedReason> {
+        self.book().without_records()
+    }
+
     /// Another process of the run was last heard at this time.
     pub(crate) fn heard_from(&self, process: u32, at: Moment) {
         self.book().heard_from(process, at);

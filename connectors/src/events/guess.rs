@@ -46,6 +46,12 @@ pub(crate) enum Shape {
     Pretty,
     Csv,
     Markup,
+    /// What a web server says of itself, beside its access log.
+    ErrorLog,
+    /// A W3C log whose `#Fields:` line is missing.
+    W3cWithoutFields,
+    /// No text at all.
+    Binary,
     /// Anything else.
     Text,
 }
@@ -176,6 +182,16 @@ impl Head {
         if self.start.starts_with(b"<") {
             return Shape::Markup;
         }
+        if records == 0 && is_binary(&self.bytes) {
+            return Shape::Binary;
+        }
+        if records == 0 && self.lines().any(|line| W3C_DIRECTIVES.iter().any(|name| line.starts_with(name))) {
+            return Shape::W3cWithoutFields;
+        }
+        let errors = self.lines().filter(|line| is_of_an_error_log(line)).count();
+        if records == 0 && errors > 0 && errors * 2 >= self.ends.len() {
+            return Shape::ErrorLog;
+        }
         let is_csv = records == 0 && [b',', b';', b'\t'].into_iter().any(|separator| self.is_separated_by(separator));
         if is_csv { Shape::Csv } else { Shape::Text }
     }
@@ -239,13 +255,37 @@ impl Head {
     }
 }
 
+/// Lines by which a W3C log is known, beside the one that names its fields.
+const W3C_DIRECTIVES: [&[u8]; 5] = [b"#Version:", b"#Software:", b"#Date:", b"#Start-Date:", b"#Remark:"];
+
+/// Whether bytes are no text: not UTF-8, and of many control characters. A hole of NULs in a log is no sign of that.
+fn is_binary(bytes: &[u8]) -> bool {
+    let is_control = |byte: &&u8| byte.is_ascii_control() && !matches!(byte, 0 | b'\t' | b'\n' | b'\r' | 0x1b);
+    let written = bytes.iter().filter(|byte| **byte != 0).count();
+    std::str::from_utf8(bytes).is_err() && bytes.iter().filter(is_control).count() * 20 > written
+}
+
+/// Whether a line is one of the error log of nginx (`2026/03/10 10:00:00 [error] ..`) or Apache (`[Tue Mar 10 10:00:00.1 2026] [..`).
+fn is_of_an_error_log(line: &[u8]) -> bool {
+    let fits = |pattern: &[u8]| {
+        let byte_fits = |(byte, wanted): (&u8, &u8)| match wanted {
+            b'0' => byte.is_ascii_digit(),
+            b'a' => byte.is_ascii_alphabetic(),
+            wanted => byte == wanted,
+        };
+        line.len() > pattern.len() && line.iter().zip(pattern).all(byte_fits)
+    };
+    fits(b"0000/00/00 00:00:00 [") || fits(b"[aaa aaa 00 00:00:00") && memchr::memmem::find(line, b"] [").is_some()
+}
+
 impl Shape {
     /// Why a file of this shape is not read, if it is not; `file` is its name, and `packed` whether it must be unpacked first.
     pub(crate) fn refusal(self, file: &str, packed: bool) -> Option<String> {
         let (what, filter) = match self {
             Shape::Array => ("it is a JSON array, and what is read is one object a line", "'.[]'"),
             Shape::Pretty => ("its JSON objects go over several lines, and what is read is one a line", "."),
-            Shape::Csv | Shape::Markup | Shape::Text => return None,
+            Shape::Binary => return Some("it is no text; give files of lines: NDJSON or web server logs".to_owned()),
+            Shape::Csv | Shape::Markup | Shape::ErrorLog | Shape::W3cWithoutFields | Shape::Text => return None,
         };
         let unpack = if packed { "unpack it, then write them so" } else { "write them so" };
         let file = if file.contains([' ', '\'']) { format!("{file:?}") } else { file.to_owned() };
@@ -257,6 +297,8 @@ impl Shape {
         match self {
             Shape::Csv => "the file looks like CSV; events are JSON objects, one a line",
             Shape::Markup => "the file looks like XML or HTML; events are JSON objects, one a line",
+            Shape::ErrorLog => "the file looks like a server's error log; give its access log",
+            Shape::W3cWithoutFields => "the file looks like a W3C log without its #Fields line; put that line in front",
             _ => "neither an event nor a line of a known log format; --format or --log-format says what it is",
         }
     }
@@ -362,6 +404,10 @@ mod tests {
             ("name,age\nx,1\ny,2\n".to_owned(), Shape::Csv),
             ("name\tage\nx\t1\ny\t2\n".to_owned(), Shape::Csv),
             ("<?xml version=\"1.0\"?>\n<a/>\n".to_owned(), Shape::Markup),
+            ("#Version: 1.0\n#Date: 2026-03-10\n2026-03-10\t10:00:00\tIAD\n".to_owned(), Shape::W3cWithoutFields),
+            ("2026/03/10 10:00:00 [error] 1#0: *1 a, client: x, server: y\n".repeat(2), Shape::ErrorLog),
+            ("[Tue Mar 10 10:00:00.123456 2026] [core:error] [pid 1] a, b\n".repeat(3), Shape::ErrorLog),
+            ("a\x01b\x01c\n".repeat(9), Shape::Text),
             ("[2026-03-10] started\n".to_owned(), Shape::Text),
             (LINE.to_owned(), Shape::Text),
             (String::new(), Shape::Text),
@@ -370,6 +416,15 @@ mod tests {
             let records = head.guess().map_or(0, |guess| guess.records);
             assert_eq!(head.shape(records), shape, "{}", &text[..text.len().min(200)]);
         }
+        let noise: Vec<u8> = (0..4_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        for (content, shape) in
+            [(noise.clone(), Shape::Binary), ([&b"\xff\0\0"[..], LINE.as_bytes()].concat(), Shape::Text)]
+        {
+            let head = Head::of(&content);
+            assert_eq!(head.shape(head.guess().map_or(0, |guess| guess.records)), shape);
+        }
+        let behind_noise = Head::of(&[&noise[..], b"\n", LINE.as_bytes()].concat());
+        assert_eq!(behind_noise.shape(behind_noise.guess().unwrap().records), Shape::Text, "a record is a record");
         let refusal = Shape::Array.refusal("a b.json", false).unwrap();
         assert!(refusal.contains("JSON array") && refusal.contains("jq -c '.[]' \"a b.json\" >"), "{refusal}");
         assert!(Shape::Pretty.refusal("a.gz", true).unwrap().contains("unpack it, then"));

@@ -11,6 +11,8 @@ use super::MAX_LINE_BYTES;
 use super::block_text::{BlockText, SideText};
 use crate::dead_letters::mask_addresses;
 
+const NOT_UTF8: &str = "not UTF-8; convert the input (iconv -f ISO-8859-1 -t UTF-8)";
+
 /// Hides the addresses in a dead letter's payload.
 pub(super) type Mask = fn(&[u8]) -> Cow<'_, [u8]>;
 
@@ -45,7 +47,7 @@ impl TextBlock {
             let end = line_end(&bytes, start);
             let line = self.content(&bytes, start..end);
             if std::str::from_utf8(line).is_err() {
-                let reason = self.over_long(line).unwrap_or_else(|| "not UTF-8".into());
+                let reason = self.over_long(line).unwrap_or_else(|| NOT_UTF8.into());
                 malformed.push(self.letter(row, reason, line));
                 bytes[start..end].fill(b' ');
             }

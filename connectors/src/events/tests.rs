@@ -208,7 +208,7 @@ fn what_is_not_one_json_object_is_malformed() {
             assert_eq!((out.records.len(), out.malformed.len()), (0, 1), "{value}");
         }
     }
-    malformed(b"{\"a\":\"\xff\"}", "not UTF-8");
+    malformed(b"{\"a\":\"\xff\"}", "not UTF-8; convert the input (iconv -f ISO-8859-1 -t UTF-8)");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn dead_letters_keep_line_order_and_hide_addresses() {
         letters,
         [
             (10, "not a JSON object", &b"from 83.149.9.x"[..], 17),
-            (12, "not UTF-8", b"\xff 10.0.0.x", 10),
+            (12, "not UTF-8; convert the input (iconv -f ISO-8859-1 -t UTF-8)", b"\xff 10.0.0.x", 10),
             (13, "event_id is missing", b"{}", 2),
         ]
     );
@@ -388,7 +388,7 @@ fn log_lines_that_do_not_match_hide_their_address() {
         (15, "10:05:03 up"),
     ];
     assert_eq!(payloads, expected.map(|(line, payload)| (line, payload.into())));
-    assert_eq!(out.malformed[3].reason, "not UTF-8");
+    assert_eq!(out.malformed[3].reason, "not UTF-8; convert the input (iconv -f ISO-8859-1 -t UTF-8)");
 }
 
 /// What the scanner accepts the strict reader accepts, with the same fields; gives whether the scanner did.

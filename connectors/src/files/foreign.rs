@@ -57,6 +57,9 @@ pub(super) fn refusal(name: &str, packing: Packing, raw: &[u8], unpacked: &[u8])
     if Encoding::is_utf32(unpacked) {
         return say("text in UTF-32", "convert it (iconv -f UTF-32 -t UTF-8 {} > FILE) and give that");
     }
+    if ends_lines_with_cr(unpacked) {
+        return say("text whose lines end in CR alone", "convert it (tr '\\r' '\\n' < {} > FILE) and give that");
+    }
     if packing == Packing::Plain {
         return None;
     }
@@ -74,6 +77,12 @@ fn is_told(magic: &[u8], bytes: &[u8]) -> bool {
     let may_be_text = magic.iter().all(u8::is_ascii_alphanumeric);
     let behind = bytes.get(magic.len()..).unwrap_or_default();
     !may_be_text || behind.is_empty() || behind.iter().take(LOOKED_AT).any(is_no_text)
+}
+
+/// Whether the content has carriage returns between its lines, as old Macs wrote them, and no line feed.
+fn ends_lines_with_cr(start: &[u8]) -> bool {
+    let returns = start.iter().filter(|byte| **byte == b'\r').count();
+    Encoding::of(start) == Encoding::Utf8 && returns > 1 && !start.contains(&b'\n')
 }
 
 /// Whether content starts with the header of a tar archive: of today, or of version 7, which is told by its checksum.
@@ -121,6 +130,12 @@ mod tests {
             (Packing::Gzip, b"\x1f\x8b", b"\x1f\x8b\x08", "it is gzip data within gzip data; unpack it once"),
             (Packing::Zstd, b"\x28\xb5\x2f\xfd", b"PAR1", "it is a Parquet file within zstd data"),
             (Packing::Plain, b"PAR1", b"PAR1", "it is a Parquet file; export it"),
+            (
+                Packing::Plain,
+                b"a\rb\r",
+                b"a\rb\r",
+                "it is text whose lines end in CR alone; convert it (tr '\\r' '\\n' < a.x",
+            ),
             (Packing::Plain, &utf32, &utf32, "it is text in UTF-32; convert it (iconv"),
         ] {
             let refusal = refusal("a.x", packing, raw, unpacked).unwrap();
@@ -137,6 +152,8 @@ mod tests {
             &b""[..],
             b"{\"a\":1}\n",
             b"PK",
+            b"a\r",
+            b"a\r\nb",
             b"POST /",
             b"OR",
             &long,

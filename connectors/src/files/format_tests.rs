@@ -329,6 +329,30 @@ fn a_format_of_which_every_line_was_out_of_bounds_is_not_bound() {
 }
 
 #[test]
+fn a_corrected_file_is_read_anew_where_no_line_of_it_was_a_record() {
+    let folder = TempDir::new().unwrap();
+    let seconds = r#"{"event_id":"e","event_type":"page_view","user_id":"u","timestamp":1773136800}"#;
+    for format in ["guess", "ndjson"] {
+        let path = write(&folder, "a.ndjson", format!("{seconds}\n").repeat(5));
+        let (tried, pages) = run(&path, format, &[]);
+        assert_eq!((pages.len(), tried.len()), (0, 1));
+        // Shorter, as long and longer than what was read.
+        for corrected in [LINE.to_owned(), format!("{seconds}\n").repeat(5).replace("e\"", "f\""), LINE.repeat(99)] {
+            fs::write(&path, &corrected).unwrap();
+            let (again, pages_of_it) = run(&path, format, &tried);
+            let expected = if format == "guess" && corrected.starts_with(LINE) { corrected.lines().count() } else { 0 };
+            assert_eq!((again.len(), pages_of_it.len()), (2, expected));
+            assert_eq!(again[0].end, tried[0].end, "what was read before stays read");
+        }
+    }
+    let counted = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;
+    let path = write(&folder, "b.ndjson", format!("{counted}\n{seconds}\n"));
+    let (read, _) = run(&path, "guess", &[]);
+    fs::write(&path, LINE).unwrap();
+    assert!(source_as(&path, "guess").open(&read).is_err(), "a line of it was counted");
+}
+
+#[test]
 fn a_file_in_which_one_line_was_a_record_stays_what_it_was_read_as() {
     let folder = TempDir::new().unwrap();
     let event = r#"{"event_id":"e","event_type":"click","user_id":"u","timestamp":1773136800000}"#;

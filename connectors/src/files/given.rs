@@ -143,13 +143,20 @@ pub(super) fn look_up(
     let mut given = Vec::with_capacity(paths.len());
     for path in expanded(paths)? {
         let name = text(&path)?;
+        if name == "-" {
+            return Err(no_file(&name));
+        }
         let canonical = match path.canonicalize() {
             Ok(canonical) => canonical,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(&path, &name, recorded)),
             Err(source) => return Err(SourceError::Io { partition: name, source }),
         };
         if !canonical.is_file() {
-            return Err(SourceError::Usage(format!("input {name} is no regular file; name the files to read")));
+            return Err(if canonical.is_dir() {
+                SourceError::Usage(format!("input {name} is a folder; name the files to read, such as '{name}/*.log'"))
+            } else {
+                no_file(&name)
+            });
         }
         let canonical = text(&canonical)?;
         if let Some(other) = by_path.insert(canonical.clone(), name.clone()) {
@@ -173,9 +180,19 @@ fn missing(path: &Path, name: &str, recorded: &[PartitionBinding]) -> SourceErro
     };
     if recorded.iter().any(is_this) {
         vanished(name)
+    } else if path.exists() {
+        // A pipe has no canonical path.
+        no_file(name)
+    } else if name.contains("://") {
+        SourceError::Usage(format!("input {name} is an address, and --input takes files; fetch it and give the file"))
     } else {
         SourceError::Usage(format!("input {name} does not exist; check the path"))
     }
+}
+
+/// Input that cannot be read twice: a run that goes on after a failure could not check what it read.
+fn no_file(name: &str) -> SourceError {
+    SourceError::Usage(format!("input {name} is no regular file; write what it gives into a file and name that"))
 }
 
 /// The paths, with patterns replaced by the files that they match, sorted.

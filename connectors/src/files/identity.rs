@@ -52,6 +52,11 @@ pub(super) struct Detail {
 }
 
 impl Detail {
+    /// Whether no line of it was a record by now.
+    pub(super) fn is_without_records(&self) -> bool {
+        self.format.is_none()
+    }
+
     /// The same of a log in which these directives are in force.
     pub(super) fn behind(self, directives: Option<&Directives>) -> Detail {
         Detail { directives: directives.map(Directives::text), ..self }
@@ -152,6 +157,7 @@ pub(super) fn resolve(
     for ((number, known), fate) in order.into_iter().zip(&before).zip(fates) {
         let partition = match fate {
             Fate::Found(found) => again(config, number, &given[found.given], known, found)?,
+            Fate::Corrected => left(config, number, known),
             Fate::Gone => gone(config, number, known)?,
         };
         partitions.insert(number, partition);
@@ -283,7 +289,7 @@ fn left(config: &FilesConfig, number: usize, known: &Known<'_>) -> Partition {
     if let Some(tried) = detail.tried.as_deref().filter(|_| !detail.given_up) {
         let name = &bound.name;
         let by = if tried == Format::Guess.name() { String::new() } else { format!(" when it was read as {tried}") };
-        config.notice.say(&format!("{name}: no line of it was a record{by}; it is read again"));
+        config.notice.say(&format!("{name}: no line of it was a record{by}; it is read anew"));
     }
     let place = Place { path: detail.path.clone(), form: known.form, stat: detail.stat, head: detail.head.clone() };
     let mut partition = Partition::new(narrow(number), facts(config, bound.name.clone(), None), place, config);

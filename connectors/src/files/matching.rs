@@ -55,6 +55,11 @@ impl<'a> Known<'a> {
         self.at.end == self.bound.end && self.bound.status == PartitionStatus::Finished
     }
 
+    /// Whether nothing that was read of it counts anywhere: whoever corrects such a file wants it read anew.
+    pub(super) fn is_without_records(&self) -> bool {
+        self.is_bound_as_it_stands() && self.detail.is_without_records()
+    }
+
     /// Whether the file begins as this did, as far as first bytes tell.
     fn may_begin(&self, look: &Look) -> bool {
         self.detail.head.as_ref().is_none_or(|mark| mark.is_longer_than(&look.head) || mark.fits(&look.head))
@@ -139,6 +144,8 @@ pub(super) enum Fate {
     Found(Found),
     /// All of it was read, and its file was deleted or truncated since.
     Gone,
+    /// No line of it was a record, and its file holds something else now.
+    Corrected,
 }
 
 /// Finds each recorded partition among the given files.
@@ -193,12 +200,13 @@ pub(super) fn assign(recorded: &[Known<'_>], given: &[Given]) -> Result<Vec<Fate
         }
     }
     let lost = Lost { recorded, given, places: &places, taken: &taken };
-    let check = |(number, problem)| match lost.places[number] {
-        Some(_) => Ok(()),
-        None => lost.may_be_gone(&recorded[number], problem),
+    let of_lost = |(number, problem)| match lost.places[number] {
+        Some(_) => Ok(None),
+        None => lost.fate_of(&recorded[number], problem).map(Some),
     };
-    problems.into_iter().enumerate().try_for_each(check)?;
-    Ok(places.into_iter().map(|place| place.map_or(Fate::Gone, Fate::Found)).collect())
+    let fates: Vec<_> = problems.into_iter().enumerate().map(of_lost).collect::<Result<_, SourceError>>()?;
+    let fate = |(place, fate): (Option<Found>, Option<Fate>)| place.map(Fate::Found).or(fate).unwrap_or(Fate::Gone);
+    Ok(places.into_iter().zip(fates).map(fate).collect())
 }
 
 /// Why the file at a partition's path is not it.
@@ -245,27 +253,30 @@ struct Lost<'a> {
 
 impl Lost<'_> {
     /// Refuses a partition of which something may be left to read, or that was changed.
-    fn may_be_gone(&self, known: &Known<'_>, problem: Option<Problem>) -> Result<(), SourceError> {
+    fn fate_of(&self, known: &Known<'_>, problem: Option<Problem>) -> Result<Fate, SourceError> {
         let name = &known.bound.name;
         if known.bound.end == 0 || known.detail.gone && known.is_read() {
-            return Ok(());
+            return Ok(Fate::Gone);
         }
         if let Some(Problem::Unreadable(error)) = problem {
             return Err(error);
         }
         let own = self.given.iter().position(|file| file.path == known.detail.path);
         if own.is_some_and(|own| known.is_read() && self.moved_into(own)) {
-            return Ok(());
+            return Ok(Fate::Gone);
         }
         if let Some(path) = self.elsewhere(known) {
             return Err(not_given(name, &known.detail.path, &path));
         }
         let Some(own) = own else {
-            return if known.is_read() { Ok(()) } else { Err(vanished(name)) };
+            return if known.is_read() { Ok(Fate::Gone) } else { Err(vanished(name)) };
         };
         let is_truncated = self.given[own].stat.size == 0 && self.given[own].stat.is_same_file(&known.detail.stat);
         if known.is_read() && (is_truncated || self.was_rotated(known) || self.left_a_part(known, own)?) {
-            return Ok(());
+            return Ok(Fate::Gone);
+        }
+        if known.is_read() && known.is_without_records() {
+            return Ok(Fate::Corrected);
         }
         let Some(Problem::Differs(difference)) = problem else {
             return Err(rotated(name, &known.detail.path, "other lines stand in its place now"));
@@ -367,7 +378,7 @@ pub(super) fn told_apart(
                     }
                     Relation::Continues | Relation::Differs => {}
                 },
-                Fate::Gone | Fate::Found(_) => {}
+                Fate::Gone | Fate::Corrected | Fate::Found(_) => {}
             }
         }
         for at in 0..kept.len() {

@@ -315,7 +315,10 @@ fn what_cannot_be_an_input_is_refused_with_the_remedy() {
     for (paths, problem) in [
         (vec![], "no input file"),
         (vec![folder.path().join("none")], "does not exist"),
-        (vec![folder.path().to_owned()], "no regular file"),
+        (vec!["-".into()], "write what it gives into a file"),
+        (vec!["/dev/null".into()], "write what it gives into a file"),
+        (vec!["https://example.org/access.log".into()], "is an address"),
+        (vec![folder.path().to_owned()], "is a folder"),
         (vec![folder.path().join("none*")], "matches no file"),
         (vec![folder.path().join("[")], "is no pattern"),
     ] {

@@ -168,6 +168,11 @@ impl Book {
         self.reasons.by_count()
     }
 
+    pub(super) fn without_records(&self) -> Vec<MalformedReason> {
+        let without = self.partitions.values().filter(|partition| partition.watermark.is_none());
+        without.filter_map(|partition| self.reasons.of_partition(&partition.name).cloned()).collect()
+    }
+
     pub(super) fn set_aside(&mut self, why: Why, records: Vec<(u32, SetAside)>) {
         let kept = self.aside.entry(why).or_default();
         kept.extend(records);

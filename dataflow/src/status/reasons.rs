@@ -40,12 +40,22 @@ pub(super) struct Reasons {
     /// In the order in which they were first met.
     kinds: Vec<MalformedReason>,
     by_kind: BTreeMap<String, usize>,
+    /// Of each partition with such a line.
+    by_partition: BTreeMap<String, MalformedReason>,
 }
 
 impl Reasons {
     /// Takes in a line of the partition of this name.
     pub(super) fn see(&mut self, partition: &str, letter: &DeadLetter) {
         let mut kind = kind_of(&letter.reason);
+        let place =
+            || MalformedPlace { partition: partition.to_owned(), line: letter.line, reason: letter.reason.clone() };
+        if let Some(known) = self.by_partition.get_mut(partition) {
+            known.count += 1;
+        } else {
+            let first_of_all = MalformedReason { reason: kind.clone(), count: 1, first: place() };
+            self.by_partition.insert(partition.to_owned(), first_of_all);
+        }
         if self.kinds.len() >= MOST_KINDS && !self.by_kind.contains_key(&kind) {
             OTHERS.clone_into(&mut kind);
         }
@@ -53,10 +63,13 @@ impl Reasons {
             self.kinds[*known].count += 1;
             return;
         }
-        let first =
-            MalformedPlace { partition: partition.to_owned(), line: letter.line, reason: letter.reason.clone() };
         self.by_kind.insert(kind.clone(), self.kinds.len());
-        self.kinds.push(MalformedReason { reason: kind, count: 1, first });
+        self.kinds.push(MalformedReason { reason: kind, count: 1, first: place() });
+    }
+
+    /// How many lines of a partition could not become records, and the first of them; nothing if all could.
+    pub(super) fn of_partition(&self, partition: &str) -> Option<&MalformedReason> {
+        self.by_partition.get(partition)
     }
 
     /// The most frequent first; of two as frequent the one that was met first.
@@ -67,21 +80,33 @@ impl Reasons {
     }
 }
 
-/// A reason without what is of one line only: numbers, and texts in double quotes.
+/// A reason without what is of one line only: numbers, and texts in double quotes. Numbers in names (`UTF-8`) and powers
+/// (`10^15`) are the same in every line.
 fn kind_of(reason: &str) -> String {
     let mut kind = String::with_capacity(reason.len());
     let mut rest = reason.chars().peekable();
+    let mut in_name = false;
     while let Some(next) = rest.next() {
         match next {
             '0'..='9' => {
-                while rest.next_if(char::is_ascii_digit).is_some() {}
-                kind.push('N');
+                let start = kind.len();
+                kind.push(next);
+                while let Some(digit) = rest.next_if(char::is_ascii_digit) {
+                    kind.push(digit);
+                }
+                in_name |= rest.peek() == Some(&'^');
+                if !in_name {
+                    kind.replace_range(start.., "N");
+                }
             }
             '"' => {
                 while rest.next().is_some_and(|inside| inside != '"') {}
                 kind.push_str("\"..\"");
             }
-            other => kind.push(other),
+            other => {
+                in_name = other.is_ascii_alphabetic() || in_name && matches!(other, '-' | '^');
+                kind.push(other);
+            }
         }
     }
     kind
@@ -102,6 +127,7 @@ mod tests {
         reasons.see("a", &letter(4, "timestamp 17 looks like seconds"));
         reasons.see("b", &letter(1, "timestamp 1800 looks like seconds"));
         reasons.see("b", &letter(9, "unknown variant \"x y\" at column 7"));
+        reasons.see("b", &letter(11, "not UTF-8, at byte 12 of 10^15"));
         let place = |partition: &str, line, reason: &str| MalformedPlace {
             partition: partition.into(),
             line,
@@ -112,8 +138,11 @@ mod tests {
             kind("timestamp N looks like seconds", 2, place("a", 4, "timestamp 17 looks like seconds")),
             kind("event_id is missing", 1, place("a", 3, "event_id is missing")),
             kind("unknown variant \"..\" at column N", 1, place("b", 9, "unknown variant \"x y\" at column 7")),
+            kind("not UTF-8, at byte N of 10^15", 1, place("b", 11, "not UTF-8, at byte 12 of 10^15")),
         ];
         assert_eq!(reasons.by_count(), expected);
+        let of = |partition| reasons.of_partition(partition).map(|first| (first.count, first.first.line));
+        assert_eq!([of("a"), of("b"), of("c")], [Some((2, 3)), Some((3, 1)), None]);
     }
 
     #[test]

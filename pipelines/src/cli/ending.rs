@@ -30,6 +30,8 @@ pub(crate) struct Ending<'a> {
     pub(crate) counts: &'a BTreeMap<String, u64>,
     /// Why lines of this run were malformed.
     pub(crate) reasons: &'a [MalformedReason],
+    /// Files and partitions of which no line was ever a record.
+    pub(crate) without_records: &'a [MalformedReason],
     /// The input has an end, and it was reached.
     pub(crate) finished: bool,
     /// Where dead letters are.
@@ -58,6 +60,17 @@ impl Ending<'_> {
             let rest: u64 = self.reasons.iter().skip(MOST_SAID).map(|reason| reason.count).sum();
             if rest > 0 {
                 warnings.push(format!("{rest} malformed for other reasons"));
+            }
+        }
+        if !self.nothing_accepted() {
+            let said = self.without_records.iter().take(MOST_SAID).map(|without| {
+                let (name, of_these) = (&without.first.partition, lines_of(without.count));
+                let MalformedPlace { line, reason, .. } = &without.first;
+                format!("{name}: no line of it is a record ({of_these}); the first, line {line}: {reason}")
+            });
+            warnings.extend(said);
+            if let Some(more) = self.without_records.len().checked_sub(MOST_SAID).filter(|more| *more > 0) {
+                warnings.push(format!("{more} more files have no line that is a record"));
             }
         }
         warnings.extend(self.unverified());
@@ -113,13 +126,17 @@ impl Ending<'_> {
         let places: String = places.iter().map(|one| format!("\n  {}", place(one))).collect();
         Some(Failure::refused(format!(
             "nothing could be read: all {} records are malformed; they are in {}. If the lines are of another format, name it \
-             with --format or --log-format, and the files are read again. If they are wrong in themselves, correct them and \
-             start with a new output folder.{}{places}",
+             with --format or --log-format. If they are wrong in themselves, correct them. The same command then reads these \
+             files anew.{}{places}",
             self.books.read,
             self.dead_letters,
             if places.is_empty() { "" } else { " The first reasons:" },
         )))
     }
+}
+
+fn lines_of(count: u64) -> String {
+    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
 }
 
 fn place(first: &MalformedPlace) -> String {
@@ -137,7 +154,18 @@ mod tests {
 
     fn ending<'a>(books: Books, reasons: &'a [MalformedReason], counts: &'a BTreeMap<String, u64>) -> Ending<'a> {
         let (dead_letters, unverified_table) = ("out/dead_letters", Some("unverified_events"));
-        Ending { books, before: Books::default(), counts, reasons, finished: true, dead_letters, unverified_table }
+        let (before, without_records, finished) = (Books::default(), &[][..], true);
+        Ending { books, before, counts, reasons, without_records, finished, dead_letters, unverified_table }
+    }
+
+    #[test]
+    fn a_small_file_without_a_record_is_named_beside_a_large_one() {
+        let counts = BTreeMap::new();
+        let without: Vec<_> = (0..12).map(|n| reason(2, &format!("reason {n}"), 1)).collect();
+        let books = Books { read: 100_000, malformed: 24, accepted: 99_976, ..Books::default() };
+        let warnings = Ending { without_records: &without, ..ending(books, &[], &counts) }.warnings();
+        assert_eq!(warnings[0], "a.ndjson: no line of it is a record (2 lines); the first, line 1: reason 0");
+        assert_eq!((warnings.len(), &*warnings[10]), (11, "2 more files have no line that is a record"));
     }
 
     #[test]

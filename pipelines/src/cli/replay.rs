@@ -32,7 +32,7 @@ use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptio
 use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
-use super::run::{clickhouse_target, drive, failure, open_store, topics, with_registry};
+use super::run::{clickhouse_target, drive, failure, open_store, stop_on_signals, topics, with_registry};
 use super::{Failure, alive, units, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
@@ -218,7 +218,7 @@ fn rebuild(
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let pipeline = pipeline.on(io);
     let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &options, context, stop);
-    let ended = drive(&StopHandle::default(), begin, (store, None), None, Vec::new(), Arc::default())?;
+    let ended = drive(&stop_on_signals()?, begin, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
     if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }

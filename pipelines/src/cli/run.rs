@@ -21,7 +21,7 @@ use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
-use tidemill_dataflow::status::{MalformedReason, Status};
+use tidemill_dataflow::status::Status;
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
@@ -50,7 +50,7 @@ pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
     place.open(true, Faults::None).map_err(|error| Failure::failed(with_causes(&error)))
 }
 
-/// Runs a pipeline, shows how far it is, and stops it when it is asked to: by a signal, or by whoever has the handle.
+/// Runs a pipeline and shows how far it is, until it ends or is asked to stop.
 pub(crate) fn drive(
     stop: &StopHandle,
     begin: impl FnOnce(RunContext, &StopHandle) -> Result<RunReport, RunError>,
@@ -59,7 +59,6 @@ pub(crate) fn drive(
     observers: Vec<Box<dyn CommitObserver>>,
     status: Arc<Status>,
 ) -> Result<Result<RunReport, RunError>, Failure> {
-    on_signals(stop)?;
     let shown = Progress::start(Arc::clone(&status));
     let context = RunContext { store, maintenance, observers, status, place, warn: Box::new(lines::warn) };
     let ended = begin(context, stop);
@@ -83,6 +82,8 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     if place.as_ref().is_some_and(|place| place.options.process > 0) {
         return follow(&job, place, &stop);
     }
+    // What follows may wait: for a store, for topics.
+    on_signals(&stop)?;
     let io = &job.io;
     let pipeline = job.pipeline.on(io.clone());
     let before = existing(&job)?;
@@ -103,7 +104,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
                 lines::warn(&format!("not all processes were told that nothing is left to do: {error}"));
             }
             let report = finished_before(state);
-            return end(&job, &report, &Usage::of(clock), &Books::of(state), &[]);
+            return end(&job, &report, &Usage::of(clock), &Books::of(state), &Status::new(job.pipeline.name()));
         }
     }
     if before.as_ref().is_none_or(|state| !state.ended()) {
@@ -136,7 +137,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         return Ok(());
     }
     let books_before = before.as_ref().map(Books::of).unwrap_or_default();
-    end(&job, &report, &Usage::of(clock), &books_before, &shown.malformed_reasons())
+    end(&job, &report, &Usage::of(clock), &books_before, &shown)
 }
 
 /// Refuses where a run lives already; a supervisor has done so for its processes. Whoever tries a changed pipeline beside a
@@ -290,6 +291,13 @@ fn finished_before(state: &LogState) -> RunReport {
     RunReport { finished: true, state: state.clone(), resumed_from, epochs: 0, checkpoints: 0 }
 }
 
+/// A handle that Ctrl-C and SIGTERM stop.
+pub(crate) fn stop_on_signals() -> Result<StopHandle, Failure> {
+    let stop = StopHandle::default();
+    on_signals(&stop)?;
+    Ok(stop)
+}
+
 fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
     let stopping = "stopping after this epoch; the same command goes on from there";
     let at_once = "stopped at once; nothing that was committed is affected, and the same command goes on from there";
@@ -312,39 +320,39 @@ impl Usage {
 }
 
 /// Says how the run ended, and what operators should look at; fails where nothing of the input could be read.
-fn end(
-    job: &Job,
-    report: &RunReport,
-    usage: &Usage,
-    before: &Books,
-    reasons: &[MalformedReason],
-) -> Result<(), Failure> {
+fn end(job: &Job, report: &RunReport, usage: &Usage, before: &Books, status: &Status) -> Result<(), Failure> {
     let state = &report.state;
+    let (reasons, without_records) = (status.malformed_reasons(), status.without_records());
     let ending = Ending {
         books: Books::of(state),
         before: *before,
         counts: state.counts(),
-        reasons,
+        reasons: &reasons,
+        without_records: &without_records,
         finished: report.finished,
         dead_letters: &job.place_of_dead_letters(),
         unverified_table: job.pipeline.unverified_table(),
     };
     let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
         ending.books;
-    let status = if report.finished { "finished" } else { "stopped" };
+    let ended = if report.finished { "finished" } else { "stopped" };
     let rate = (read.saturating_sub(before.read)) as f64 / usage.seconds.max(1e-9);
+    let of_these =
+        if before.malformed > 0 { format!(" ({} in earlier runs)", before.malformed) } else { String::new() };
     lines::say(&format!(
-        "{status}: {read} events read, {accepted} accepted, {duplicates} duplicates, {malformed} malformed, \
+        "{ended}: {read} events read, {accepted} accepted, {duplicates} duplicates, {malformed} malformed{of_these}, \
          {quarantined} quarantined, {unverified} unverified; {rate:.0} events/s",
     ));
     ending.warnings().iter().for_each(|warning| lines::warn(warning));
     if job.json {
         let object = json!({
-            "status": status,
+            "status": ended,
             "events_read": read,
             "accepted": accepted,
             "malformed": malformed,
+            "malformed_before": before.malformed,
             "malformed_by_reason": reasons,
+            "without_records": without_records,
             "quarantined": quarantined,
             "duplicates": duplicates,
             "conflicting_duplicates": conflicting_duplicates,

@@ -314,13 +314,16 @@ fn a_collector_with_a_certificate_speaks_https_and_nothing_else() {
 
 #[test]
 fn passwords_in_addresses_are_in_no_message() {
+    let given_up = ["generate", "--to", "http://me:hunter2@127.0.0.1:1", "--events", "1", "--give-up", "1ms"];
+    let outcome = tidemill().command(&given_up);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("1 given up") && !outcome.stderr.contains("hunter2"), "{}", outcome.stderr);
     for arguments in [
         &["run", "--from", "http://me:hunter2@host/?token=hunter2", "--out", "/tmp/none"][..],
         &["run", "--from", "kafka://me:hunter2@127.0.0.1:1?topics=", "--out", "/tmp/none"],
         &["run", "--to", "clickhouse://me:hunter2@", "--state", "/tmp/none", "--input", "none"],
         &["query", "--data", "s4://me:hunter2@bucket", "SELECT 1"],
         &["serve", "--data", "/tmp/none", "--status", "ftp://me:hunter2@host"],
-        &["generate", "--to", "http://me:hunter2@127.0.0.1:1", "--events", "1", "--give-up", "1ms"],
         &["collect", "--listen", "http://me:hunter2@host"],
     ] {
         let said = tidemill().command(arguments);

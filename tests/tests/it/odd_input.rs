@@ -67,6 +67,47 @@ fn input_of_which_nothing_can_be_read_is_refused_with_the_first_reasons_each_tim
 }
 
 #[test]
+fn a_small_file_without_a_record_is_named_beside_a_large_one_and_read_anew_once_it_is_corrected() {
+    let folder = TempDir::new().unwrap();
+    let good: String = (0..2_000).map(|number| event(number, TEN + i64::from(number) * 1_000)).collect();
+    let seconds = event(9_000, TEN / 1_000);
+    let large = corpus::file(folder.path(), "large.ndjson", good.as_bytes());
+    let input = [large, corpus::file(folder.path(), "small.ndjson", seconds.as_bytes())];
+    let out = folder.path().join("out");
+    let first = tidemill().job(&input, &out).outcome();
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let named = "small.ndjson: no line of it is a record (1 line); the first, line 1: ";
+    assert!(first.stderr.contains(named), "{}", first.stderr);
+    assert_eq!(first.json()["without_records"][0]["first"]["line"], 1);
+    assert!(!first.stderr.contains("large.ndjson: no line"), "{}", first.stderr);
+
+    let _ = corpus::file(folder.path(), "small.ndjson", event(9_000, TEN).as_bytes());
+    let corrected = tidemill().job(&input, &out).outcome();
+    assert_eq!(corrected.code, Some(0), "{}", corrected.stderr);
+    let line = corrected.json();
+    assert_books_balance(&line);
+    assert_eq!((counter(&line, "accepted"), counter(&line, "malformed_before")), (2_001, 1), "{line}");
+    assert!(corrected.stderr.contains("1 malformed (1 in earlier runs)"), "{}", corrected.stderr);
+    assert_eq!(views(&out), 2_001);
+}
+
+#[test]
+fn input_of_another_kind_is_called_by_its_name() {
+    let folder = TempDir::new().unwrap();
+    let errors = "2026/03/10 10:00:00 [error] 1#0: *1 open() failed, client: 192.0.2.1, server: a\n".repeat(3);
+    for (content, reason) in [
+        (errors.as_bytes(), "error log"),
+        (b"#Version: 1.0\n2026-03-10\t10:00:00\tIAD\n", "#Fields"),
+        (b"{\"a\":1}\r{\"a\":2}\r", "lines end in CR alone"),
+        (&[0x9f, 0x07, 0xe1, 0x02, 0xfe, 0x0a, 0x03, 0xc8].repeat(99), "it is no text"),
+    ] {
+        let input = [corpus::file(folder.path(), "given", content)];
+        tidemill().job(&input, &folder.path().join("out")).outcome().assert_refused(&[3], &["given", reason]);
+        let _ = std::fs::remove_dir_all(folder.path().join("out"));
+    }
+}
+
+#[test]
 fn reasons_are_said_by_count_with_a_first_place_from_one_malformed_record_of_a_hundred_on() {
     let folder = TempDir::new().unwrap();
     let good: String = (0..300).map(|number| event(number, TEN + i64::from(number) * 1_000)).collect();

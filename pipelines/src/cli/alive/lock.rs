@@ -1,10 +1,12 @@
 //! The lock of a run on its folder: a file that the process holds locked for its life, and that says who it is.
 //!
-//! The file stays when the run ends. What it says means something only while it is locked.
+//! It goes with the run, and so do the folders that were made for it, if nothing else came into them: a start that is refused
+//! leaves nothing behind. After a crash it stays, and means nothing: what it says counts only while it is locked.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -15,9 +17,27 @@ const NAME: &str = "running.lock";
 
 /// The lock is held, or waited for, until this is dropped.
 pub(super) struct Lock {
-    _held: Option<File>,
+    held: Option<Mine>,
     /// Hung up, the thread that waits for the lock gives it back.
     _waits: Option<Sender<()>>,
+}
+
+/// The locked file, and what was made for it, outermost first.
+struct Mine {
+    file: File,
+    path: PathBuf,
+    made: Vec<PathBuf>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Still locked, so that nobody signs a file that is about to go.
+        if let Some(Mine { file, path, made }) = self.held.take() {
+            let _ = fs::remove_file(path);
+            made.iter().rev().all(|folder| fs::remove_dir(folder).is_ok());
+            drop(file);
+        }
+    }
 }
 
 /// What became of taking the lock.
@@ -31,41 +51,64 @@ pub(super) enum Taken {
 
 /// Takes the lock in `folder`, which is made. With `take_over`, one that is held is waited for behind the caller's back.
 pub(super) fn take(folder: &Path, me: &Who, take_over: bool) -> Taken {
-    let opened = fs::create_dir_all(folder).and_then(|()| {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).open(folder.join(NAME))
-    });
-    let Ok(mut file) = opened else { return Taken::NoFolder };
-    match file.try_lock() {
-        Ok(()) => {
-            sign(&mut file, me);
-            Taken::Ours(Lock { _held: Some(file), _waits: None })
-        }
-        Err(TryLockError::WouldBlock) if take_over => Taken::Ours(wait_for(file, me.clone())),
-        Err(TryLockError::WouldBlock) => Taken::Others(read(&mut file)),
-        Err(TryLockError::Error(error)) => Taken::NoLocks(error),
+    let path = folder.join(NAME);
+    loop {
+        let made: Vec<PathBuf> = folder.ancestors().take_while(|above| !above.exists()).map(Path::to_owned).collect();
+        let opened = fs::create_dir_all(folder).and_then(|()| open(&path));
+        let Ok(mut file) = opened else { return Taken::NoFolder };
+        return match file.try_lock() {
+            // The run that held it has taken it away with itself.
+            Ok(()) if !is_at(&file, &path) => continue,
+            Ok(()) => {
+                sign(&mut file, me);
+                let made = made.into_iter().rev().collect();
+                Taken::Ours(Lock { held: Some(Mine { file, path, made }), _waits: None })
+            }
+            Err(TryLockError::WouldBlock) if take_over => Taken::Ours(wait_for(path, me.clone())),
+            Err(TryLockError::WouldBlock) => Taken::Others(read(&mut file)),
+            Err(TryLockError::Error(error)) => Taken::NoLocks(error),
+        };
     }
 }
 
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// Whether the path still names the file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    id(file.metadata()).is_some_and(|open| id(path.metadata()) == Some(open))
+}
+
 /// Takes the lock once the run that was taken over has ended.
-fn wait_for(mut file: File, me: Who) -> Lock {
+fn wait_for(path: PathBuf, me: Who) -> Lock {
     let (waits, dropped) = channel::<()>();
     let wait = move || {
-        let locked = loop {
-            match file.lock() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                locked => break locked,
-            }
-        };
-        if locked.is_ok() {
-            sign(&mut file, &me);
-        }
+        let held = locked(path, &me);
         // Nothing is ever sent: this is the end of the run.
         let _ = dropped.recv();
+        drop(held);
     };
     // Without the thread, later starts are not told of this run, and fence it.
     drop(thread::Builder::new().name("lock".into()).spawn(wait));
-    Lock { _held: None, _waits: Some(waits) }
+    Lock { held: None, _waits: Some(waits) }
+}
+
+/// The lock, once it is free; nothing where that cannot be known.
+fn locked(path: PathBuf, me: &Who) -> Option<Lock> {
+    loop {
+        let mut file = open(&path).ok()?;
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+            Ok(()) if !is_at(&file, &path) => {}
+            Ok(()) => {
+                sign(&mut file, me);
+                return Some(Lock { held: Some(Mine { file, path, made: Vec::new() }), _waits: None });
+            }
+        }
+    }
 }
 
 /// Says who holds the lock. Where that cannot be written, a later start is refused without a name.
@@ -116,6 +159,11 @@ mod tests {
         let second = once_free(&folder, &who(5));
         assert_eq!(holder(&folder), Some(who(5)), "a shorter text leaves nothing of a longer one");
         drop(second);
+        assert!(!root.path().join("new").exists(), "what was made for the lock goes with it");
+        let third = once_free(&folder, &who(6));
+        fs::write(folder.join("log"), "").unwrap();
+        drop(third);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "what a run wrote stays");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tidemill_connectors::files::{FilesConfig, Notice};
 use tidemill_connectors::messages::Topics;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, RunReport, StopHandle};
 use tidemill_dataflow::source::{PartitionBinding, SourceError, as_the_connector_left_it};
-use tidemill_dataflow::status::{MalformedReason, Status};
+use tidemill_dataflow::status::Status;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::KafkaSource;
 use tidemill_log::{FOLDER, History, Location, LogState};
@@ -22,7 +22,7 @@ use tidemill_tables::Retention;
 use super::{ReplayArguments, ends, read, say, set_aside};
 use crate::cli::books::Books;
 use crate::cli::ending::Ending;
-use crate::cli::run::{drive, failure, open_store, topics, user_key_of, with_registry};
+use crate::cli::run::{drive, failure, open_store, stop_on_signals, topics, user_key_of, with_registry};
 use crate::cli::{Failure, alive, lines, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::Pipeline;
@@ -69,28 +69,30 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let status = Arc::new(Status::new(pipeline.name()));
-    let reasons = Arc::clone(&status);
-    let ended =
-        drive(&StopHandle::default(), begin, (store, None), io.maintenance(Retention::FOREVER), Vec::new(), status)?;
+    let shown = Arc::clone(&status);
+    let maintenance = io.maintenance(Retention::FOREVER);
+    let ended = drive(&stop_on_signals()?, begin, (store, None), maintenance, Vec::new(), status)?;
     let report = ended.map_err(why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
-    tell(&report, (pipeline, out), finished, &reasons.malformed_reasons())
+    tell(&report, (pipeline, out), finished, &shown)
 }
 
 fn tell(
     report: &RunReport,
     (pipeline, out): (&Pipeline, &Location),
     finished: bool,
-    reasons: &[MalformedReason],
+    status: &Status,
 ) -> Result<(), Failure> {
     if !finished {
         return Err(Failure::failed("stopped; the same command goes on from there"));
     }
+    let (reasons, without_records) = (status.malformed_reasons(), status.without_records());
     let ending = Ending {
         books: Books::of(&report.state),
         before: Books::default(),
         counts: report.state.counts(),
-        reasons,
+        reasons: &reasons,
+        without_records: &without_records,
         finished,
         dead_letters: &out.below("dead_letters").to_string(),
         unverified_table: pipeline.unverified_table(),
