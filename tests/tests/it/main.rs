@@ -35,6 +35,7 @@ mod formats;
 #[cfg(test)]
 mod hang;
 #[cfg(test)]
+mod keyed_panics;
 mod lifecycle;
 #[cfg(test)]
 mod live;
