@@ -1,14 +1,16 @@
 //! Records that panic whoever handles them: found, and set aside, so that the rest flows (INV-6).
 //!
-//! A panic ends the run (fail-stop), and what it was doing is noted as an attempt: at first the block that was passed
-//! over (`pass`; nothing is done per record), and, because the next start takes that block apart into blocks of one record,
-//! the record itself. The rule (`decide`): a record that panicked in two runs, its block's panic being one, is set aside.
+//! A panic ends the run (fail-stop), and what it was doing is noted as an attempt: at first the blocks that were passed
+//! over (`pass`; nothing is done per record). The next start takes those apart into blocks of one record. There a record that
+//! panics is tried once more, noted and left out, so that one start finds all that panic; a keyed operator, which has
+//! the rows of many records in hand, is tried on some of them (`probe`). When their epoch is closed, the run ends. The rule
+//! (`decide`): a record that panicked twice, the panic of its block being one, is set aside.
 //!
 //! Promises:
 //! - Nothing that was committed changes. The list of what is set aside is part of the run's `seal` (INV-1): whoever is fenced
 //!   cannot add to it. A record that an earlier run committed is never put on it. And no sink writes anything of an epoch
-//!   before every record of it has passed through every operator and encoder ([`sink`](crate::sink)), so no place
-//!   holds an epoch of which a record is set aside later.
+//!   before every record of it has passed through every operator and encoder, and none was left out
+//!   ([`sink`](crate::sink)), so no place holds an epoch of which a record is set aside later.
 //! - Attempts are only evidence: objects named by position, put if absent. One that a fenced run wrote late says truly that
 //!   the record panicked there, and decides nothing by itself.
 //! - An epoch's watermark stays what it was: a record that is set aside counts for its partition's clock if it ever did, that
@@ -17,6 +19,7 @@
 
 mod attempts;
 mod pass;
+mod probe;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -31,7 +34,10 @@ use tidemill_log::{LogState, Partitions};
 use crate::source::Block;
 
 pub(crate) use attempts::read as read_attempts;
-pub(crate) use pass::{Origin, Passing, Phase};
+pub(crate) use pass::{Closing, Origin, Passing, Phase, in_hand, pass, tried};
+pub use pass::{Panic, is_looking};
+pub(crate) use probe::blame;
+pub use probe::{Probe, Sees};
 pub(crate) use witness::Witness;
 pub use witness::is_contained;
 
@@ -48,6 +54,15 @@ pub(crate) struct Attempt {
     pub(crate) phase: Phase,
     pub(crate) operator: String,
     pub(crate) message: String,
+    /// It was tried again at once, and panicked again.
+    #[serde(default)]
+    pub(crate) twice: bool,
+}
+
+impl Attempt {
+    fn panics(&self) -> usize {
+        1 + usize::from(self.twice)
+    }
 }
 
 /// What follows from the attempts so far.
@@ -72,7 +87,7 @@ pub(crate) fn committed_ends(state: &LogState) -> BTreeMap<String, u64> {
 /// The rule: which records are set aside, given those that are, what panicked, and up to where each partition is committed.
 pub(crate) fn decide(before: &[Quarantined], attempts: &[Attempt], committed: &BTreeMap<String, u64>) -> Decision {
     let mut attempts: Vec<&Attempt> = attempts.iter().collect();
-    attempts.sort_by(|a, b| (a.run, &a.origin).cmp(&(b.run, &b.origin)));
+    attempts.sort_by_key(|attempt| (attempt.run, &attempt.origin, !attempt.twice));
     // What was noted twice in one run, because it was not known whether it was noted, happened once.
     attempts.dedup_by(|a, b| (a.run, &a.origin) == (b.run, &b.origin));
     let end = |partition: &str| committed.get(partition).copied().unwrap_or(0);
@@ -95,11 +110,12 @@ pub(crate) fn decide(before: &[Quarantined], attempts: &[Attempt], committed: &B
 
     let mut decision = Decision { quarantined: before.to_vec(), ..Decision::default() };
     for ((partition, offset), panics) in evidence {
-        let unreadable = panics.iter().filter(|attempt| attempt.phase == Phase::Decode).count() >= ENOUGH;
+        let count = |panics: &mut dyn Iterator<Item = &&Attempt>| panics.map(|attempt| attempt.panics()).sum::<usize>();
+        let unreadable = count(&mut panics.iter().filter(|attempt| attempt.phase == Phase::Decode)) >= ENOUGH;
         let known = before
             .iter()
             .any(|known| known.partition == partition && known.offset == offset && (known.unreadable || !unreadable));
-        if known || panics.len() < ENOUGH {
+        if known || count(&mut panics.iter()) < ENOUGH {
             continue;
         }
         let last = panics.iter().max_by_key(|attempt| attempt.run).expect("there are two");

@@ -196,7 +196,7 @@ fn env(
         faults: options.faults.clone(),
         exactly_once: options.exactly_once,
         registry: Mutex::default(),
-        witness: Witness::default(),
+        witness: Arc::default(),
     }
 }
 

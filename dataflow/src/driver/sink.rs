@@ -1,8 +1,9 @@
 //! The sink's driver: encodes where the records are, gathers at the shard's owner, writes on a thread of its own when the
 //! epoch is closed and bound, and acknowledges to the committer (INV-1, INV-3).
 //!
-//! An epoch is written when it is closed for the encoders of *all* sinks. Until then a record of it may still panic, and the
-//! next run may find it set aside ([`quarantine`](crate::quarantine)): what a name stands for must not differ then (INV-3).
+//! An epoch is written when it is closed for the encoders of *all* sinks, and no record of it was found to panic. Until then
+//! the next run may find one set aside ([`quarantine`](crate::quarantine)): what a name stands for must not differ then
+//! (INV-3).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,9 +83,7 @@ pub(crate) fn build<D: Send + Sync + 'static>(
             input.for_each(|capability, batch| {
                 let Some(&epoch) = capability.least() else { return };
                 let _at_work = encoding.working(epoch);
-                let passing = batch.passing(id);
-                let encoded = encode(batch);
-                drop(passing);
+                let Some(encoded) = batch.pass((id, epoch), || encode(batch)) else { return };
                 match encoded {
                     Ok(encoded) => {
                         encoding.took(encoded.num_rows());
@@ -102,10 +101,46 @@ pub(crate) fn build<D: Send + Sync + 'static>(
 /// Builds the writers of all sinks.
 pub(crate) fn build_writers(flow: &Flow<'_>) {
     let sinks = flow.wiring.sinks.take();
-    let done = flow.scope.concatenate(sinks.iter().map(|sink| sink.done.clone()));
+    let done = clear(flow, flow.scope.concatenate(sinks.iter().map(|sink| sink.done.clone())));
     for sink in sinks {
         build_writer(flow, sink, done.clone());
     }
+}
+
+/// Holds an epoch back, once its records have passed through all operators and encoders, if some of them were found to panic
+/// and left out: then the run ends, and the next one sets them aside. Operators that count are waited for as well: there
+/// may be no sink behind them.
+fn clear<'s>(flow: &Flow<'s>, done: TimelyStream<'s, Epoch, Vec<Epoch>>) -> TimelyStream<'s, Epoch, Vec<Epoch>> {
+    let mut builder = OperatorBuilder::new("clear".into(), flow.scope);
+    let mut done = builder.new_input(done, Pipeline);
+    let mut counted = builder.new_input(flow.scope.concatenate(flow.wiring.acks.borrow().clone()), Pipeline);
+    let (cleared_out, cleared) = builder.new_output::<Vec<Epoch>>();
+    let (acks_out, acks) = builder.new_output::<Vec<Ack>>();
+    let env = Arc::clone(&flow.env);
+    builder.build(move |mut held| {
+        // These streams carry no records, only their frontiers.
+        let _keep = (cleared_out, acks_out);
+        move |frontiers| {
+            done.for_each(|_, _| {});
+            counted.for_each(|_, _| {});
+            let is_open = |epoch: &Epoch| frontiers.iter().any(|frontier| frontier.less_equal(epoch));
+            if held.first().is_none_or(|oldest| is_open(oldest.time())) {
+                return;
+            }
+            let closed = frontiers.iter().filter_map(|frontier| frontier.frontier().first().copied()).min();
+            // What was found is known by now: an operator notes it before it lets go of the epoch.
+            if let Some(error) = env.witness.verdict(closed) {
+                return env.shared.fail(error);
+            }
+            match closed {
+                Some(epoch) => held.iter_mut().for_each(|capability| capability.downgrade(&epoch)),
+                None => held.clear(),
+            }
+        }
+    });
+    // Where there are no sinks, a commit waits for it all the same.
+    flow.wiring.acks.borrow_mut().push(acks);
+    cleared
 }
 
 fn build_writer<'s>(flow: &Flow<'s>, sink: Encoded<'s>, done: TimelyStream<'s, Epoch, Vec<Epoch>>) {

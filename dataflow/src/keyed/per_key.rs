@@ -6,8 +6,10 @@
 //!
 //! A section is a sequence of `(tenant, name, state | tombstone)` in postcard; of two entries of a key the later counts.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -17,7 +19,12 @@ use serde::{Serialize, Serializer};
 use crate::key::{KeyPart, OwnedKey, key};
 use crate::key_group::{KEY_GROUPS, KeyGroup, group_of};
 use crate::keyed::logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize, no_migration};
+use crate::quarantine::{Probe, in_hand};
 use crate::time::{EpochTime, EventTime, Watermark};
+
+mod probed;
+
+use probed::chunks_of;
 
 /// Whether a key still has state after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,13 @@ pub trait KeyedLogic: 'static {
         time: EpochTime,
         out: &mut Emit<Self::Out>,
     ) -> Keep;
+
+    /// Where a record stands among those of its key and epoch, for a logic that sorts them: event time and bytes. Asked
+    /// only when a record that panics is looked for, which is then the one that the logic had in hand.
+    fn place(&self, record: &Self::In) -> Option<(EventTime, Vec<u8>)> {
+        let _ = record;
+        None
+    }
 
     /// When the key wants to be called although nothing came for it: in the first epoch whose `W(e)` is at or past this
     /// time. A deadline that `on_epoch` leaves in the past is due again in the next epoch.
@@ -225,12 +239,59 @@ impl<L: KeyedLogic> PerKey<L> {
         removed
     }
 
+    /// Chains the rows of each key, in input order; gives the slots that have some.
+    fn chain(&mut self, input: Vec<Chunk<(OwnedKey, L::In)>>) -> (Vec<Row<L::In>>, Vec<u32>) {
+        let mut rows = Vec::with_capacity(input.iter().map(|chunk| chunk.rows.len()).sum());
+        let mut touched = Vec::new();
+        for (key, record) in input.into_iter().flat_map(|chunk| chunk.rows) {
+            let slot = self.slot_of(key);
+            let row = index32(rows.len());
+            rows.push(Row { record: Some(record), next: NONE });
+            let entry = self.slots[slot as usize].as_mut().expect("a slot that was just looked up holds its key");
+            if entry.first_row == NONE {
+                entry.first_row = row;
+                touched.push(slot);
+            } else {
+                rows[entry.last_row as usize].next = row;
+            }
+            entry.last_row = row;
+        }
+        (rows, touched)
+    }
+
+    /// The first row of a key that has some.
+    fn take_chain(&mut self, slot: u32) -> u32 {
+        let entry = self.slots[slot as usize].as_mut().expect("a key with rows has a slot");
+        std::mem::replace(&mut entry.first_row, NONE)
+    }
+
+    /// Closes the epoch for keys without rows whose timer fired, if their deadline is still due.
+    fn fire(&mut self, fired: Vec<u32>, time: EpochTime, out: &mut Emit<L::Out>) {
+        for slot in fired {
+            let Some(entry) = &self.slots[slot as usize] else { continue };
+            if entry.armed.is_some() {
+                continue;
+            }
+            if self.logic.deadline(&entry.state).is_some_and(|deadline| Some(deadline) <= time.after) {
+                self.call(slot, &mut Vec::new(), time, out);
+            } else {
+                self.arm(slot);
+            }
+        }
+    }
+
     /// Lets the logic close the epoch for one key.
     fn call(&mut self, slot: u32, records: &mut Vec<L::In>, time: EpochTime, out: &mut Emit<L::Out>) {
         let entry = self.slots[slot as usize].as_mut().expect("a key that is called has a slot");
         let before = self.logic.heap_bytes(&entry.state);
         let keep = self.logic.on_epoch(&entry.key, &mut entry.state, records, time, out);
         records.clear();
+        self.settle(slot, before, keep);
+    }
+
+    /// A key's epoch is closed; its state held so many bytes before.
+    fn settle(&mut self, slot: u32, before: usize, keep: Keep) {
+        let entry = self.slots[slot as usize].as_ref().expect("a key that was called has a slot");
         self.heap_bytes = self.heap_bytes - before + self.logic.heap_bytes(&entry.state);
         match keep {
             Keep::Keep => {
@@ -298,48 +359,44 @@ impl<L: KeyedLogic> ShardLogic for PerKey<L> {
     const STATEFUL: bool = true;
 
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<L::Out>) {
+        let lengths: Vec<usize> = input.iter().map(|chunk| chunk.rows.len()).collect();
         // 1. Chain the rows of each key, in input order, without moving or sorting them.
-        let mut rows = Vec::with_capacity(input.iter().map(|chunk| chunk.rows.len()).sum());
-        let mut touched = Vec::new();
-        for (key, record) in input.into_iter().flat_map(|chunk| chunk.rows) {
-            let slot = self.slot_of(key);
-            let row = index32(rows.len());
-            rows.push(Row { record: Some(record), next: NONE });
-            let entry = self.slots[slot as usize].as_mut().expect("a slot that was just looked up holds its key");
-            if entry.first_row == NONE {
-                entry.first_row = row;
-                touched.push(slot);
-            } else {
-                rows[entry.last_row as usize].next = row;
-            }
-            entry.last_row = row;
-        }
+        let (mut rows, touched) = self.chain(input);
         // 2. Close the epoch for the keys that have rows.
         let fired = self.take_fired(time.after);
-        let mut records = Vec::new();
-        for slot in touched {
-            let entry = self.slots[slot as usize].as_mut().expect("a key with rows has a slot");
-            let mut at = std::mem::replace(&mut entry.first_row, NONE);
-            while at != NONE {
-                let row = &mut rows[at as usize];
-                records.extend(row.record.take());
-                at = row.next;
-            }
-            self.call(slot, &mut records, time, out);
-        }
-        // 3. Then for those without rows whose deadline is due. A key with rows armed a new timer in step 2 already.
-        for slot in fired {
-            let Some(entry) = &self.slots[slot as usize] else { continue };
-            if entry.armed.is_some() {
-                continue;
-            }
-            if self.logic.deadline(&entry.state).is_some_and(|deadline| Some(deadline) <= time.after) {
+        let at_work = Cell::new(NONE);
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            let mut records = Vec::new();
+            for slot in touched {
+                let mut at = self.take_chain(slot);
+                at_work.set(at);
+                while at != NONE {
+                    let row = &mut rows[at as usize];
+                    records.extend(row.record.take());
+                    at = row.next;
+                }
                 self.call(slot, &mut records, time, out);
-            } else {
-                self.arm(slot);
             }
+            // 3. Then for those without rows whose deadline is due. A key with rows armed a new timer in step 2 already.
+            at_work.set(NONE);
+            self.fire(fired, time, out);
+        }));
+        if let Err(panic) = closed {
+            // Found out now, so that it costs nothing before.
+            in_hand(chunks_of(&rows, at_work.get(), &lengths));
+            resume_unwind(panic);
         }
         self.sweep_timers();
+    }
+
+    fn close_probed(
+        &mut self,
+        time: EpochTime,
+        input: Vec<Chunk<Self::In>>,
+        out: &mut Emit<L::Out>,
+        probe: &mut Probe<'_>,
+    ) {
+        self.probe(time, input, out, probe);
     }
 
     fn changes(&mut self) -> Option<Changes> {

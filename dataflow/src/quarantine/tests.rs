@@ -4,7 +4,7 @@ use super::*;
 
 fn attempt(run: u64, range: Range<u64>, single: bool) -> Attempt {
     let origin = Origin { partition: "events".into(), start: range.start, end: range.end, single };
-    Attempt { run, origin, phase: Phase::Operate, operator: "map".into(), message: "boom".into() }
+    Attempt { run, origin, phase: Phase::Operate, operator: "map".into(), message: "boom".into(), twice: false }
 }
 
 fn block(run: u64, range: Range<u64>) -> Attempt {
@@ -13,6 +13,10 @@ fn block(run: u64, range: Range<u64>) -> Attempt {
 
 fn record(run: u64, offset: u64) -> Attempt {
     attempt(run, offset..offset + 1, true)
+}
+
+fn twice(run: u64, offset: u64) -> Attempt {
+    Attempt { twice: true, ..record(run, offset) }
 }
 
 fn offsets(records: &[Quarantined]) -> Vec<u64> {
@@ -45,6 +49,10 @@ fn two_panics_at_a_record_set_it_aside_and_that_of_its_block_is_one() {
     check(&[block(1, 0..100), block(2, 0..100), record(3, 7)], &[7]);
     // Noted twice in one run.
     check(&[record(1, 7), record(1, 7)], &[]);
+    // Tried twice in one run.
+    check(&[twice(1, 7)], &[7]);
+    check(&[record(1, 7), twice(1, 7)], &[7]);
+    check(&[block(1, 0..100), twice(2, 7), twice(2, 8), record(2, 9)], &[7, 8]);
     let elsewhere = Attempt { origin: Origin { partition: "other".into(), ..record(2, 7).origin }, ..record(2, 7) };
     check(&[block(1, 0..100), elsewhere], &[]);
 }
@@ -137,4 +145,27 @@ proptest! {
         prop_assert!(one.quarantined.iter().all(|record| record.offset >= end));
         prop_assert_eq!(one, other);
     }
+}
+
+#[test]
+fn ranges_are_joined_where_they_meet_and_become_one_if_they_are_many() {
+    let origin = |partition: &str, range: Range<u64>| Origin {
+        partition: partition.into(),
+        start: range.start,
+        end: range.end,
+        single: false,
+    };
+    let check = |ranges: &[(&str, Range<u64>)], expected: &[(&str, Range<u64>)]| {
+        let made = |ranges: &[(&str, Range<u64>)]| ranges.iter().map(|(name, at)| origin(name, at.clone())).collect();
+        let (ranges, expected): (Vec<Origin>, Vec<Origin>) = (made(ranges), made(expected));
+        assert_eq!(Origin::joined(ranges.iter()), expected);
+    };
+    check(&[], &[]);
+    check(&[("a", 5..9), ("a", 0..5), ("b", 9..12)], &[("a", 0..9), ("b", 9..12)]);
+    check(&[("a", 0..5), ("a", 7..9), ("a", 2..6), ("a", 0..5)], &[("a", 0..6), ("a", 7..9)]);
+    let scattered: Vec<(&str, Range<u64>)> = (0..100).map(|n| ("a", 10 * n..10 * n + 5)).collect();
+    check(&scattered, &[("a", 0..995)]);
+    let single = Origin { single: true, ..origin("a", 3..4) };
+    assert_eq!(Origin::joined([&single, &single].into_iter()), [single.clone()]);
+    assert_eq!(Origin::joined([&single, &origin("a", 4..6)].into_iter()), [origin("a", 3..6)]);
 }

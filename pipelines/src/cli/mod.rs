@@ -215,10 +215,13 @@ fn failed(failure: &Failure) -> ExitCode {
 }
 
 /// A panic ends the process at once: others may wait for ever for the thread that is gone. Only where the run contains it,
-/// as it does those of its workers, it ends in order.
+/// as it does those of its workers, it ends in order; one that is only looked into again was told of before.
 fn exit_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if tidemill_dataflow::quarantine::is_looking() {
+            return;
+        }
         report(panic);
         if tidemill_dataflow::quarantine::is_contained() {
             return;

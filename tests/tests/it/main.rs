@@ -39,6 +39,7 @@ mod formats;
 #[cfg(test)]
 mod hang;
 #[cfg(test)]
+mod keyed_panics;
 mod lifecycle;
 #[cfg(test)]
 mod live;
