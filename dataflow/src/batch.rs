@@ -74,8 +74,13 @@ impl<D> Batch<D> {
     }
 
     /// Where the records came from, if from a source.
-    pub(crate) fn origin(&self) -> Option<&Origin> {
+    fn origin(&self) -> Option<&Origin> {
         self.origin.as_deref()
+    }
+
+    /// Which record it is, if it is one of a block that was taken apart.
+    pub(crate) fn record(&self) -> Option<&Origin> {
+        self.origin().filter(|origin| origin.single)
     }
 
     /// Lets an operator's closures see the records of an epoch, for which `work` stands; see [`pass`].
@@ -85,7 +90,7 @@ impl<D> Batch<D> {
 
     /// To be held while an operator's closures see the records: if one panics, that is noted of them.
     pub(crate) fn passing(&self, operator: &'static str) -> Passing<'_> {
-        Passing::new(self.origin(), Phase::Operate, operator)
+        Passing::new(self.origin(), Phase::Operate, (operator, None))
     }
 
     /// How many records count.

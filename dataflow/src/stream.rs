@@ -19,7 +19,6 @@ use crate::flow::Flow;
 use crate::key::KeyRef;
 use crate::keyed::{Chunk, Traced};
 use crate::plan::Place;
-use crate::quarantine::Origin;
 use crate::sink::TableSink;
 use crate::source::{DeadLetter, Source};
 use crate::status::gauge::Role;
@@ -473,9 +472,9 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                 input.for_each(|capability, batch| {
                     let Some(&epoch) = capability.least() else { return };
                     let Some(routed) = batch.pass((name, epoch), || rows(batch, peers)) else { return };
-                    let made_of: Vec<Origin> = batch.origin().cloned().into_iter().collect();
                     let mut session = output.session(&capability);
-                    routed.into_iter().for_each(|chunk| session.give(Traced { chunk, made_of: made_of.clone() }));
+                    let traced = |chunk| Traced { chunk, made_of: batch.record().cloned() };
+                    routed.into_iter().map(traced).for_each(|chunk| session.give(chunk));
                 });
             }
         })

@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::control::{Ack, Control};
 use crate::keyed::{Chunk, Exchanged, Traced};
 use crate::pending::PendingByTime;
-use crate::quarantine::{Closing, Origin, tried};
+use crate::quarantine::{Origin, Passing, Phase, tried};
 use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream, TimedStream};
 use crate::time::{Epoch, EpochTime};
@@ -117,9 +117,9 @@ struct Closed<R, D> {
 }
 
 impl<R, D> Closed<R, D> {
-    /// Takes in chunks that were made of these records, and counters.
-    fn absorb(&mut self, chunks: Vec<Chunk<R>>, made_of: &[Origin], counts: BTreeMap<&'static str, u64>) {
-        self.chunks.extend(chunks.into_iter().map(|chunk| Traced { chunk, made_of: made_of.to_vec() }));
+    /// Takes in chunks that were made of many records, or of this one, and counters.
+    fn absorb(&mut self, chunks: Vec<Chunk<R>>, made_of: Option<&Origin>, counts: BTreeMap<&'static str, u64>) {
+        self.chunks.extend(chunks.into_iter().map(|chunk| Traced { chunk, made_of: made_of.cloned() }));
         counts.into_iter().for_each(|(name, n)| *self.counts.entry(name).or_default() += n);
     }
 }
@@ -133,16 +133,14 @@ fn close<D: Send + Sync + 'static, C: Combiner<D>>(
     (time, peers): (EpochTime, Peers),
 ) -> Closed<C::Row, D> {
     let mut closed = Closed { chunks: Vec::new(), aside: Vec::new(), counts: BTreeMap::new() };
-    let is_single = |batch: &&Batch<D>| batch.origin().is_some_and(|origin| origin.single);
-    let (singles, blocks): (Vec<_>, Vec<_>) = batches.iter().partition(is_single);
+    let (singles, blocks): (Vec<_>, Vec<_>) = batches.iter().partition(|batch| batch.record().is_some());
     for batch in &blocks {
         closed.aside.extend(batch.pass((id, time.epoch), || combiner.add(batch, time)).flatten());
     }
-    let made_of = [Origin::joined(blocks.iter().filter_map(|batch| batch.origin()))];
-    let closing = Closing::new(&made_of, id);
+    let passing = Passing::new(None, Phase::Operate, (id, Some(time.epoch)));
     let (chunks, counts) = combiner.drain(peers);
-    drop(closing);
-    closed.absorb(chunks, &made_of[0], counts);
+    drop(passing);
+    closed.absorb(chunks, None, counts);
     for batch in singles {
         let mut tries = 0;
         let passed = batch.pass((id, time.epoch), || {
@@ -153,14 +151,14 @@ fn close<D: Send + Sync + 'static, C: Combiner<D>>(
             let late = combiner.add(batch, time);
             (late, combiner.drain(peers))
         });
-        let Some((late, (mut chunks, counts))) = passed else {
+        let Some((late, (mut rows, counts))) = passed else {
             // Half of the record may be in it.
             discard(combiner, peers);
             continue;
         };
         closed.aside.extend(late);
-        chunks.iter_mut().for_each(|chunk| chunk.order = batch.order);
-        closed.absorb(chunks, batch.origin().map(std::slice::from_ref).unwrap_or_default(), counts);
+        rows.iter_mut().for_each(|chunk| chunk.order = batch.order);
+        closed.absorb(rows, batch.record(), counts);
     }
     closed
 }

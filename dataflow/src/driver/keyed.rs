@@ -17,7 +17,7 @@ use crate::flow::{Env, Flow};
 use crate::key_group::groups_of;
 use crate::keyed::{Chunk, Emit, ShardLogic, Traced};
 use crate::pending::PendingByTime;
-use crate::quarantine::{self, Closing, Origin, Panic, Probe};
+use crate::quarantine::{Origin, Panic, Passing, Phase, Probe, blame};
 use crate::runtime::RunError;
 use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream};
@@ -139,15 +139,15 @@ fn close<L: ShardLogic>(
     emit: &mut Emit<L::Out>,
 ) {
     chunks.sort_unstable_by_key(|traced| (traced.chunk.order, traced.chunk.from));
-    let (chunks, made_of): (Vec<Chunk<L::In>>, Vec<Vec<Origin>>) =
+    let (input, made_of): (Vec<Chunk<L::In>>, Vec<Option<Origin>>) =
         chunks.into_iter().map(|traced| (traced.chunk, traced.made_of)).unzip();
-    let _closing = Closing::new(&made_of, id);
-    if made_of.iter().flatten().any(|origin| origin.single) {
-        let mut blame = |chunk: usize, panic: &Panic| quarantine::blame(&made_of[chunk], (id, time.epoch), panic);
-        logic.close_probed(time, chunks, emit, &mut Probe::new(&mut blame));
-    } else {
-        logic.close_epoch(time, chunks, emit);
+    let _passing = Passing::new(None, Phase::Operate, (id, Some(time.epoch)));
+    if made_of.iter().all(Option::is_none) {
+        return logic.close_epoch(time, input, emit);
     }
+    let mut of_chunk =
+        |chunk: usize, panic: &Panic, each_time| blame(made_of[chunk].as_ref(), (id, time.epoch), panic, each_time);
+    logic.close_probed(time, input, emit, &mut Probe::new(&mut of_chunk));
 }
 
 /// What a worker gives has no place in the input; the worker's number stands for it.

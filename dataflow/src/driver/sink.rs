@@ -23,6 +23,7 @@ use crate::control::Ack;
 use crate::flow::{Env, Flow};
 use crate::hash::hash64;
 use crate::pending::PendingByTime;
+use crate::quarantine::{Passing, Phase};
 use crate::runtime::RunError;
 use crate::sink::{Columns, Rows, SinkError, TableSink, TableWriter};
 use crate::status::gauge::{Gauge, Role};
@@ -160,7 +161,7 @@ fn build_writer<'s>(flow: &Flow<'s>, sink: Encoded<'s>, done: TimelyStream<'s, E
     let writes = mine.then(|| flow.gauge(node, Role::Write));
 
     builder.build(move |mut initial| {
-        let jobs = writes.and_then(|gauge| start_writer(&env, &table, writer(), (wake, gauge)));
+        let jobs = writes.and_then(|gauge| start_writer(&env, (id, &table), writer(), (wake, gauge)));
         // No epoch is committed before every sink was opened, not even one that has no rows for it: what a sink finds when
         // it is opened is compared with what the log said when the run began.
         let mut unopened = initial.pop().filter(|_| jobs.is_some());
@@ -214,7 +215,7 @@ type Link = (Sender<Job>, Receiver<Progress>);
 
 fn start_writer(
     env: &Arc<Env>,
-    table: &str,
+    (id, table): (&'static str, &str),
     mut writer: Box<dyn TableWriter>,
     (wake, gauge): (SyncActivator, Arc<Gauge>),
 ) -> Option<Link> {
@@ -223,7 +224,7 @@ fn start_writer(
     let (jobs, todo) = channel::<Job>();
     let (done, written) = channel();
     let (env, name) = (Arc::clone(env), table.to_owned());
-    let failing = Arc::clone(&env.shared);
+    let (failing, containing) = (Arc::clone(&env.shared), Arc::clone(&env));
     let work = move || {
         if let Err(error) = writer.open(&start) {
             return env.shared.fail(failed(name, error));
@@ -239,7 +240,10 @@ fn start_writer(
             if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
                 thread::park_timeout(hang.span);
             }
-            match writer.write_epoch(epoch, SHARD, rows) {
+            let passing = Passing::new(None, Phase::Operate, (id, Some(epoch)));
+            let files = writer.write_epoch(epoch, SHARD, rows);
+            drop(passing);
+            match files {
                 Ok(files) => {
                     gauge.gave(given);
                     // Both fail only when the worker is gone, and then the run is over anyway.
@@ -250,7 +254,12 @@ fn start_writer(
             }
         }
     };
-    match thread::Builder::new().name(format!("sink {table}")).spawn(work) {
+    let contained = move || {
+        if let Err(panicked) = containing.witness.contain(work) {
+            containing.shared.fail(panicked);
+        }
+    };
+    match thread::Builder::new().name(format!("sink {table}")).spawn(contained) {
         Ok(_detached) => Some((jobs, written)),
         Err(error) => {
             failing.fail(RunError::Io("cannot start a sink's thread".into(), error));

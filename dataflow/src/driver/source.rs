@@ -198,7 +198,7 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
                 }
             }
             Err(block) => {
-                let passing = Passing::new(Some(&origin), Phase::Decode, self.id);
+                let passing = Passing::new(Some(&origin), Phase::Decode, (self.id, Some(epoch)));
                 let order = order_of(&block);
                 let decoded = self.see(block, |time, server_time| clock.see(time, server_time));
                 drop(passing);

@@ -32,12 +32,11 @@ pub struct Chunk<R> {
     pub rows: Vec<R>,
 }
 
-/// A chunk on its way, and which records of the source it was made of, so that one that panics can be found.
+/// A chunk on its way, and which record it was made of, if records that panic are looked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Traced<R> {
     pub(crate) chunk: Chunk<R>,
-    /// None, if the rows are no source's (of a window).
-    pub(crate) made_of: Vec<Origin>,
+    pub(crate) made_of: Option<Origin>,
 }
 
 /// What a logic gives while it closes an epoch: records and counters.
@@ -132,7 +131,7 @@ pub trait ShardLogic: 'static {
 
     /// Does the same where a record that panics is looked for: some chunks are of one record each. A logic that calls
     /// somebody else's code asks the probe which chunks it panics at, and goes on with the others; nothing that it gives or
-    /// keeps of such an epoch is used. By default a panic is of all that came.
+    /// keeps of such an epoch is used. By default a panic is of no single record.
     fn close_probed(
         &mut self,
         time: EpochTime,

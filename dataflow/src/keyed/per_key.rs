@@ -19,12 +19,10 @@ use serde::{Serialize, Serializer};
 use crate::key::{KeyPart, OwnedKey, key};
 use crate::key_group::{KEY_GROUPS, KeyGroup, group_of};
 use crate::keyed::logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize, no_migration};
-use crate::quarantine::{Probe, in_hand};
+use crate::quarantine::{Probe, key_in_hand};
 use crate::time::{EpochTime, EventTime, Watermark};
 
 mod probed;
-
-use probed::chunks_of;
 
 /// Whether a key still has state after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,8 +264,9 @@ impl<L: KeyedLogic> PerKey<L> {
     }
 
     /// Closes the epoch for keys without rows whose timer fired, if their deadline is still due.
-    fn fire(&mut self, fired: Vec<u32>, time: EpochTime, out: &mut Emit<L::Out>) {
+    fn fire(&mut self, fired: Vec<u32>, time: EpochTime, out: &mut Emit<L::Out>, at_work: &Cell<u32>) {
         for slot in fired {
+            at_work.set(slot);
             let Some(entry) = &self.slots[slot as usize] else { continue };
             if entry.armed.is_some() {
                 continue;
@@ -307,6 +306,17 @@ impl<L: KeyedLogic> PerKey<L> {
                     self.tombstones.push(removed.key);
                 }
             }
+        }
+    }
+
+    /// Does `work`, which says at which slot it is: if it panics, that is said to be of its key. So it costs nothing before.
+    fn naming_key(&mut self, work: impl FnOnce(&mut Self, &Cell<u32>)) {
+        let at_work = Cell::new(NONE);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self, &at_work))) {
+            if let Some(Some(entry)) = self.slots.get(at_work.get() as usize) {
+                key_in_hand(&entry.key);
+            }
+            resume_unwind(panic);
         }
     }
 
@@ -359,33 +369,25 @@ impl<L: KeyedLogic> ShardLogic for PerKey<L> {
     const STATEFUL: bool = true;
 
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<L::Out>) {
-        let lengths: Vec<usize> = input.iter().map(|chunk| chunk.rows.len()).collect();
         // 1. Chain the rows of each key, in input order, without moving or sorting them.
         let (mut rows, touched) = self.chain(input);
-        // 2. Close the epoch for the keys that have rows.
         let fired = self.take_fired(time.after);
-        let at_work = Cell::new(NONE);
-        let closed = catch_unwind(AssertUnwindSafe(|| {
+        self.naming_key(|shard, at_work| {
+            // 2. Close the epoch for the keys that have rows.
             let mut records = Vec::new();
             for slot in touched {
-                let mut at = self.take_chain(slot);
-                at_work.set(at);
+                at_work.set(slot);
+                let mut at = shard.take_chain(slot);
                 while at != NONE {
                     let row = &mut rows[at as usize];
                     records.extend(row.record.take());
                     at = row.next;
                 }
-                self.call(slot, &mut records, time, out);
+                shard.call(slot, &mut records, time, out);
             }
             // 3. Then for those without rows whose deadline is due. A key with rows armed a new timer in step 2 already.
-            at_work.set(NONE);
-            self.fire(fired, time, out);
-        }));
-        if let Err(panic) = closed {
-            // Found out now, so that it costs nothing before.
-            in_hand(chunks_of(&rows, at_work.get(), &lengths));
-            resume_unwind(panic);
-        }
+            shard.fire(fired, time, out, at_work);
+        });
         self.sweep_timers();
     }
 

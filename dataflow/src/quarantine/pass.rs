@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use serde::{Deserialize, Serialize};
 
 use super::witness;
+use crate::key::OwnedKey;
 use crate::time::Epoch;
 
 /// Where the records of a batch came from.
@@ -22,37 +23,6 @@ pub(crate) struct Origin {
     pub(crate) single: bool,
 }
 
-/// So many ranges are told apart; of more, each partition's are taken as one.
-const RANGES: usize = 64;
-
-impl Origin {
-    /// Whether the position lies in it.
-    pub(super) fn holds(&self, partition: &str, offset: u64) -> bool {
-        self.partition == partition && (self.start..self.end).contains(&offset)
-    }
-
-    /// The same records in as few ranges as they fill, in order; in one a partition if they are scattered.
-    pub(crate) fn joined<'a>(origins: impl Iterator<Item = &'a Origin>) -> Vec<Origin> {
-        let mut sorted: Vec<&Origin> = origins.collect();
-        sorted.sort_unstable();
-        let join = |near: &dyn Fn(&Origin, &Origin) -> bool| {
-            let mut joined: Vec<Origin> = Vec::new();
-            for &next in &sorted {
-                match joined.last_mut() {
-                    Some(last) if last == next => {}
-                    Some(last) if last.partition == next.partition && near(last, next) => {
-                        (last.end, last.single) = (last.end.max(next.end), false);
-                    }
-                    _ => joined.push(next.clone()),
-                }
-            }
-            joined
-        };
-        let ranges = join(&|last, next| next.start <= last.end);
-        if ranges.len() > RANGES { join(&|_, _| true) } else { ranges }
-    }
-}
-
 /// How far a record had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,83 +33,67 @@ pub(crate) enum Phase {
     Operate,
 }
 
+/// Where somebody else's code is called: the operator, and the epoch if it is known.
+pub(crate) type At = (&'static str, Option<Epoch>);
+
 /// What was found when a thread panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Noted {
-    /// One of these records is to blame; there is at least one.
-    pub(super) origins: Vec<Origin>,
+    /// The records that were handled, if they are a source's.
+    pub(super) origin: Option<Origin>,
     pub(super) phase: Phase,
     pub(super) operator: &'static str,
+    pub(super) epoch: Option<Epoch>,
+    /// The key that was handled.
+    pub(super) key: Option<String>,
 }
 
 thread_local! {
     static NOTED: RefCell<Option<Noted>> = const { RefCell::new(None) };
-    static IN_HAND: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
+    static IN_HAND: RefCell<(Option<Origin>, Option<String>)> = const { RefCell::new((None, None)) };
     static LOOKING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The innermost guard is dropped first, and knows best.
-fn note(origins: impl FnOnce() -> Vec<Origin>, phase: Phase, operator: &'static str) {
-    NOTED.with_borrow_mut(|noted| {
-        if noted.is_none() {
-            let origins = origins();
-            *noted = (!origins.is_empty()).then_some(Noted { origins, phase, operator });
-        }
-    });
-}
-
-/// Held while somebody else's code sees the records of a batch. If that panics, the batch is to blame.
+/// Held while somebody else's code sees records. If that panics, they are noted. The innermost one is dropped first, and
+/// knows best.
 pub(crate) struct Passing<'a> {
-    /// `None`: the records are no source's (rows of a window), and nothing can be blamed.
+    /// `None`: the records are of many batches, or no source's (rows of a window).
     origin: Option<&'a Origin>,
     phase: Phase,
-    operator: &'static str,
+    at: At,
 }
 
 impl<'a> Passing<'a> {
-    pub(crate) fn new(origin: Option<&'a Origin>, phase: Phase, operator: &'static str) -> Passing<'a> {
-        Passing { origin, phase, operator }
+    pub(crate) fn new(origin: Option<&'a Origin>, phase: Phase, at: At) -> Passing<'a> {
+        Passing { origin, phase, at }
     }
 }
 
 impl Drop for Passing<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(origin) = self.origin
-        {
-            note(|| vec![origin.clone()], self.phase, self.operator);
-        }
-    }
-}
-
-/// Held while a keyed logic closes an epoch of chunks that were made of these records. If it panics, those of the chunks
-/// in hand are to blame, of all chunks where the logic did not say which that are.
-pub(crate) struct Closing<'a> {
-    made_of: &'a [Vec<Origin>],
-    operator: &'static str,
-}
-
-impl<'a> Closing<'a> {
-    pub(crate) fn new(made_of: &'a [Vec<Origin>], operator: &'static str) -> Closing<'a> {
-        // Nothing is left of a panic that was looked into.
-        IN_HAND.set(None);
-        Closing { made_of, operator }
-    }
-}
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
         if std::thread::panicking() {
-            let in_hand = IN_HAND.take().unwrap_or_else(|| (0..self.made_of.len()).collect());
-            let origins = in_hand.iter().filter_map(|&chunk| self.made_of.get(chunk)).flatten();
-            note(|| Origin::joined(origins), Phase::Operate, self.operator);
+            let (operator, epoch) = self.at;
+            NOTED.with_borrow_mut(|noted| match noted {
+                Some(known) => known.epoch = known.epoch.or(epoch),
+                None => {
+                    let (in_hand, key) = IN_HAND.take();
+                    let origin = self.origin.cloned().or(in_hand);
+                    *noted = Some(Noted { origin, phase: self.phase, operator, epoch, key });
+                }
+            });
         }
     }
 }
 
-/// A logic panicked with rows of these chunks (by number) in hand; with none, where no record of the epoch is to blame.
-pub(crate) fn in_hand(chunks: Vec<usize>) {
-    IN_HAND.set(Some(chunks));
+/// A keyed logic is about to unwind that had this record in hand.
+pub(super) fn in_hand(origin: &Origin) {
+    IN_HAND.with_borrow_mut(|in_hand| in_hand.0 = Some(origin.clone()));
+}
+
+/// A keyed logic is about to unwind that had this key in hand.
+pub(crate) fn key_in_hand(key: &OwnedKey) {
+    let (tenant, name) = key.texts();
+    IN_HAND.with_borrow_mut(|in_hand| in_hand.1 = Some(format!("{tenant}/{name}")));
 }
 
 /// What this thread panicked at.
@@ -156,11 +110,14 @@ pub fn is_looking() -> bool {
     LOOKING.get()
 }
 
-/// Does `work`; a panic of it is caught, and told by the hook only if it is the `first`.
+/// Does `work`; a panic of it is caught. One that is not the `first` is neither told by the hook nor noted.
 pub(crate) fn tried<R>(first: bool, work: impl FnOnce() -> R) -> Result<R, Panic> {
-    let before = LOOKING.replace(!first);
+    let (looking, noted) = (LOOKING.replace(!first), take());
     let done = catch_unwind(AssertUnwindSafe(work));
-    LOOKING.set(before);
+    LOOKING.set(looking);
+    if !first {
+        NOTED.set(noted);
+    }
     done
 }
 
@@ -176,7 +133,7 @@ pub(crate) fn pass<R>(
     mut work: impl FnMut() -> R,
 ) -> Option<R> {
     let mut guarded = || {
-        let _passing = Passing::new(origin, phase, operator);
+        let _passing = Passing::new(origin, phase, (operator, Some(epoch)));
         work()
     };
     let Some(single) = origin.filter(|origin| origin.single) else { return Some(guarded()) };
@@ -185,7 +142,7 @@ pub(crate) fn pass<R>(
         Err(panic) => panic,
     };
     let again = tried(false, guarded).is_err();
-    if again && witness::found(std::slice::from_ref(single), phase, (operator, epoch), &*first) {
+    if again && witness::found(single, phase, (operator, epoch), &*first) {
         take();
         return None;
     }

@@ -23,12 +23,12 @@ pub enum Sees {
 /// order alone, not on the number of workers. The logic is tried on copies, so that nothing of a row to blame is left in
 /// its state.
 pub struct Probe<'a> {
-    blame: &'a mut dyn FnMut(usize, &Panic) -> bool,
+    blame: &'a mut dyn FnMut(usize, &Panic, bool) -> bool,
 }
 
 impl<'a> Probe<'a> {
-    /// `blame` notes the panic of a row of the chunk of this number; it says whether it could.
-    pub fn new(blame: &'a mut dyn FnMut(usize, &Panic) -> bool) -> Self {
+    /// `blame` notes the panic of a row of the chunk of this number, if it panics each time; it says whether it could.
+    pub fn new(blame: &'a mut dyn FnMut(usize, &Panic, bool) -> bool) -> Self {
         Probe { blame }
     }
 
@@ -49,9 +49,8 @@ impl<'a> Probe<'a> {
             Ok(done) => return Some(done),
             Err(panic) => panic,
         };
-        let mut panics = |rows: &[(usize, T)]| tried(false, || work(rows)).err();
+        let mut panics = |some: &[(usize, T)]| tried(false, || work(some)).err();
         if rows.is_empty() || (due && panics(&[]).is_some()) {
-            pass::in_hand(Vec::new());
             resume_unwind(of_all);
         }
         let (mut good, mut blamed) = (0, Vec::new());
@@ -64,15 +63,14 @@ impl<'a> Probe<'a> {
             };
             if panics(&rows[..=through]).is_none() {
                 // Not always: the run ends, and tells of one panic at it.
-                pass::in_hand(vec![rows[at].0]);
+                (self.blame)(rows[at].0, &panic, false);
                 resume_unwind(panic);
             }
             blamed.push((rows.remove(at).0, panic));
             good = through;
         }
         for (chunk, panic) in blamed {
-            if !(self.blame)(chunk, &panic) {
-                pass::in_hand(vec![chunk]);
+            if !(self.blame)(chunk, &panic, true) {
                 resume_unwind(panic);
             }
         }
@@ -129,9 +127,14 @@ fn one_of_two<T>(
     if through(beside) > through(last) { beside } else { last }
 }
 
-/// Notes that a row of a chunk panicked, which was made of these records.
-pub(crate) fn blame(made_of: &[Origin], at: (&'static str, Epoch), panic: &Panic) -> bool {
-    witness::found(&Origin::joined(made_of.iter()), Phase::Operate, at, &**panic)
+/// Notes that a row of a chunk that was made of this record panicked: each time, or it was the one in hand.
+pub(crate) fn blame(made_of: Option<&Origin>, at: (&'static str, Epoch), panic: &Panic, each_time: bool) -> bool {
+    let Some(record) = made_of else { return false };
+    let noted = each_time && witness::found(record, Phase::Operate, at, &**panic);
+    if !noted {
+        pass::in_hand(record);
+    }
+    noted
 }
 
 #[cfg(test)]
@@ -145,15 +148,15 @@ mod tests {
     /// The rows that are left, and those blamed; `bad` says of which the logic panics.
     fn probed(rows: usize, sees: Sees, due: bool, bad: impl Fn(&[usize]) -> bool) -> (Option<Vec<usize>>, Vec<usize>) {
         let mut blamed = Vec::new();
-        let mut blame = |chunk: usize, _: &Panic| {
-            blamed.push(chunk);
-            true
+        let mut blame = |chunk: usize, _: &Panic, each_time: bool| {
+            blamed.extend(each_time.then_some(chunk));
+            each_time
         };
-        let mut rows: Vec<(usize, ())> = (0..rows).map(|row| (row, ())).collect();
-        let left = Probe::new(&mut blame).without_panics(&mut rows, (sees, due), |rows| {
-            let rows: Vec<usize> = rows.iter().map(|(row, ())| *row).collect();
-            assert!(!bad(&rows), "bad");
-            rows
+        let mut given: Vec<(usize, ())> = (0..rows).map(|row| (row, ())).collect();
+        let left = Probe::new(&mut blame).without_panics(&mut given, (sees, due), |some| {
+            let numbers: Vec<usize> = some.iter().map(|(row, ())| *row).collect();
+            assert!(!bad(&numbers), "bad");
+            numbers
         });
         (left, blamed)
     }

@@ -35,6 +35,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tidemill_connectors::dead_letters::mask_addresses;
 use tidemill_dataflow::runtime::{RunError, RunErrorKind};
 pub(crate) use tidemill_log::with_causes;
 
@@ -140,6 +141,10 @@ impl Failure {
     }
 }
 
+fn masked_addresses(text: &str) -> String {
+    String::from_utf8_lossy(&mask_addresses(text.as_bytes())).into_owned()
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         let code = match error.kind() {
@@ -148,7 +153,13 @@ impl From<RunError> for Failure {
             RunErrorKind::Refused => 3,
             RunErrorKind::Fenced => 4,
         };
-        Failure { code, message: with_causes(&error) }
+        let message = with_causes(&error);
+        // It may say a key, or what a record holds.
+        let shown = match error {
+            RunError::WorkerPanicked(_) | RunError::PanicsAgain(_) => masked_addresses(&message),
+            _ => message,
+        };
+        Failure { code, message: shown }
     }
 }
 

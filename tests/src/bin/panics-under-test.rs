@@ -1,4 +1,5 @@
-//! A pipeline whose keyed operator panics at some records: postings that move nothing.
+//! A pipeline whose keyed operator panics at some records, postings that move nothing, and half an hour after others, those
+//! of a thousand cents, unless it is mended.
 
 use std::process::ExitCode;
 
@@ -16,7 +17,9 @@ struct Posting {
 }
 
 /// Numbers the postings of an account, and adds them up.
-struct Balances;
+struct Balances {
+    mended: bool,
+}
 
 impl Process for Balances {
     type In = Posting;
@@ -34,7 +37,14 @@ impl Process for Balances {
         *number += 1;
         assert!(posting.cents != 0, "a posting moves nothing");
         *balance += posting.cents;
+        if posting.cents == 1_000 {
+            ctx.set_timer(ctx.time().plus(minutes(30)));
+        }
         ctx.emit(("default".to_owned(), ctx.time(), posting.account, *number, *balance));
+    }
+
+    fn on_timer(&self, _: &OwnedKey, _: &mut (i64, i64), _: EventTime, _: &mut Context<'_, Self::Out>) {
+        assert!(self.mended, "nobody has looked at a large posting");
     }
 }
 
@@ -43,7 +53,7 @@ fn balances(flow: &Flow<'_>, io: &AnalyticsIo) {
         .malformed_to("dead_letters", io.dead_letters())
         .event_time(|posting| EventTime(posting.at), |_| None, Watermarks::out_of_order(minutes(2)))
         .key_by(|posting| key("default", posting.account.as_str()))
-        .process("running_balances", Balances)
+        .process("running_balances", Balances { mended: std::env::var_os("MENDED").is_some() })
         .sink("balances", io.rows("balances"));
 }
 

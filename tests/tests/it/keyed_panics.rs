@@ -1,4 +1,5 @@
-//! Records at which a keyed operator panics the process: all of a block are set aside in three starts, and the rest is exact.
+//! Records at which a keyed operator panics the process: all of an epoch are set aside in three starts, and the rest is exact.
+//! Where none is to blame a supervised run ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,6 +24,10 @@ fn program() -> Tidemill {
 fn posting(number: i64, bad: &BTreeSet<i64>) -> (String, i64, i64) {
     let cents = if bad.contains(&number) { 0 } else { number % 97 + 1 };
     (format!("account-{}", number % 11), 1_767_225_600_000 + number * 1_000 + (number * number % 61) * 1_000, cents)
+}
+
+fn line((account, at, cents): (String, i64, i64)) -> String {
+    format!("{{\"account\":\"{account}\",\"at\":{at},\"cents\":{cents}}}\n")
 }
 
 /// The last number and balance of each account, and how many rows it has.
@@ -51,15 +56,11 @@ fn found(out: &Path) -> BTreeMap<String, (i64, i64, i64)> {
 }
 
 #[test]
-fn a_panic_in_process_sets_its_record_aside_and_so_it_does_all_of_a_block_in_three_starts() {
+fn a_panic_in_process_sets_its_record_aside_and_so_it_does_all_of_an_epoch_in_three_starts() {
     let folder = TempDir::new().unwrap();
     for (shape, bad) in [((1, 2), vec![1_234]), ((2, 1), vec![700]), ((1, 1), (500..1_000).step_by(7).collect())] {
         let (context, bad) = (format!("{shape:?}, {} bad", bad.len()), bad.into_iter().collect::<BTreeSet<i64>>());
-        let line = |number| {
-            let (account, at, cents) = posting(number, &bad);
-            format!("{{\"account\":\"{account}\",\"at\":{at},\"cents\":{cents}}}\n")
-        };
-        let lines: String = (0..POSTINGS).map(line).collect();
+        let lines: String = (0..POSTINGS).map(|number| line(posting(number, &bad))).collect();
         let input = [corpus::file(folder.path(), &format!("{}-{}.ndjson", shape.0, shape.1), lines.as_bytes())];
         let out = folder.path().join(format!("out-{}-{}", shape.0, shape.1));
         let run = shaped(&program().job(&input, &out).pipeline("balances").eager(), shape);
@@ -75,5 +76,28 @@ fn a_panic_in_process_sets_its_record_aside_and_so_it_does_all_of_a_block_in_thr
         }
         // What is set aside stays it.
         assert_eq!(run.finish()["quarantined"], bad.len(), "{context}");
+    }
+}
+
+#[test]
+fn a_panic_in_a_timer_ends_a_supervised_run_until_the_pipeline_is_mended() {
+    let folder = TempDir::new().unwrap();
+    let (large, none) = (111, BTreeSet::new());
+    let (account, at, cents) = posting(large, &none);
+    let mut lines: Vec<String> = (0..POSTINGS).map(|number| line(posting(number, &none))).collect();
+    lines[111] = line((account.clone(), at, 1_000));
+    let input = [corpus::file(folder.path(), "postings.ndjson", lines.concat().as_bytes())];
+    let mut rest = expected(&none);
+    rest.get_mut(&account).unwrap().2 += 1_000 - cents;
+    for shape in [(1, 2), (2, 1)] {
+        let out = folder.path().join(format!("out-{}", shape.0));
+        let run = program().job(&input, &out).pipeline("balances").option(&["--epoch-bytes", "65536"]);
+        let outcome = shaped(&run, shape).outcome();
+        let key = format!("running_balances panicked at key default/{account} in epoch ");
+        let says = ["attempt 2 begins", &key, "nobody has looked at a large posting", "so the run ends for good"];
+        outcome.assert_refused(&[3], &says);
+        assert!(!outcome.stderr.contains("attempt 3 begins"), "{}", outcome.stderr);
+        shaped(&run.environment("MENDED", "yes"), shape).finish();
+        assert_eq!(found(&out), rest, "{shape:?}");
     }
 }

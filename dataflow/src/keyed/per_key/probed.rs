@@ -4,11 +4,11 @@ use std::iter;
 
 use serde::de::DeserializeOwned;
 
-use super::{KeyedLogic, NONE, PerKey, Row};
+use super::{KeyedLogic, NONE, PerKey};
 use crate::key::OwnedKey;
 use crate::keyed::in_order::encoded;
 use crate::keyed::logic::{Chunk, Emit};
-use crate::quarantine::{Probe, Sees, in_hand};
+use crate::quarantine::{Probe, Sees};
 use crate::time::EpochTime;
 
 impl<L: KeyedLogic> PerKey<L> {
@@ -24,17 +24,19 @@ impl<L: KeyedLogic> PerKey<L> {
             input.iter().enumerate().flat_map(|(at, chunk)| iter::repeat_n(at, chunk.rows.len())).collect();
         let (mut rows, touched) = self.chain(input);
         let fired = self.take_fired(time.after);
-        for slot in touched {
-            let (mut at, mut records) = (self.take_chain(slot), Vec::new());
-            while at != NONE {
-                let row = &mut rows[at as usize];
-                records.extend(row.record.take().map(|record| (chunk_of[at as usize], record)));
-                at = row.next;
+        self.naming_key(|shard, at_work| {
+            for slot in touched {
+                at_work.set(slot);
+                let (mut at, mut records) = (shard.take_chain(slot), Vec::new());
+                while at != NONE {
+                    let row = &mut rows[at as usize];
+                    records.extend(row.record.take().map(|record| (chunk_of[at as usize], record)));
+                    at = row.next;
+                }
+                shard.call_probed(slot, records, time, out, probe);
             }
-            self.call_probed(slot, records, time, out, probe);
-        }
-        in_hand(Vec::new());
-        self.fire(fired, time, out);
+            shard.fire(fired, time, out, at_work);
+        });
         self.sweep_timers();
     }
 
@@ -56,35 +58,19 @@ impl<L: KeyedLogic> PerKey<L> {
         // A record need not be `Clone`; as it travels it can be had again and again.
         let mut rows: Vec<_> = placed.into_iter().map(|(chunk, _, record)| (chunk, encoded(&record))).collect();
         let due = logic.deadline(&entry.state).is_some_and(|deadline| Some(deadline) <= time.after);
-        let called = probe.without_panics(&mut rows, (sees, due), |rows| {
-            let mut records: Vec<L::In> = rows.iter().map(|(_, bytes)| again(bytes)).collect();
-            let (mut state, mut given) = (entry.state.clone(), Emit::default());
-            let keep = logic.on_epoch(&entry.key, &mut state, &mut records, time, &mut given);
-            (state, given, keep)
+        let called = probe.without_panics(&mut rows, (sees, due), |some| {
+            let mut read: Vec<L::In> = some.iter().map(|(_, bytes)| again(bytes)).collect();
+            let (mut state, mut emit) = (entry.state.clone(), Emit::default());
+            let keep = logic.on_epoch(&entry.key, &mut state, &mut read, time, &mut emit);
+            (state, emit, keep)
         });
         // A key of which nothing is left is as it was.
-        let Some((state, given, keep)) = called else { return };
+        let Some((closed, given, keep)) = called else { return };
         let before = logic.heap_bytes(&entry.state);
-        entry.state = state;
+        entry.state = closed;
         out.absorb(given);
         self.settle(slot, before, keep);
     }
-}
-
-/// The chunks, of these lengths, whose rows are in the chain that begins at `first`.
-pub(super) fn chunks_of<R>(rows: &[Row<R>], first: u32, lengths: &[usize]) -> Vec<usize> {
-    let ends: Vec<usize> = lengths
-        .iter()
-        .scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        })
-        .collect();
-    let chain = iter::successors(Some(first), |&at| Some(rows.get(at as usize)?.next));
-    let mut chunks: Vec<usize> =
-        chain.take_while(|&at| at != NONE).map(|at| ends.partition_point(|&end| end <= at as usize)).collect();
-    chunks.dedup();
-    chunks
 }
 
 /// A record that was encoded.

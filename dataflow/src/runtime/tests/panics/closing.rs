@@ -118,11 +118,15 @@ fn check(lines: &Lines, store: &Arc<dyn Store>, bad: &[i64], context: &str) {
     assert_eq!(lines_of(store, "letters").len(), bad.len(), "{context}");
 }
 
-/// Runs on these workers; how often it was started.
+/// Runs on these workers, in several epochs; how often it was started.
 fn starts_on(workers: u32, filter: &[i64], close: &[i64]) -> u32 {
-    let (lines, store) = (numbers(), memory());
+    starts_with(&options(workers), filter, close)
+}
+
+fn starts_with(options: &RunOptions, filter: &[i64], close: &[i64]) -> u32 {
+    let (lines, store, workers) = (numbers(), memory(), options.workers);
     let build = sums(&lines, &store, filter, close);
-    let (starts, report) = starts(|| testing::attempt(&build, &store, workers));
+    let (starts, report) = starts(|| run(build.clone(), options, context(&store), &StopHandle::default()));
     let context = format!("{workers} workers, {filter:?}, {close:?}");
     check(&lines, &store, &[filter, close].concat(), &context);
     let counted = report.state.counts().get("lines/quarantined").copied().unwrap_or(0);
@@ -147,7 +151,7 @@ fn a_panic_in_a_keyed_operator_sets_its_record_aside() {
 }
 
 #[test]
-fn any_number_of_records_of_a_block_that_panic_cost_three_starts() {
+fn any_number_of_records_of_an_epoch_that_panic_cost_three_starts() {
     let all_of_a_key: Vec<i64> = (0..200).filter(|n| n % KEYS == 3).collect();
     let every_fifth: Vec<i64> = (0..200).step_by(5).collect();
     for workers in 1..=2 {
@@ -186,16 +190,37 @@ fn a_crash_at_any_step_while_records_are_looked_for_loses_and_doubles_nothing() 
     }
 }
 
+fn apart(filter: &BTreeSet<i64>, close: &BTreeSet<i64>) -> (Vec<i64>, Vec<i64>) {
+    (filter.difference(close).copied().collect(), close.iter().copied().collect())
+}
+
+/// Numbers of both partitions.
+fn bad(most: usize) -> impl Strategy<Value = BTreeSet<i64>> {
+    prop::collection::btree_set(prop_oneof![0_i64..1_600, 10_000_i64..11_600], 0..most)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn the_result_is_that_of_the_input_without_the_records_that_panic(
-        filter in prop::collection::btree_set(0_i64..1_600, 0..4),
-        close in prop::collection::btree_set(0_i64..1_600, 0..12),
-        workers in 1_u32..=2,
+        filter in bad(4),
+        close in bad(12),
+        workers in prop::sample::select(vec![1_u32, 2, 4]),
     ) {
-        let filter: Vec<i64> = filter.difference(&close).copied().collect();
-        starts_on(workers, &filter, &close.into_iter().collect::<Vec<_>>());
+        let (filter, close) = apart(&filter, &close);
+        starts_on(workers, &filter, &close);
+    }
+
+    #[test]
+    fn three_starts_are_enough_for_all_records_of_an_epoch_wherever_they_are(
+        filter in bad(20),
+        close in bad(40),
+        workers in prop::sample::select(vec![1_u32, 2, 4]),
+    ) {
+        let (filter, close) = apart(&filter, &close);
+        let options = RunOptions { epoch_bytes: 1 << 20, ..options(workers) };
+        let starts = starts_with(&options, &filter, &close);
+        prop_assert_eq!(starts, if filter.is_empty() && close.is_empty() { 1 } else { 3 });
     }
 }
