@@ -215,8 +215,7 @@ fn a_record_that_panics_anywhere_is_set_aside_after_two_panics_and_the_rest_is_e
 #[test]
 fn several_records_that_panic_in_one_epoch_are_found_together_wherever_they_do() {
     let lines = distinct();
-    let poison = [(At::Filter, 0, 3), (At::Time, 0, 5), (At::Encode, 1, 6), (At::Map, 2, 200)];
-    let poison = poison.map(|(at, partition, n)| (at, key_of(partition, n)));
+    let poison = [(At::Filter, 3), (At::Time, 5), (At::Encode, 6), (At::Map, 200)].map(|(at, n)| (at, key_of(0, n)));
     let store = memory();
     let (panics, report) = until_finished(&lines, &store, &poison, |_| options(2));
     assert_eq!(panics, 2);
