@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Probe;
+use hashbrown::hash_table::Entry as Found;
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::batch::Order;
 use tidemill_dataflow::hash::mix;
@@ -93,8 +93,8 @@ impl<D, A: Aggregate<D>, W: Assigner> WindowCombiner<D, A, W> {
         let is_cell = |cell: &Cell<_>| cell.hash == hash && cell.row.start == start && key.is(&cell.row.key);
         let probe = self.index.entry(hash, |&at| is_cell(&cells[at as usize]), |&at| cells[at as usize].hash);
         let at = match probe {
-            Probe::Occupied(found) => *found.get() as usize,
-            Probe::Vacant(vacant) => {
+            Found::Occupied(found) => *found.get() as usize,
+            Found::Vacant(vacant) => {
                 let at = self.cells.len();
                 vacant.insert(index32(at));
                 let row = WindowRow { key: key.to_owned(), start, value: A::Partial::default() };
@@ -195,8 +195,8 @@ fn merged<D, A: Aggregate<D>>(
     for row in others {
         let same = |&at: &u32| rows[at as usize].start == row.start && rows[at as usize].key == row.key;
         match index.entry(hash(&row), same, |&at| hash(&rows[at as usize])) {
-            Probe::Occupied(found) => aggregate.merge(&mut rows[*found.get() as usize].value, row.value),
-            Probe::Vacant(vacant) => {
+            Found::Occupied(found) => aggregate.merge(&mut rows[*found.get() as usize].value, row.value),
+            Found::Vacant(vacant) => {
                 vacant.insert(index32(rows.len()));
                 rows.push(row);
             }
