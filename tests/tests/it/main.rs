@@ -40,6 +40,7 @@ mod formats;
 mod hang;
 #[cfg(test)]
 mod keyed_panics;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod live;
