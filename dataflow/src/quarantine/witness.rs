@@ -178,8 +178,8 @@ fn is_poisoned(message: &str) -> bool {
 const UNAFFECTED: &str = "nothing that was committed is affected";
 const COMMITTED: &str = "; an earlier run has committed what it led to, so it is not set aside: go on with the build that did, or \
                          mend the pipeline";
-const NO_RECORD: &str = ", though the records of that epoch were taken one by one: none of them does by itself (but a timer that \
-                         an earlier epoch has set, what is kept of earlier ones, rows of another operator), so none is set aside";
+const NO_RECORD: &str = ", though the records of that epoch were taken one by one: none of them does by itself (it is a timer that an \
+                         earlier epoch set, what is kept of earlier ones, or rows of another operator), so none is set aside";
 
 /// Where the records stand.
 fn place(Origin { partition, start, end, single }: &Origin) -> String {
