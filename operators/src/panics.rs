@@ -61,13 +61,16 @@ fn parse(line: &str) -> Option<Item> {
 
 const ITEMS: u64 = 1_500;
 
-/// Two partitions, out of order by half a minute.
-fn lines(bad: &[u64]) -> Lines<Item> {
+/// Out of order by half a minute. An epoch takes one of two partitions, and no watermark is known before it has taken both;
+/// so where time must pass in the first epoch there is one.
+fn lines(of: Of, bad: &[u64]) -> Lines<Item> {
+    let partitions = if matches!(of, Of::Timer(_)) { 1 } else { 2 };
     let line = |id: u64| {
         let word = if bad.contains(&id) { "bad" } else { "good" };
         format!("{} {id} {word} {:050}\n", 1_000_000 + id * 800 + (id * id % 13) * 2_500, 0)
     };
-    Lines::new((0..2).map(|p| (0..ITEMS).filter(|id| id % 2 == p).map(line).collect::<String>()), parse)
+    let of_partition = |p| (0..ITEMS).filter(|id| id % partitions == p).map(line).collect::<String>();
+    Lines::new((0..partitions).map(of_partition), parse)
 }
 
 /// Remembers how many items there were and their sum: half of one that panics.
@@ -216,7 +219,7 @@ type Rows = BTreeMap<Epoch, Vec<String>>;
 
 /// Runs until all is read: how often it was started, the rows, and the ids that were set aside, which the letters name.
 fn run(of: Of, bad: &[u64], workers: u32) -> (u32, Rows, BTreeSet<u64>) {
-    let (lines, store) = (lines(bad), memory());
+    let (lines, store) = (lines(of, bad), memory());
     let build = pipeline(of, &lines, &store, false);
     for start in 1..10 {
         match attempt(&build, &store, workers) {
@@ -236,7 +239,7 @@ fn run(of: Of, bad: &[u64], workers: u32) -> (u32, Rows, BTreeSet<u64>) {
 }
 
 fn check(of: Of, bad: &[u64], workers: u32) {
-    let (lines, store) = (lines(bad), memory());
+    let (lines, store) = (lines(of, bad), memory());
     attempt(&pipeline(of, &lines, &store, true), &store, 1).expect("nothing bad gets there");
     let (starts, rows, aside) = run(of, bad, workers);
     assert_eq!(aside, bad.iter().copied().collect(), "{of:?}, {workers} workers");
@@ -277,7 +280,7 @@ fn a_panic_in_a_timer_is_of_the_record_of_the_same_epoch_that_led_to_it() {
 
 /// What a pipeline says that panics in each start, where no record is to blame, until it is mended.
 fn says(of: Of, workers: u32) -> Vec<String> {
-    let (lines, store) = (lines(&[100]), memory());
+    let (lines, store) = (lines(of, &[100]), memory());
     let says = [RunErrorKind::Failed, RunErrorKind::Refused, RunErrorKind::Refused].map(|kind| {
         let error = attempt(&pipeline(of, &lines, &store, false), &store, workers).unwrap_err();
         assert_eq!(error.kind(), kind, "{of:?}, {workers} workers: {error}");
@@ -291,8 +294,7 @@ fn says(of: Of, workers: u32) -> Vec<String> {
 fn a_panic_in_a_timer_of_an_earlier_epoch_ends_the_run_for_good_in_the_second_start() {
     for workers in WORKERS {
         for sentence in says(Of::Timer(900), workers) {
-            let words = ["op panicked at key t/a in epoch 2 (there was a bad item)"];
-            assert!(words.iter().all(|word| sentence.contains(word)), "{sentence}");
+            assert!(sentence.contains("op panicked at key t/a in epoch 2 (there was a bad item)"), "{sentence}");
         }
     }
 }
