@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use timely::Accountable;
 
-use crate::quarantine::{Origin, Passing, Phase};
+use crate::quarantine::{Origin, Passing, Phase, pass};
+use crate::time::Epoch;
 
 /// Where a block of records stood: partition in the order of the source, then offset in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -72,9 +73,24 @@ impl<D> Batch<D> {
         Batch { origin: self.origin.clone(), ..Batch::new(self.order, rows) }
     }
 
+    /// Where the records came from, if from a source.
+    fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// Which record it is, if it is one of a block that was taken apart.
+    pub(crate) fn record(&self) -> Option<&Origin> {
+        self.origin().filter(|origin| origin.single)
+    }
+
+    /// Lets an operator's closures see the records of an epoch, for which `work` stands; see [`pass`].
+    pub(crate) fn pass<R>(&self, at: (&'static str, Epoch), work: impl FnMut() -> R) -> Option<R> {
+        pass(self.origin(), Phase::Operate, at, work)
+    }
+
     /// To be held while an operator's closures see the records: if one panics, that is noted of them.
     pub(crate) fn passing(&self, operator: &'static str) -> Passing<'_> {
-        Passing::new(self.origin.as_deref(), Phase::Operate, operator)
+        Passing::new(self.origin(), Phase::Operate, (operator, None))
     }
 
     /// How many records count.

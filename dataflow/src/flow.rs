@@ -58,13 +58,13 @@ pub(crate) struct Env {
     /// Whether there is a log and checkpoints.
     pub(crate) exactly_once: bool,
     pub(crate) registry: Mutex<Registry>,
-    pub(crate) witness: Witness,
+    pub(crate) witness: Arc<Witness>,
 }
 
 impl Env {
     /// The same with somebody who knows what follows from a panic.
     pub(crate) fn witnessed(self, witness: Witness) -> Env {
-        Env { witness, ..self }
+        Env { witness: Arc::new(witness), ..self }
     }
 
     /// The same for one of several processes.

@@ -333,7 +333,7 @@ impl Reader {
         let read = block.bytes.len() as u64 + block.skipped;
         self.shared.status.read_bytes(read);
         let end = self.reader.position(partition).offset;
-        let parcel = Parcel::new(block, &self.partitions[partition as usize].info.name, end, &self.watch);
+        let parcel = Parcel::new(block, epoch, (&self.partitions[partition as usize].info.name, end), &self.watch);
         if self.queue.push_block(epoch, parcel) { Ok(Some(read)) } else { Err(Halt::Abandoned) }
     }
 

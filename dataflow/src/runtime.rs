@@ -30,7 +30,7 @@ use crate::faults::Faults;
 use crate::flow::{Env, Flow, Registry};
 use crate::observers::Observers;
 use crate::plan::Plan;
-use crate::quarantine::{Quarantined, Watch, Witness, committed_ends};
+use crate::quarantine::{Begins, EPOCHS_IN_FLIGHT, Passing, Phase, Quarantined, Watch, Witness, committed_ends};
 use crate::queue::BlockQueue;
 use crate::reader::{Reader, ReaderConfig};
 use crate::shared::{Request, Requests, Shared};
@@ -196,7 +196,7 @@ fn env(
         faults: options.faults.clone(),
         exactly_once: options.exactly_once,
         registry: Mutex::default(),
-        witness: Witness::default(),
+        witness: Arc::default(),
     }
 }
 
@@ -317,7 +317,8 @@ fn run_in(
     let sink_start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
     let noted = journal.durable().then(|| Arc::clone(&context.store));
-    let witness = Witness::new(noted, run, committed_ends(&state), decision.quarantined.clone());
+    let committed = state.committed().unwrap_or(0);
+    let witness = Witness::new(noted, Begins { run, committed, ends: committed_ends(&state), apart: decision.apart });
     let env = Arc::new(env.of_processes(processes).witnessed(witness));
 
     let reader = open_reader(&registry, &env, read_before(&state, cuts.as_ref()), options)?;
@@ -345,10 +346,14 @@ fn run_in(
     let failing = Arc::clone(&shared);
     let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;
     let recorded: Vec<_> = state.bindings_after(resumed_from).cloned().collect();
-    let (source_shared, queue) = (Arc::clone(&shared), Arc::clone(&env.queue));
+    let (source_shared, queue, containing) = (Arc::clone(&shared), Arc::clone(&env.queue), Arc::clone(&env.witness));
     let reader_thread = spawn("reader", move || {
-        if let Err(error) = reader.run(&recorded, cuts) {
-            source_shared.fail(RunError::Source(error));
+        let read = containing.contain(|| {
+            let _passing = Passing::new(None, Phase::Decode, ("the source", None));
+            reader.run(&recorded, cuts)
+        });
+        if let Err(error) = read.and_then(|read| read.map_err(RunError::Source)) {
+            source_shared.fail(error);
         }
     })?;
     let ticker = durable.then(|| Ticker::start(&shared, options.checkpoint_every)).transpose()?;
@@ -378,7 +383,7 @@ fn run_in(
     Ok(RunReport {
         finished: end.ended() && end.committed() == end.bound(),
         resumed_from,
-        epochs: end.committed().unwrap_or(0) - state.committed().unwrap_or(0),
+        epochs: end.committed().unwrap_or(0) - committed,
         checkpoints,
         state: end.clone(),
     })
@@ -435,7 +440,7 @@ fn open_reader(
     let config = ReaderConfig {
         epoch_bytes: options.epoch_bytes,
         memory_budget: options.memory_budget,
-        max_epochs_in_flight: 3,
+        max_epochs_in_flight: EPOCHS_IN_FLIGHT,
         drain: options.drain,
         epoch_every: options.epoch_every,
         idle_after: rule.idle_after,

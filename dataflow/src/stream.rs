@@ -17,7 +17,7 @@ use crate::driver::sampler::Show;
 use crate::driver::{sink, source};
 use crate::flow::Flow;
 use crate::key::KeyRef;
-use crate::keyed::Chunk;
+use crate::keyed::{Chunk, Traced};
 use crate::plan::Place;
 use crate::sink::TableSink;
 use crate::source::{DeadLetter, Source};
@@ -222,14 +222,17 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         let batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "inspect", move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let passing = batch.passing("inspect");
-                    batch.for_each(|record| {
-                        if filter.as_ref().is_none_or(|keep| keep(record)) {
-                            f(record);
-                        }
-                    });
-                    drop(passing);
-                    output.session_with_builder(&capability).give_container(batch);
+                    let Some(&epoch) = capability.least() else { return };
+                    let look = || {
+                        batch.for_each(|record| {
+                            if filter.as_ref().is_none_or(|keep| keep(record)) {
+                                f(record);
+                            }
+                        });
+                    };
+                    if batch.pass(("inspect", epoch), look).is_some() {
+                        output.session_with_builder(&capability).give_container(batch);
+                    }
                 });
             }
         });
@@ -284,19 +287,24 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         let batches = self.batches.unary::<NoopBuilder<Batch<E>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let at_work = capability.least().map(|epoch| gauge.working(*epoch));
-                    let mut rows = Vec::new();
-                    let passing = batch.passing(name);
-                    batch.for_each(|record| {
-                        if filter.as_ref().is_none_or(|keep| keep(record)) {
-                            f(record, &mut rows);
-                        }
-                    });
-                    drop((at_work, passing));
+                    let Some(&epoch) = capability.least() else { return };
+                    let at_work = gauge.working(epoch);
+                    let make = || {
+                        let mut rows = Vec::new();
+                        batch.for_each(|record| {
+                            if filter.as_ref().is_none_or(|keep| keep(record)) {
+                                f(record, &mut rows);
+                            }
+                        });
+                        rows
+                    };
+                    let made = batch.pass((name, epoch), make);
+                    drop(at_work);
                     gauge.took(batch.len());
+                    let Some(rows) = made else { return };
                     gauge.gave(rows.len());
-                    let mut made = batch.derive(rows);
-                    output.session_with_builder(&capability).give_container(&mut made);
+                    let mut derived = batch.derive(rows);
+                    output.session_with_builder(&capability).give_container(&mut derived);
                 });
             }
         });
@@ -309,9 +317,8 @@ impl<'s, D: Send + Sync + 'static> Stream<'s, D> {
         self.batches = self.batches.unary::<NoopBuilder<Batch<D>>, _, _, _>(Pipeline, "filter", move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let passing = batch.passing("filter");
-                    let mut kept = batch.keep(&*filter);
-                    drop(passing);
+                    let Some(&epoch) = capability.least() else { return };
+                    let Some(mut kept) = batch.pass(("filter", epoch), || batch.keep(&*filter)) else { return };
                     output.session_with_builder(&capability).give_container(&mut kept);
                 });
             }
@@ -457,17 +464,17 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         &self,
         name: &'static str,
         mut rows: impl FnMut(&Batch<D>, Peers) -> Vec<Chunk<R>> + 'static,
-    ) -> TimelyStream<'s, Epoch, Vec<Chunk<R>>> {
+    ) -> TimelyStream<'s, Epoch, Vec<Traced<R>>> {
         let stream = self.stream.clone().applied();
         let peers = Peers { me: stream.flow.worker(), workers: stream.flow.workers() };
-        stream.batches.unary::<CapacityContainerBuilder<Vec<Chunk<R>>>, _, _, _>(Pipeline, name, move |_, _| {
+        stream.batches.unary::<CapacityContainerBuilder<Vec<Traced<R>>>, _, _, _>(Pipeline, name, move |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| {
-                    let passing = batch.passing(name);
-                    let routed = rows(batch, peers);
-                    drop(passing);
+                    let Some(&epoch) = capability.least() else { return };
+                    let Some(routed) = batch.pass((name, epoch), || rows(batch, peers)) else { return };
                     let mut session = output.session(&capability);
-                    routed.into_iter().for_each(|chunk| session.give(chunk));
+                    let traced = |chunk| Traced { chunk, made_of: batch.record().cloned() };
+                    routed.into_iter().map(traced).for_each(|chunk| session.give(chunk));
                 });
             }
         })

@@ -77,7 +77,7 @@ use std::time::Duration;
 
 use differential_dataflow::{AsCollection, VecCollection};
 use tidemill_dataflow::batch::{Batch, Order};
-use tidemill_dataflow::driver::{Combiner, Sampler, enter_region, leave_region};
+use tidemill_dataflow::driver::{Combiner, Sampler, enter_region, leave_region, within_region};
 use tidemill_dataflow::flow::Flow;
 use tidemill_dataflow::key::OwnedKey;
 use tidemill_dataflow::keyed::{Chunk, PerKey, keyed};
@@ -135,7 +135,8 @@ impl<'s, D: Send + Sync + 'static> IncrementalOps<'s, D> for KeyedStream<'s, D> 
         let taking = Taking { retain, key, time, change, rows: Vec::new(), expired: 0, samples };
         let taken = timed.combine((id, node), taking);
         let kept = keyed(timed.flow(), (id, node), taken.chunks, PerKey::new(Keeping::new(retain)));
-        let rows = view(enter_region(kept).as_collection()).consolidate();
+        let build = || view(enter_region(kept).as_collection()).consolidate();
+        let rows = within_region(timed.flow(), id, build);
         View { flow: timed.flow().clone(), id, node, rows, expired: taken.aside }
     }
 }

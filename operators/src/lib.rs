@@ -34,4 +34,6 @@ mod late_lines;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod panics;
+#[cfg(test)]
 mod shards;

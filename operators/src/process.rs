@@ -61,7 +61,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::batch::Batch;
 use tidemill_dataflow::key::OwnedKey;
-use tidemill_dataflow::keyed::{DecodeError, Emit, Exchanged, Keep, KeyedLogic, PerKey, StoredState, in_order, keyed};
+use tidemill_dataflow::keyed::{
+    DecodeError, Emit, Exchanged, Keep, KeyedLogic, PerKey, StoredState, encoded, in_order, keyed,
+};
 use tidemill_dataflow::stream::{KeyedStream, Stream};
 use tidemill_dataflow::time::{EpochTime, EventTime};
 
@@ -197,6 +199,10 @@ impl<P: Process> KeyedLogic for ProcessLogic<P> {
             self.call((key, kept), (at, None), clocks, out);
         }
         if *kept == Kept::default() { Keep::Remove } else { Keep::Keep }
+    }
+
+    fn place(&self, (time, record): &Self::In) -> Option<(EventTime, Vec<u8>)> {
+        Some((*time, encoded(record)))
     }
 
     fn deadline(&self, kept: &Self::State) -> Option<EventTime> {

@@ -25,7 +25,7 @@ use super::mesh::now;
 use super::{ClusterOptions, Token};
 
 const MAGIC: [u8; 8] = *b"tidemill";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const GREETING: usize = 8 + 4 * 5 + 8 + 32;
 const ANSWER: usize = 1 + 8 + 8 + 32 + 32;
 const WELCOME: u8 = 0x77;

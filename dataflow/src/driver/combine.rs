@@ -11,8 +11,9 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::batch::Batch;
 use crate::control::{Ack, Control};
-use crate::keyed::{Chunk, Exchanged};
+use crate::keyed::{Chunk, Exchanged, Traced};
 use crate::pending::PendingByTime;
+use crate::quarantine::{Origin, Passing, Phase, tried};
 use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream, TimedStream};
 use crate::time::{Epoch, EpochTime};
@@ -32,7 +33,7 @@ pub trait Combiner<D>: 'static {
 /// What comes out of a combiner.
 pub struct Combined<'s, R: 'static, D: 'static> {
     /// Rows addressed to workers.
-    pub chunks: TimelyStream<'s, Epoch, Vec<Chunk<R>>>,
+    pub chunks: TimelyStream<'s, Epoch, Vec<Traced<R>>>,
     /// Records that went aside.
     pub aside: TimedStream<'s, D>,
 }
@@ -63,7 +64,7 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let (chunks_out, chunks) = builder.new_output();
         let (aside_out, aside) = builder.new_output();
         let (acks_out, acks) = builder.new_output();
-        let mut chunks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Chunk<C::Row>>>>::from(chunks_out);
+        let mut chunks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Traced<C::Row>>>>::from(chunks_out);
         let mut aside_out = OutputBuilder::<_, NoopBuilder<Batch<D>>>::from(aside_out);
         let mut acks_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<Ack>>>::from(acks_out);
         let peers = Peers { me: flow.worker(), workers: flow.workers() };
@@ -87,16 +88,12 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
                 while let Some((epoch, ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
                     let control = gathered.control.expect("the watermarks of an epoch come before it closes");
                     let _at_work = gauge.working(epoch);
-                    for batch in &gathered.batches {
-                        gauge.took(batch.len());
-                        let passing = batch.passing(id);
-                        let late = combiner.add(batch, control.time());
-                        drop(passing);
-                        if let Some(mut late) = late {
-                            aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
-                        }
+                    gathered.batches.iter().for_each(|batch| gauge.took(batch.len()));
+                    let Closed { chunks, aside, counts } =
+                        close(&mut combiner, id, &gathered.batches, (control.time(), peers));
+                    for mut late in aside {
+                        aside_out.activate().session_with_builder(&ports[ASIDE]).give_container(&mut late);
                     }
-                    let (chunks, counts) = combiner.drain(peers);
                     chunks_out.activate().session(&ports[CHUNKS]).give_iterator(chunks.into_iter());
                     if !counts.is_empty() {
                         let counts = counts.into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
@@ -110,4 +107,62 @@ impl<'s, D: Send + Sync + 'static> TimedStream<'s, D> {
         let stream = Stream { flow: flow.clone(), batches: aside, filter: None, node };
         Combined { chunks, aside: TimedStream { stream, time: self.time(), show: self.show.clone() } }
     }
+}
+
+/// What a combiner makes of an epoch.
+struct Closed<R, D> {
+    chunks: Vec<Traced<R>>,
+    aside: Vec<Batch<D>>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl<R, D> Closed<R, D> {
+    /// Takes in chunks that were made of many records, or of this one, and counters.
+    fn absorb(&mut self, chunks: Vec<Chunk<R>>, made_of: Option<&Origin>, counts: BTreeMap<&'static str, u64>) {
+        self.chunks.extend(chunks.into_iter().map(|chunk| Traced { chunk, made_of: made_of.cloned() }));
+        counts.into_iter().for_each(|(name, n)| *self.counts.entry(name).or_default() += n);
+    }
+}
+
+/// Runs the combiner over an epoch. Records of blocks that are taken apart are sent on one by one, so that it stays known
+/// what is made of which; the owner of the key merges them as it merges what several workers send.
+fn close<D: Send + Sync + 'static, C: Combiner<D>>(
+    combiner: &mut C,
+    id: &'static str,
+    batches: &[Batch<D>],
+    (time, peers): (EpochTime, Peers),
+) -> Closed<C::Row, D> {
+    let mut closed = Closed { chunks: Vec::new(), aside: Vec::new(), counts: BTreeMap::new() };
+    let (singles, blocks): (Vec<_>, Vec<_>) = batches.iter().partition(|batch| batch.record().is_some());
+    for batch in &blocks {
+        closed.aside.extend(batch.pass((id, time.epoch), || combiner.add(batch, time)).flatten());
+    }
+    let passing = Passing::new(None, Phase::Operate, (id, Some(time.epoch)));
+    let (chunks, counts) = combiner.drain(peers);
+    drop(passing);
+    closed.absorb(chunks, None, counts);
+    for batch in singles {
+        let mut tries = 0;
+        let passed = batch.pass((id, time.epoch), || {
+            if tries > 0 {
+                discard(combiner, peers);
+            }
+            tries += 1;
+            let late = combiner.add(batch, time);
+            (late, combiner.drain(peers))
+        });
+        let Some((late, (mut rows, counts))) = passed else {
+            // Half of the record may be in it.
+            discard(combiner, peers);
+            continue;
+        };
+        closed.aside.extend(late);
+        rows.iter_mut().for_each(|chunk| chunk.order = batch.order);
+        closed.absorb(rows, batch.record(), counts);
+    }
+    closed
+}
+
+fn discard<D, C: Combiner<D>>(combiner: &mut C, peers: Peers) {
+    drop(tried(false, || combiner.drain(peers)));
 }

@@ -15,12 +15,13 @@ use crate::checkpoint::writer::{Codec, Request, Stored};
 use crate::control::{Ack, Control};
 use crate::flow::{Env, Flow};
 use crate::key_group::groups_of;
-use crate::keyed::{Chunk, Emit, ShardLogic};
+use crate::keyed::{Chunk, Emit, ShardLogic, Traced};
 use crate::pending::PendingByTime;
+use crate::quarantine::{Origin, Panic, Passing, Phase, Probe, blame};
 use crate::runtime::RunError;
 use crate::status::gauge::Role;
 use crate::stream::{Peers, Stream};
-use crate::time::Epoch;
+use crate::time::{Epoch, EpochTime};
 
 const RECORDS: usize = 0;
 const ACKS: usize = 1;
@@ -28,7 +29,7 @@ const PIECES: usize = 2;
 
 /// An epoch's input.
 struct Gathered<R> {
-    chunks: Vec<Chunk<R>>,
+    chunks: Vec<Traced<R>>,
     control: Option<Control>,
 }
 
@@ -42,7 +43,7 @@ impl<R> Default for Gathered<R> {
 pub fn keyed<'s, L: ShardLogic>(
     flow: &Flow<'s>,
     (id, node): (&'static str, usize),
-    chunks: TimelyStream<'s, Epoch, Vec<Chunk<L::In>>>,
+    chunks: TimelyStream<'s, Epoch, Vec<Traced<L::In>>>,
     logic: L,
 ) -> Stream<'s, L::Out> {
     if L::STATEFUL {
@@ -50,7 +51,7 @@ pub fn keyed<'s, L: ShardLogic>(
         flow.env.registry.lock().expect("no panic while it is held").codecs.insert(id.into(), Codec::of::<L>());
     }
     let mut builder = OperatorBuilder::new(id.into(), flow.scope);
-    let mut input = builder.new_input(chunks, Exchange::new(|chunk: &Chunk<L::In>| u64::from(chunk.dest)));
+    let mut input = builder.new_input(chunks, Exchange::new(|traced: &Traced<L::In>| u64::from(traced.chunk.dest)));
     let mut controls = builder.new_input(flow.control(), Pipeline);
     let (records_out, records) = builder.new_output();
     let (acks_out, acks) = builder.new_output();
@@ -97,11 +98,9 @@ pub fn keyed<'s, L: ShardLogic>(
             while let Some((epoch, mut ports, gathered)) = pending.take_closed(&[&frontiers[0], &frontiers[1]]) {
                 let control = gathered.control.expect("the watermarks of an epoch come before it closes");
                 let at_work = gauge.working(epoch);
-                let mut chunks = gathered.chunks;
-                gauge.took(chunks.iter().map(|chunk| chunk.rows.len()).sum());
-                chunks.sort_unstable_by_key(|chunk| (chunk.order, chunk.from));
+                gauge.took(gathered.chunks.iter().map(|traced| traced.chunk.rows.len()).sum());
                 let mut emit = Emit::default();
-                logic.close_epoch(control.time(), chunks, &mut emit);
+                close(&mut logic, id, (control.time(), gathered.chunks), &mut emit);
                 gauge.gave(emit.records.len());
                 gauge.holds(logic.size());
                 let mut batch = Batch::new(order_of(peers), emit.records);
@@ -130,6 +129,25 @@ pub fn keyed<'s, L: ShardLogic>(
     flow.wiring.acks.borrow_mut().push(acks);
     flow.wiring.pieces.borrow_mut().push(pieces);
     Stream { flow: flow.clone(), batches: records, filter: None, node }
+}
+
+/// Closes an epoch of a logic; whom a panic is to be blamed on is known.
+fn close<L: ShardLogic>(
+    logic: &mut L,
+    id: &'static str,
+    (time, mut chunks): (EpochTime, Vec<Traced<L::In>>),
+    emit: &mut Emit<L::Out>,
+) {
+    chunks.sort_unstable_by_key(|traced| (traced.chunk.order, traced.chunk.from));
+    let (input, made_of): (Vec<Chunk<L::In>>, Vec<Option<Origin>>) =
+        chunks.into_iter().map(|traced| (traced.chunk, traced.made_of)).unzip();
+    let _passing = Passing::new(None, Phase::Operate, (id, Some(time.epoch)));
+    if made_of.iter().all(Option::is_none) {
+        return logic.close_epoch(time, input, emit);
+    }
+    let mut of_chunk =
+        |chunk: usize, panic: &Panic, each_time| blame(made_of[chunk].as_ref(), (id, time.epoch), panic, each_time);
+    logic.close_probed(time, input, emit, &mut Probe::new(&mut of_chunk));
 }
 
 /// What a worker gives has no place in the input; the worker's number stands for it.

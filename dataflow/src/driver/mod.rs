@@ -15,6 +15,7 @@ pub(crate) mod sampler;
 pub(crate) mod sink;
 pub(crate) mod source;
 
+pub use crate::quarantine::within_region;
 pub use combine::{Combined, Combiner};
 pub use except::Exceptions;
 pub use region::{Change, Update, enter_region, leave_region};

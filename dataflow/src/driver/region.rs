@@ -18,6 +18,7 @@ use crate::batch::{Batch, Order};
 use crate::control::{Ack, Control};
 use crate::flow::Flow;
 use crate::pending::PendingByTime;
+use crate::quarantine::{Passing, Phase, open_epoch};
 use crate::status::gauge::Role;
 use crate::stream::Stream;
 use crate::time::{Epoch, Watermark};
@@ -123,6 +124,7 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
     let gauge = flow.gauge(node, Role::Leave);
     let restored = flow.env.restored.epoch;
     let order = Order { partition: flow.worker(), offset: 0 };
+    let open = open_epoch(id);
 
     builder.build(move |initial| {
         drop(initial);
@@ -144,8 +146,10 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
                 let control = gathered.control.expect("the watermarks of an epoch come before it closes");
                 let at_work = gauge.working(epoch);
                 let mut changes = gathered.changes;
+                let passing = Passing::new(None, Phase::Operate, (id, Some(epoch)));
                 Change::consolidate(&mut changes);
                 let left_out: Vec<_> = changes.extract_if(.., |change| frozen(&change.row, control.before)).collect();
+                drop(passing);
                 gauge.gave(changes.len());
                 records_out
                     .activate()
@@ -160,6 +164,7 @@ pub fn leave_region<'s, R: Ord + Send + Sync + 'static>(
                 drop(at_work);
             }
             gauge.closed(&[&frontiers[0], &frontiers[1]], None);
+            open.set(frontiers[0].frontier().first().copied().unwrap_or(open.get()));
         }
     });
     flow.wiring.acks.borrow_mut().push(acks);

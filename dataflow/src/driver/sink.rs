@@ -1,8 +1,9 @@
 //! The sink's driver: encodes where the records are, gathers at the shard's owner, writes on a thread of its own when the
 //! epoch is closed and bound, and acknowledges to the committer (INV-1, INV-3).
 //!
-//! An epoch is written when it is closed for the encoders of *all* sinks. Until then a record of it may still panic, and the
-//! next run may find it set aside ([`quarantine`](crate::quarantine)): what a name stands for must not differ then (INV-3).
+//! An epoch is written when it is closed for the encoders of *all* sinks, and no record of it was found to panic. Until then
+//! the next run may find one set aside ([`quarantine`](crate::quarantine)): what a name stands for must not differ then
+//! (INV-3).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::control::Ack;
 use crate::flow::{Env, Flow};
 use crate::hash::hash64;
 use crate::pending::PendingByTime;
+use crate::quarantine::{Passing, Phase};
 use crate::runtime::RunError;
 use crate::sink::{Columns, Rows, SinkError, TableSink, TableWriter};
 use crate::status::gauge::{Gauge, Role};
@@ -82,9 +84,7 @@ pub(crate) fn build<D: Send + Sync + 'static>(
             input.for_each(|capability, batch| {
                 let Some(&epoch) = capability.least() else { return };
                 let _at_work = encoding.working(epoch);
-                let passing = batch.passing(id);
-                let encoded = encode(batch);
-                drop(passing);
+                let Some(encoded) = batch.pass((id, epoch), || encode(batch)) else { return };
                 match encoded {
                     Ok(encoded) => {
                         encoding.took(encoded.num_rows());
@@ -102,10 +102,46 @@ pub(crate) fn build<D: Send + Sync + 'static>(
 /// Builds the writers of all sinks.
 pub(crate) fn build_writers(flow: &Flow<'_>) {
     let sinks = flow.wiring.sinks.take();
-    let done = flow.scope.concatenate(sinks.iter().map(|sink| sink.done.clone()));
+    let done = clear(flow, flow.scope.concatenate(sinks.iter().map(|sink| sink.done.clone())));
     for sink in sinks {
         build_writer(flow, sink, done.clone());
     }
+}
+
+/// Holds an epoch back, once its records have passed through all operators and encoders, if some of them were found to panic
+/// and left out: then the run ends, and the next one sets them aside. Operators that count are waited for as well: there
+/// may be no sink behind them.
+fn clear<'s>(flow: &Flow<'s>, done: TimelyStream<'s, Epoch, Vec<Epoch>>) -> TimelyStream<'s, Epoch, Vec<Epoch>> {
+    let mut builder = OperatorBuilder::new("clear".into(), flow.scope);
+    let mut done = builder.new_input(done, Pipeline);
+    let mut counted = builder.new_input(flow.scope.concatenate(flow.wiring.acks.borrow().clone()), Pipeline);
+    let (cleared_out, cleared) = builder.new_output::<Vec<Epoch>>();
+    let (acks_out, acks) = builder.new_output::<Vec<Ack>>();
+    let env = Arc::clone(&flow.env);
+    builder.build(move |mut held| {
+        // These streams carry no records, only their frontiers.
+        let _keep = (cleared_out, acks_out);
+        move |frontiers| {
+            done.for_each(|_, _| {});
+            counted.for_each(|_, _| {});
+            let is_open = |epoch: &Epoch| frontiers.iter().any(|frontier| frontier.less_equal(epoch));
+            if held.first().is_none_or(|oldest| is_open(oldest.time())) {
+                return;
+            }
+            let closed = frontiers.iter().filter_map(|frontier| frontier.frontier().first().copied()).min();
+            // What was found is known by now: an operator notes it before it lets go of the epoch.
+            if let Some(error) = env.witness.verdict(closed) {
+                return env.shared.fail(error);
+            }
+            match closed {
+                Some(epoch) => held.iter_mut().for_each(|capability| capability.downgrade(&epoch)),
+                None => held.clear(),
+            }
+        }
+    });
+    // Where there are no sinks, a commit waits for it all the same.
+    flow.wiring.acks.borrow_mut().push(acks);
+    cleared
 }
 
 fn build_writer<'s>(flow: &Flow<'s>, sink: Encoded<'s>, done: TimelyStream<'s, Epoch, Vec<Epoch>>) {
@@ -125,7 +161,7 @@ fn build_writer<'s>(flow: &Flow<'s>, sink: Encoded<'s>, done: TimelyStream<'s, E
     let writes = mine.then(|| flow.gauge(node, Role::Write));
 
     builder.build(move |mut initial| {
-        let jobs = writes.and_then(|gauge| start_writer(&env, &table, writer(), (wake, gauge)));
+        let jobs = writes.and_then(|gauge| start_writer(&env, (id, &table), writer(), (wake, gauge)));
         // No epoch is committed before every sink was opened, not even one that has no rows for it: what a sink finds when
         // it is opened is compared with what the log said when the run began.
         let mut unopened = initial.pop().filter(|_| jobs.is_some());
@@ -179,7 +215,7 @@ type Link = (Sender<Job>, Receiver<Progress>);
 
 fn start_writer(
     env: &Arc<Env>,
-    table: &str,
+    (id, table): (&'static str, &str),
     mut writer: Box<dyn TableWriter>,
     (wake, gauge): (SyncActivator, Arc<Gauge>),
 ) -> Option<Link> {
@@ -188,7 +224,7 @@ fn start_writer(
     let (jobs, todo) = channel::<Job>();
     let (done, written) = channel();
     let (env, name) = (Arc::clone(env), table.to_owned());
-    let failing = Arc::clone(&env.shared);
+    let (failing, containing) = (Arc::clone(&env.shared), Arc::clone(&env));
     let work = move || {
         if let Err(error) = writer.open(&start) {
             return env.shared.fail(failed(name, error));
@@ -204,7 +240,10 @@ fn start_writer(
             if let Some(hang) = hang.take_if(|hang| epoch >= hang.epoch) {
                 thread::park_timeout(hang.span);
             }
-            match writer.write_epoch(epoch, SHARD, rows) {
+            let passing = Passing::new(None, Phase::Operate, (id, Some(epoch)));
+            let files = writer.write_epoch(epoch, SHARD, rows);
+            drop(passing);
+            match files {
                 Ok(files) => {
                     gauge.gave(given);
                     // Both fail only when the worker is gone, and then the run is over anyway.
@@ -215,7 +254,12 @@ fn start_writer(
             }
         }
     };
-    match thread::Builder::new().name(format!("sink {table}")).spawn(work) {
+    let contained = move || {
+        if let Err(panicked) = containing.witness.contain(work) {
+            containing.shared.fail(panicked);
+        }
+    };
+    match thread::Builder::new().name(format!("sink {table}")).spawn(contained) {
         Ok(_detached) => Some((jobs, written)),
         Err(error) => {
             failing.fail(RunError::Io("cannot start a sink's thread".into(), error));

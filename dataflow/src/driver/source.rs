@@ -16,7 +16,7 @@ use super::feed::Feed;
 use crate::batch::{Batch, Order};
 use crate::bind::{BlockReport, Report};
 use crate::flow::Flow;
-use crate::quarantine::{Origin, Parcel, Passing, Phase};
+use crate::quarantine::{Origin, Parcel, Passing, Phase, pass};
 use crate::queue::Item;
 use crate::source::{Block, Decode, Decoded, Source};
 use crate::status::gauge::{Gauge, Role};
@@ -168,7 +168,7 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
         let gauge = Arc::clone(&self.gauge);
         let at_work = gauge.working(epoch);
         let Parcel { block, origin, care } = parcel;
-        let mut report = BlockReport::new(Order { partition: block.partition, offset: block.offset });
+        let mut report = BlockReport::new(order_of(&block));
         // The clock sees the records of a block together, taken apart or not.
         let mut clock = BlockClock::new(&self.rule);
         let (care, pieces) = match care {
@@ -187,7 +187,9 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
                         }
                     }
                     let origin = Origin { start: piece.offset, end, single: true, ..origin.clone() };
-                    let mut batch = self.read(piece, origin, &mut clock, &mut report);
+                    let Some(mut batch) = self.read_one((epoch, piece), origin, &mut clock, &mut report) else {
+                        continue;
+                    };
                     match aside {
                         // It counted for the clock when its epoch was bound, and does so ever after.
                         Some(_) => report.records -= batch.len() as u64,
@@ -195,7 +197,13 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
                     }
                 }
             }
-            Err(block) => give(&mut self.read(block, origin, &mut clock, &mut report)),
+            Err(block) => {
+                let passing = Passing::new(Some(&origin), Phase::Decode, (self.id, Some(epoch)));
+                let order = order_of(&block);
+                let decoded = self.see(block, |time, server_time| clock.see(time, server_time));
+                drop(passing);
+                give(&mut report.took(order, decoded, origin));
+            }
         }
         report.times = clock.finish();
         gauge.gave(usize::try_from(report.records).unwrap_or(usize::MAX));
@@ -205,24 +213,45 @@ impl<C: Decode, F: Fn(&C::Record) -> (EventTime, Watermark)> BlockDecoder<C, F> 
         report
     }
 
-    fn read(
+    /// Decodes a block of one record, unless that panics. The clock then sees nothing of it, as when it is set aside because
+    /// of that.
+    fn read_one(
         &mut self,
-        block: Block,
+        (epoch, block): (Epoch, Block),
         origin: Origin,
         clock: &mut BlockClock,
         report: &mut BlockReport,
-    ) -> Batch<C::Record> {
-        let order = Order { partition: block.partition, offset: block.offset };
-        let passing = Passing::new(Some(&origin), Phase::Decode, self.id);
+    ) -> Option<Batch<C::Record>> {
+        let order = order_of(&block);
+        let (decoded, times) = pass(Some(&origin), Phase::Decode, (self.id, epoch), || {
+            let mut times = Vec::new();
+            (self.see(block.clone(), |time, server_time| times.push((time, server_time))), times)
+        })?;
+        times.into_iter().for_each(|(time, server_time)| clock.see(time, server_time));
+        Some(report.took(order, decoded, origin))
+    }
+
+    /// Decodes a block, and says the times of its records.
+    fn see(&mut self, block: Block, mut said: impl FnMut(EventTime, Watermark)) -> Decoded<C::Record> {
         let mut decoded = Decoded::default();
         self.decoder.decode(block, &mut decoded);
         for record in &decoded.records {
             let (time, server_time) = (self.times)(record);
-            clock.see(time, if self.vouches { server_time.or(Some(time)) } else { server_time });
+            said(time, if self.vouches { server_time.or(Some(time)) } else { server_time });
         }
-        drop(passing);
-        report.records += decoded.records.len() as u64;
-        report.malformed.append(&mut decoded.malformed);
+        decoded
+    }
+}
+
+fn order_of(block: &Block) -> Order {
+    Order { partition: block.partition, offset: block.offset }
+}
+
+impl BlockReport {
+    /// Counts what a block held; gives its records.
+    fn took<R>(&mut self, order: Order, mut decoded: Decoded<R>, origin: Origin) -> Batch<R> {
+        self.records += decoded.records.len() as u64;
+        self.malformed.append(&mut decoded.malformed);
         Batch::read(order, decoded.records, Arc::new(origin))
     }
 }

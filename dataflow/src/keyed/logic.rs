@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::batch::Order;
 use crate::key_group::KeyGroup;
+use crate::quarantine::{Origin, Probe};
 use crate::time::{EpochTime, EventTime, Watermark};
 
 /// What may travel between workers.
@@ -29,6 +30,13 @@ pub struct Chunk<R> {
     pub order: Order,
     /// The rows.
     pub rows: Vec<R>,
+}
+
+/// A chunk on its way, and which record it was made of, if records that panic are looked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Traced<R> {
+    pub(crate) chunk: Chunk<R>,
+    pub(crate) made_of: Option<Origin>,
 }
 
 /// What a logic gives while it closes an epoch: records and counters.
@@ -50,6 +58,12 @@ impl<O> Emit<O> {
     /// Gives a record.
     pub fn give(&mut self, record: O) {
         self.records.push(record);
+    }
+
+    /// Gives and counts what another one did.
+    pub fn absorb(&mut self, mut other: Emit<O>) {
+        self.records.append(&mut other.records);
+        other.counts.into_iter().for_each(|(name, n)| self.count(name, n));
     }
 
     /// Adds `n` to a counter of the operator.
@@ -114,6 +128,20 @@ pub trait ShardLogic: 'static {
     /// Handles all chunks of one epoch (sorted by [`Order`], then by sending worker), then what `time.after` fires.
     /// Called for every epoch in order, also those without input.
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<Self::Out>);
+
+    /// Does the same where a record that panics is looked for: some chunks are of one record each. A logic that calls
+    /// somebody else's code asks the probe which chunks it panics at, and goes on with the others; nothing that it gives or
+    /// keeps of such an epoch is used. By default a panic is of no single record.
+    fn close_probed(
+        &mut self,
+        time: EpochTime,
+        input: Vec<Chunk<Self::In>>,
+        out: &mut Emit<Self::Out>,
+        probe: &mut Probe<'_>,
+    ) {
+        let _ = probe;
+        self.close_epoch(time, input, out);
+    }
 
     /// Moves out what changed since the last call; `None` if nothing did.
     fn changes(&mut self) -> Option<Changes>;

@@ -6,8 +6,10 @@
 //!
 //! A section is a sequence of `(tenant, name, state | tombstone)` in postcard; of two entries of a key the later counts.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -17,7 +19,10 @@ use serde::{Serialize, Serializer};
 use crate::key::{KeyPart, OwnedKey, key};
 use crate::key_group::{KEY_GROUPS, KeyGroup, group_of};
 use crate::keyed::logic::{Changes, Chunk, DecodeError, Emit, Exchanged, Section, ShardLogic, StateSize, no_migration};
+use crate::quarantine::{Probe, key_in_hand};
 use crate::time::{EpochTime, EventTime, Watermark};
+
+mod probed;
 
 /// Whether a key still has state after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,13 @@ pub trait KeyedLogic: 'static {
         time: EpochTime,
         out: &mut Emit<Self::Out>,
     ) -> Keep;
+
+    /// Where a record stands among those of its key and epoch, for a logic that sorts them: event time and bytes. Asked
+    /// only when a record that panics is looked for, which is then the one that the logic had in hand.
+    fn place(&self, record: &Self::In) -> Option<(EventTime, Vec<u8>)> {
+        let _ = record;
+        None
+    }
 
     /// When the key wants to be called although nothing came for it: in the first epoch whose `W(e)` is at or past this
     /// time. A deadline that `on_epoch` leaves in the past is due again in the next epoch.
@@ -225,12 +237,60 @@ impl<L: KeyedLogic> PerKey<L> {
         removed
     }
 
+    /// Chains the rows of each key, in input order; gives the slots that have some.
+    fn chain(&mut self, input: Vec<Chunk<(OwnedKey, L::In)>>) -> (Vec<Row<L::In>>, Vec<u32>) {
+        let mut rows = Vec::with_capacity(input.iter().map(|chunk| chunk.rows.len()).sum());
+        let mut touched = Vec::new();
+        for (key, record) in input.into_iter().flat_map(|chunk| chunk.rows) {
+            let slot = self.slot_of(key);
+            let row = index32(rows.len());
+            rows.push(Row { record: Some(record), next: NONE });
+            let entry = self.slots[slot as usize].as_mut().expect("a slot that was just looked up holds its key");
+            if entry.first_row == NONE {
+                entry.first_row = row;
+                touched.push(slot);
+            } else {
+                rows[entry.last_row as usize].next = row;
+            }
+            entry.last_row = row;
+        }
+        (rows, touched)
+    }
+
+    /// The first row of a key that has some.
+    fn take_chain(&mut self, slot: u32) -> u32 {
+        let entry = self.slots[slot as usize].as_mut().expect("a key with rows has a slot");
+        std::mem::replace(&mut entry.first_row, NONE)
+    }
+
+    /// Closes the epoch for keys without rows whose timer fired, if their deadline is still due.
+    fn fire(&mut self, fired: Vec<u32>, time: EpochTime, out: &mut Emit<L::Out>, at_work: &Cell<u32>) {
+        for slot in fired {
+            at_work.set(slot);
+            let Some(entry) = &self.slots[slot as usize] else { continue };
+            if entry.armed.is_some() {
+                continue;
+            }
+            if self.logic.deadline(&entry.state).is_some_and(|deadline| Some(deadline) <= time.after) {
+                self.call(slot, &mut Vec::new(), time, out);
+            } else {
+                self.arm(slot);
+            }
+        }
+    }
+
     /// Lets the logic close the epoch for one key.
     fn call(&mut self, slot: u32, records: &mut Vec<L::In>, time: EpochTime, out: &mut Emit<L::Out>) {
         let entry = self.slots[slot as usize].as_mut().expect("a key that is called has a slot");
         let before = self.logic.heap_bytes(&entry.state);
         let keep = self.logic.on_epoch(&entry.key, &mut entry.state, records, time, out);
         records.clear();
+        self.settle(slot, before, keep);
+    }
+
+    /// A key's epoch is closed; its state held so many bytes before.
+    fn settle(&mut self, slot: u32, before: usize, keep: Keep) {
+        let entry = self.slots[slot as usize].as_ref().expect("a key that was called has a slot");
         self.heap_bytes = self.heap_bytes - before + self.logic.heap_bytes(&entry.state);
         match keep {
             Keep::Keep => {
@@ -246,6 +306,17 @@ impl<L: KeyedLogic> PerKey<L> {
                     self.tombstones.push(removed.key);
                 }
             }
+        }
+    }
+
+    /// Does `work`, which says at which slot it is: if it panics, that is said to be of its key. So it costs nothing before.
+    fn naming_key(&mut self, work: impl FnOnce(&mut Self, &Cell<u32>)) {
+        let at_work = Cell::new(NONE);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self, &at_work))) {
+            if let Some(Some(entry)) = self.slots.get(at_work.get() as usize) {
+                key_in_hand(&entry.key);
+            }
+            resume_unwind(panic);
         }
     }
 
@@ -299,47 +370,35 @@ impl<L: KeyedLogic> ShardLogic for PerKey<L> {
 
     fn close_epoch(&mut self, time: EpochTime, input: Vec<Chunk<Self::In>>, out: &mut Emit<L::Out>) {
         // 1. Chain the rows of each key, in input order, without moving or sorting them.
-        let mut rows = Vec::with_capacity(input.iter().map(|chunk| chunk.rows.len()).sum());
-        let mut touched = Vec::new();
-        for (key, record) in input.into_iter().flat_map(|chunk| chunk.rows) {
-            let slot = self.slot_of(key);
-            let row = index32(rows.len());
-            rows.push(Row { record: Some(record), next: NONE });
-            let entry = self.slots[slot as usize].as_mut().expect("a slot that was just looked up holds its key");
-            if entry.first_row == NONE {
-                entry.first_row = row;
-                touched.push(slot);
-            } else {
-                rows[entry.last_row as usize].next = row;
-            }
-            entry.last_row = row;
-        }
-        // 2. Close the epoch for the keys that have rows.
+        let (mut rows, touched) = self.chain(input);
         let fired = self.take_fired(time.after);
-        let mut records = Vec::new();
-        for slot in touched {
-            let entry = self.slots[slot as usize].as_mut().expect("a key with rows has a slot");
-            let mut at = std::mem::replace(&mut entry.first_row, NONE);
-            while at != NONE {
-                let row = &mut rows[at as usize];
-                records.extend(row.record.take());
-                at = row.next;
+        self.naming_key(|shard, at_work| {
+            // 2. Close the epoch for the keys that have rows.
+            let mut records = Vec::new();
+            for slot in touched {
+                at_work.set(slot);
+                let mut at = shard.take_chain(slot);
+                while at != NONE {
+                    let row = &mut rows[at as usize];
+                    records.extend(row.record.take());
+                    at = row.next;
+                }
+                shard.call(slot, &mut records, time, out);
             }
-            self.call(slot, &mut records, time, out);
-        }
-        // 3. Then for those without rows whose deadline is due. A key with rows armed a new timer in step 2 already.
-        for slot in fired {
-            let Some(entry) = &self.slots[slot as usize] else { continue };
-            if entry.armed.is_some() {
-                continue;
-            }
-            if self.logic.deadline(&entry.state).is_some_and(|deadline| Some(deadline) <= time.after) {
-                self.call(slot, &mut records, time, out);
-            } else {
-                self.arm(slot);
-            }
-        }
+            // 3. Then for those without rows whose deadline is due. A key with rows armed a new timer in step 2 already.
+            shard.fire(fired, time, out, at_work);
+        });
         self.sweep_timers();
+    }
+
+    fn close_probed(
+        &mut self,
+        time: EpochTime,
+        input: Vec<Chunk<Self::In>>,
+        out: &mut Emit<L::Out>,
+        probe: &mut Probe<'_>,
+    ) {
+        self.probe(time, input, out, probe);
     }
 
     fn changes(&mut self) -> Option<Changes> {

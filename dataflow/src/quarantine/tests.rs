@@ -1,18 +1,15 @@
 use proptest::prelude::*;
 
 use super::*;
-
-fn attempt(run: u64, range: Range<u64>, single: bool) -> Attempt {
-    let origin = Origin { partition: "events".into(), start: range.start, end: range.end, single };
-    Attempt { run, origin, phase: Phase::Operate, operator: "map".into(), message: "boom".into() }
-}
-
-fn block(run: u64, range: Range<u64>) -> Attempt {
-    attempt(run, range, false)
-}
+use crate::testing::memory;
 
 fn record(run: u64, offset: u64) -> Attempt {
-    attempt(run, offset..offset + 1, true)
+    let origin = Origin { partition: "events".into(), start: offset, end: offset + 1, single: true };
+    Attempt { run, origin, phase: Phase::Operate, operator: "map".into(), message: "boom".into(), twice: false }
+}
+
+fn twice(run: u64, offset: u64) -> Attempt {
+    Attempt { twice: true, ..record(run, offset) }
 }
 
 fn offsets(records: &[Quarantined]) -> Vec<u64> {
@@ -24,39 +21,36 @@ fn committed(end: u64) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn two_panics_at_a_record_set_it_aside_and_that_of_its_block_is_one() {
+fn two_panics_at_a_record_set_it_aside() {
     let check = |attempts: &[Attempt], expected: &[u64]| {
         assert_eq!(offsets(&decide(&[], attempts, &committed(0)).new), expected, "{attempts:?}");
     };
     check(&[], &[]);
-    check(&[block(1, 0..100)], &[]);
     check(&[record(1, 7)], &[]);
-    check(&[block(1, 0..100), block(2, 0..100)], &[]);
-    check(&[block(1, 0..100), record(2, 7)], &[7]);
     check(&[record(1, 7), record(2, 7)], &[7]);
-    check(&[record(2, 7), block(1, 0..100)], &[7]);
-    // A block's panic after the record's was another record's; one elsewhere is none of its own.
-    check(&[record(1, 7), block(2, 0..100)], &[]);
-    check(&[block(1, 10..100), record(2, 7)], &[]);
-    check(&[block(1, 0..7), record(2, 7)], &[]);
-    // One panic of a block is that of one record.
-    check(&[block(1, 0..100), record(2, 7), record(3, 8)], &[7]);
-    check(&[block(1, 0..100), record(2, 7), record(3, 8), record(4, 8)], &[7, 8]);
-    check(&[block(1, 0..100), block(2, 0..100), record(3, 7)], &[7]);
+    check(&[record(2, 7), record(1, 7)], &[7]);
+    check(&[record(2, 7), record(3, 8), record(4, 8)], &[8]);
     // Noted twice in one run.
     check(&[record(1, 7), record(1, 7)], &[]);
+    // Tried twice in one run.
+    check(&[twice(1, 7)], &[7]);
+    check(&[record(1, 7), twice(1, 7)], &[7]);
+    check(&[twice(2, 7), twice(2, 8), record(2, 9)], &[7, 8]);
     let elsewhere = Attempt { origin: Origin { partition: "other".into(), ..record(2, 7).origin }, ..record(2, 7) };
-    check(&[block(1, 0..100), elsewhere], &[]);
+    check(&[record(1, 7), elsewhere], &[]);
+    // What an earlier build noted of a block.
+    let block = Attempt { origin: Origin { single: false, ..record(1, 7).origin }, ..twice(1, 7) };
+    check(&[block], &[]);
 }
 
 #[test]
 fn what_was_committed_is_never_set_aside_and_what_was_set_aside_stays() {
-    let attempts = [block(1, 0..100), record(2, 7)];
+    let attempts = [twice(2, 7)];
     let decision = decide(&[], &attempts, &committed(8));
     assert_eq!((offsets(&decision.refused), decision.quarantined), (vec![7], vec![]));
     let before = decide(&[], &attempts, &committed(7)).quarantined;
     let later = decide(&before, &attempts, &committed(1_000));
-    assert_eq!((later.quarantined, later.new, later.refused, later.suspects), (before, vec![], vec![], vec![]));
+    assert_eq!((later.quarantined, later.new, later.refused), (before, vec![], vec![]));
 }
 
 #[test]
@@ -65,71 +59,55 @@ fn only_one_that_panicked_twice_while_it_was_decoded_is_not_decoded_any_more() {
     let unreadable = |before: &[Quarantined], attempts: &[Attempt]| {
         decide(before, attempts, &committed(0)).new.iter().map(|record| record.unreadable).collect::<Vec<_>>()
     };
-    assert_eq!(unreadable(&[], &[decoding(block(1, 0..9)), decoding(record(2, 7))]), [true]);
-    let mixed = [block(1, 0..9), decoding(record(2, 7))];
+    assert_eq!(unreadable(&[], &[decoding(twice(2, 7))]), [true]);
+    assert_eq!(unreadable(&[], &[decoding(record(1, 7)), decoding(record(2, 7))]), [true]);
+    let mixed = [record(1, 7), decoding(record(2, 7))];
     assert_eq!(unreadable(&[], &mixed), [false]);
     let before = decide(&[], &mixed, &committed(0)).quarantined;
     let again = [&mixed[..], &[decoding(record(3, 7))]].concat();
     assert_eq!(unreadable(&before, &again), [true]);
     let both = decide(&before, &again, &committed(0));
-    let care = Watch::new(&both).care("events", 0..9).unwrap();
+    let care = Watch::new(&both).care("events", 0..9, 1).unwrap();
     assert!(care.at(7).unwrap().unreadable);
     assert_eq!(care.at(6), None);
 }
 
 #[test]
-fn only_blocks_with_a_suspect_or_a_record_set_aside_are_taken_apart() {
-    let watch = Watch::new(&decide(&[], &[block(1, 100..200), block(2, 500..600), record(3, 550)], &committed(150)));
-    let apart = |range: Range<u64>| watch.care("events", range).is_some();
-    assert!(apart(0..101) && apart(150..160) && apart(199..300) && apart(500..501));
-    assert!(!apart(0..100) && !apart(200..500) && !apart(600..700));
-    assert!(watch.care("other", 100..200).is_none());
-    assert_eq!(watch.care("events", 540..560).unwrap().quarantined.len(), 1);
+fn only_epochs_that_panicked_and_blocks_with_a_record_set_aside_are_taken_apart() {
+    let watch = Watch::new(&Decision { apart: 5, ..decide(&[], &[twice(3, 550)], &committed(150)) });
+    let apart = |range: Range<u64>, epoch| watch.care("events", range, epoch).is_some();
+    assert!(apart(0..100, 4) && apart(0..100, 5) && apart(550..551, 6));
+    assert!(!apart(0..100, 6) && !apart(500..550, 6) && !apart(551..600, 6));
+    assert!(watch.care("other", 540..560, 6).is_none());
+    assert_eq!(watch.care("events", 540..560, 6).unwrap().quarantined.len(), 1);
 }
 
-/// A record's offset, and what panics by itself, run after run: the deterministic records of a partition.
-fn play(poison: &BTreeSet<u64>, block_length: u64, length: u64) -> (Vec<Quarantined>, u64) {
-    let (mut attempts, mut listed) = (Vec::new(), Vec::new());
-    for run in 1.. {
-        let decision = decide(&listed, &attempts, &committed(0));
-        listed.clone_from(&decision.quarantined);
-        let watch = Watch::new(&decision);
-        let first = (0..length).find(|offset| {
-            let start = offset / block_length * block_length;
-            let care = watch.care("events", start..start + block_length);
-            poison.contains(offset) && care.is_none_or(|care| care.at(*offset).is_none())
-        });
-        let Some(offset) = first else { return (listed, run) };
-        let start = offset / block_length * block_length;
-        let apart = watch.care("events", start..start + block_length).is_some();
-        attempts.push(if apart { record(run, offset) } else { block(run, start..start + block_length) });
-    }
-    unreachable!("the numbers of runs do not end")
+#[test]
+fn an_epoch_that_panicked_is_taken_apart_until_it_is_committed_and_in_the_start_after() {
+    let store = memory();
+    let note = |run, operator: &str, epoch| {
+        let panic = Fruitless { run, operator: operator.into(), epoch, message: "boom".into() };
+        attempts::write_fruitless(&*store, &panic).unwrap();
+    };
+    let apart = |run, committed| apart_through(&*store, run, committed).unwrap();
+    assert_eq!(apart(1, 0), 0);
+    note(3, "sums", 7);
+    assert_eq!((apart(4, 6), apart(5, 6), apart(4, 7), apart(5, 7)), (10, 10, 10, 0));
+    // Other processes of the run that noted it have begun before.
+    assert_eq!(apart(3, 6), 0);
+    note(4, "filter", 9);
+    note(5, "filter", 8);
+    assert_eq!((apart(6, 6), apart(7, 7), apart(7, 8)), (11, 11, 0));
 }
 
 proptest! {
-    #[test]
-    fn exactly_the_records_that_panic_are_set_aside_after_two_panics_each(
-        poison in prop::collection::btree_set(0_u64..200, 0..8),
-        block_length in 1_u64..50,
-    ) {
-        let (listed, runs) = play(&poison, block_length, 200);
-        let mut found = offsets(&listed);
-        found.sort_unstable();
-        prop_assert_eq!(found, poison.iter().copied().collect::<Vec<_>>());
-        prop_assert_eq!(runs, 2 * poison.len() as u64 + 1);
-    }
-
     #[test]
     fn the_order_in_which_attempts_are_found_decides_nothing(
         attempts in prop::collection::vec((1_u64..6, 0_u64..20, any::<bool>()), 0..12),
         end in 0_u64..20,
         turn in 0_usize..12,
     ) {
-        let made = |(run, offset, single): &(u64, u64, bool)| match single {
-            true => record(*run, *offset),
-            false => block(*run, offset / 5 * 5..offset / 5 * 5 + 5),
-        };
+        let made = |(run, offset, again): &(u64, u64, bool)| Attempt { twice: *again, ..record(*run, *offset) };
         let attempts: Vec<Attempt> = attempts.iter().map(made).collect();
         let mut turned = attempts.clone();
         turned.rotate_left(turn.min(attempts.len()));

@@ -14,7 +14,7 @@ use crate::checkpoint::compare::{Changes, compare};
 use crate::checkpoint::restore::{self, RestoreError, Restored};
 use crate::journal::Journal;
 use crate::plan::Plan;
-use crate::quarantine::{self, Decision, committed_ends, decide};
+use crate::quarantine::{self, Decision, apart_through, committed_ends, decide};
 use crate::reader::MEMORY_PER_BYTE;
 use crate::time::Epoch;
 
@@ -188,7 +188,7 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
         restored.adopt(&onward.changes);
         onward.warnings.iter().for_each(|warning| (context.warn)(warning));
         let checkpoint = restored.manifest.as_ref().map(|m| m.epoch);
-        let decision = quarantine(context, options, state)?;
+        let decision = quarantine(context, options, (run, state))?;
         let (shape, quarantined) = ((options, processes), &decision.quarantined);
         let seal = seal_of(run, (plan, sealed), shape, checkpoint, onward.since, quarantined, state.seal());
         chosen = Some((restored, decision, onward.dropped));
@@ -204,12 +204,17 @@ pub(super) fn start(context: &RunContext, options: &RunOptions, plan: &Plan, sea
 }
 
 /// Which records are set aside from now on, by what panicked so far and what is committed.
-fn quarantine(context: &RunContext, options: &RunOptions, state: &LogState) -> Result<Decision, RunError> {
+fn quarantine(
+    context: &RunContext,
+    options: &RunOptions,
+    (run, state): (u64, &LogState),
+) -> Result<Decision, RunError> {
     let mut before = state.seal().map(|seal| seal.quarantined.clone()).unwrap_or_default();
     let elsewhere = options.quarantined.iter().filter(|record| !before.contains(record)).cloned().collect::<Vec<_>>();
     before.extend(elsewhere);
     let attempts = quarantine::read_attempts(&*context.store)?;
-    Ok(decide(&before, &attempts, &committed_ends(state)))
+    let apart = apart_through(&*context.store, run, state.committed().unwrap_or(0))?;
+    Ok(Decision { apart, ..decide(&before, &attempts, &committed_ends(state)) })
 }
 
 fn sentence(record: &Quarantined, follows: &str) -> String {

@@ -52,6 +52,9 @@ pub enum RunError {
     /// A worker panicked; the sentence says at which record, and what follows from it.
     #[error("{0}")]
     WorkerPanicked(String),
+    /// A worker panicked where one did in the start before, at no single record; the sentence says where, and what to do.
+    #[error("{0}")]
+    PanicsAgain(String),
     /// A thread panicked: a broken invariant.
     #[error("{0} panicked; this is a bug, and nothing that was committed is affected")]
     Panicked(String),
@@ -64,7 +67,7 @@ pub enum RunErrorKind {
     Failed,
     /// The options are wrong.
     Usage,
-    /// State or input is not what it was; it must be put back, or a new folder begun.
+    /// State or input is not what it was, or the pipeline panics each time; somebody must see to it.
     Refused,
     /// A later run owns the pipeline.
     Fenced,
@@ -82,7 +85,8 @@ impl RunError {
             },
             RunError::Source(SourceError::Changed { .. } | SourceError::Refused { .. })
             | RunError::Restore(_)
-            | RunError::State(_) => RunErrorKind::Refused,
+            | RunError::State(_)
+            | RunError::PanicsAgain(_) => RunErrorKind::Refused,
             RunError::Usage(_)
             | RunError::Source(SourceError::Usage(_))
             | RunError::Cluster(ClusterError::Usage(_) | ClusterError::Refused { .. }) => RunErrorKind::Usage,

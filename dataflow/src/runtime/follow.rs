@@ -16,7 +16,7 @@ use crate::checkpoint::writer;
 use crate::cluster::{ClusterError, Links, Meeting, Member, Place};
 use crate::journal::for_sinks;
 use crate::plan::Plan;
-use crate::quarantine::{Witness, committed_ends};
+use crate::quarantine::{Begins, Witness, apart_through, committed_ends};
 use crate::shared::{Requests, Shared};
 use crate::status::Start;
 
@@ -68,8 +68,10 @@ pub fn follow(
     let fence = for_sinks(Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options()));
     let start = sink_start(&state, run, Arc::clone(&fence));
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));
-    let quarantined = state.seal().map(|seal| seal.quarantined.clone()).unwrap_or_default();
-    let witness = Witness::new(Some(Arc::clone(&context.store)), run, committed_ends(&state), quarantined);
+    let committed = state.committed().unwrap_or(0);
+    let apart = apart_through(&*context.store, run, committed)?;
+    let begins = Begins { run, committed, ends: committed_ends(&state), apart };
+    let witness = Witness::new(Some(Arc::clone(&context.store)), begins);
     let env = Arc::new(env.of_processes(processes).witnessed(witness));
     // Blocks come from the workers of process 0.
     env.queue.end();

@@ -5,17 +5,18 @@
 //! window; the table folds it. So a window is visible while it fills, a late event under [`Late::Correct`] is one more
 //! addition, and a crash or another number of workers changes nothing (INV-2, INV-7).
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Probe;
+use hashbrown::hash_table::Entry as Found;
 use serde::{Deserialize, Serialize};
 use tidemill_dataflow::batch::Order;
 use tidemill_dataflow::hash::mix;
 use tidemill_dataflow::key::{KeyPart, KeyRef, OwnedKey, key};
 use tidemill_dataflow::key_group::{KeyGroup, group_of, owner};
-use tidemill_dataflow::keyed::{Changes, Chunk, DecodeError, Emit, ShardLogic, StateSize};
+use tidemill_dataflow::keyed::{Changes, Chunk, DecodeError, Emit, Probe, Sees, ShardLogic, StateSize};
 use tidemill_dataflow::time::{EpochTime, EventTime, Watermark};
 
 use super::assigner::{Assigner, Late};
@@ -92,8 +93,8 @@ impl<D, A: Aggregate<D>, W: Assigner> WindowCombiner<D, A, W> {
         let is_cell = |cell: &Cell<_>| cell.hash == hash && cell.row.start == start && key.is(&cell.row.key);
         let probe = self.index.entry(hash, |&at| is_cell(&cells[at as usize]), |&at| cells[at as usize].hash);
         let at = match probe {
-            Probe::Occupied(found) => *found.get() as usize,
-            Probe::Vacant(vacant) => {
+            Found::Occupied(found) => *found.get() as usize,
+            Found::Vacant(vacant) => {
                 let at = self.cells.len();
                 vacant.insert(index32(at));
                 let row = WindowRow { key: key.to_owned(), start, value: A::Partial::default() };
@@ -194,8 +195,8 @@ fn merged<D, A: Aggregate<D>>(
     for row in others {
         let same = |&at: &u32| rows[at as usize].start == row.start && rows[at as usize].key == row.key;
         match index.entry(hash(&row), same, |&at| hash(&rows[at as usize])) {
-            Probe::Occupied(found) => aggregate.merge(&mut rows[*found.get() as usize].value, row.value),
-            Probe::Vacant(vacant) => {
+            Found::Occupied(found) => aggregate.merge(&mut rows[*found.get() as usize].value, row.value),
+            Found::Vacant(vacant) => {
                 vacant.insert(index32(rows.len()));
                 rows.push(row);
             }
@@ -231,6 +232,21 @@ impl<D, A: Aggregate<D>, W: Assigner> MergeLogic<D, A, W> {
     pub fn new(windows: &W, aggregate: Rc<A>) -> Self {
         MergeLogic { aggregate, windows: windows.clone(), records: PhantomData }
     }
+
+    /// The rows of windows, each in its final form, of rows of different cells.
+    fn finished(&self, mut rows: Vec<WindowRow<A::Partial>>, time: EpochTime) -> Vec<WindowRow<A::Partial>> {
+        if W::OVERLAPPING {
+            let shut = if self.windows.late_policy() == Late::Correct { None } else { time.before };
+            rows = spread(&self.windows, &*self.aggregate, rows, shut);
+        }
+        rows.iter_mut().for_each(|row| self.aggregate.finish(&mut row.value));
+        rows
+    }
+}
+
+fn give<P>(mut rows: Vec<WindowRow<P>>, out: &mut Emit<WindowRow<P>>) {
+    rows.sort_unstable_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
+    out.records.append(&mut rows);
 }
 
 impl<D: 'static, A: Aggregate<D>, W: Assigner> ShardLogic for MergeLogic<D, A, W> {
@@ -245,13 +261,28 @@ impl<D: 'static, A: Aggregate<D>, W: Assigner> ShardLogic for MergeLogic<D, A, W
         if !input.is_empty() {
             rows = merged(&*self.aggregate, rows, input.into_iter().flat_map(|chunk| chunk.rows));
         }
-        if W::OVERLAPPING {
-            let shut = if self.windows.late_policy() == Late::Correct { None } else { time.before };
-            rows = spread(&self.windows, &*self.aggregate, rows, shut);
+        give(self.finished(rows, time), out);
+    }
+
+    fn close_probed(
+        &mut self,
+        time: EpochTime,
+        input: Vec<Chunk<Self::In>>,
+        out: &mut Emit<Self::Out>,
+        probe: &mut Probe<'_>,
+    ) {
+        let mut by_key: BTreeMap<OwnedKey, Vec<(usize, WindowRow<A::Partial>)>> = BTreeMap::new();
+        for (number, chunk) in input.into_iter().enumerate() {
+            chunk.rows.into_iter().for_each(|row| by_key.entry(row.key.clone()).or_default().push((number, row)));
         }
-        rows.iter_mut().for_each(|row| self.aggregate.finish(&mut row.value));
-        rows.sort_unstable_by(|a, b| (a.start, &a.key).cmp(&(b.start, &b.key)));
-        out.records.append(&mut rows);
+        let whole = |rows: &[(usize, WindowRow<A::Partial>)]| {
+            let rows = rows.iter().map(|(_, row)| row.clone());
+            self.finished(merged(&*self.aggregate, Vec::new(), rows), time)
+        };
+        let kept = by_key
+            .into_values()
+            .filter_map(|mut rows| probe.without_panics(&mut rows, (Sees::Together, false), &whole));
+        give(kept.flatten().collect(), out);
     }
 
     fn changes(&mut self) -> Option<Changes> {

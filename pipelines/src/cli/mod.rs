@@ -35,6 +35,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tidemill_connectors::dead_letters::mask_addresses;
 use tidemill_dataflow::runtime::{RunError, RunErrorKind};
 pub(crate) use tidemill_log::with_causes;
 
@@ -140,6 +141,10 @@ impl Failure {
     }
 }
 
+fn masked_addresses(text: &str) -> String {
+    String::from_utf8_lossy(&mask_addresses(text.as_bytes())).into_owned()
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Failure {
         let code = match error.kind() {
@@ -148,7 +153,13 @@ impl From<RunError> for Failure {
             RunErrorKind::Refused => 3,
             RunErrorKind::Fenced => 4,
         };
-        Failure { code, message: with_causes(&error) }
+        let message = with_causes(&error);
+        // It may say a key, or what a record holds.
+        let shown = match error {
+            RunError::WorkerPanicked(_) | RunError::PanicsAgain(_) => masked_addresses(&message),
+            _ => message,
+        };
+        Failure { code, message: shown }
     }
 }
 
@@ -215,10 +226,13 @@ fn failed(failure: &Failure) -> ExitCode {
 }
 
 /// A panic ends the process at once: others may wait for ever for the thread that is gone. Only where the run contains it,
-/// as it does those of its workers, it ends in order.
+/// as it does those of its workers, it ends in order; one that is only looked into again was told of before.
 fn exit_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if tidemill_dataflow::quarantine::is_looking() {
+            return;
+        }
         report(panic);
         if tidemill_dataflow::quarantine::is_contained() {
             return;

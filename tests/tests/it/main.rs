@@ -39,6 +39,8 @@ mod formats;
 #[cfg(test)]
 mod hang;
 #[cfg(test)]
+mod keyed_panics;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod live;
