@@ -228,8 +228,8 @@ impl SegmentCache {
             let named = |error| DataFusionError::External(error).context(file.path.clone());
             for batch in reader.with_batch_size(usize::MAX >> 1).build().map_err(DataFusionError::from)? {
                 let columns = batch.map_err(DataFusionError::from)?.columns().to_vec();
-                let batch = RecordBatch::try_new(spec.stored_schema(), columns);
-                batches.push(batch.map_err(|error| named(error.into()))?);
+                let stored = RecordBatch::try_new(spec.stored_schema(), columns);
+                batches.push(stored.map_err(|error| named(error.into()))?);
             }
         }
         match <[RecordBatch; 1]>::try_from(batches) {
