@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     if let Some(renamed) = arguments.renamed().filter(|_| !supervised()) {
         lines::warn(renamed);
     }
-    let ops = arguments.ops.read()?;
+    let access = arguments.ops.read()?;
     if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let stop = StopHandle::default();
     processes::answer_supervisor(&stop)?;
     let place = processes::place(&arguments)?;
-    let job = resolve(arguments, ops, catalog)?;
+    let job = resolve(arguments, access, catalog)?;
     if place.as_ref().is_some_and(|place| place.options.process > 0) {
         return follow(&job, place, &stop);
     }

@@ -108,8 +108,8 @@ fn passwords_of_addresses_are_in_no_answer_and_in_no_word_of_telemetry() {
     assert!(ended.stderr.contains("OpenTelemetry at http://(hidden)@"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
 
-    let environment = [("AWS_ENDPOINT_URL", &*away), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let refused = tidemill().with_environment(environment).command(&["query", "--data", "s3://bucket/web", "SELECT 1"]);
+    let bucket = [("AWS_ENDPOINT_URL", &*away), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "hunter2")];
+    let bucket = bucket.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let refused = tidemill().with_environment(bucket).command(&["query", "--data", "s3://bucket/web", "SELECT 1"]);
     assert!(refused.code.is_some_and(|code| code > 0) && !refused.stderr.contains("hunter2"), "{}", refused.stderr);
 }

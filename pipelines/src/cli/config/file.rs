@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
+use tidemill_log::secrets::{holds_secret, names_secret};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-use tidemill_log::secrets::{holds_secret, names_secret};
 
 use super::nearest::nearest;
 use super::{COMMANDS, Mistake, check, key, options};
