@@ -157,12 +157,13 @@ impl TableProvider for FileTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        match &self.cache {
-            Some(cache) if cache.has_room_for(&segments) => {
-                let rows = cache.rows(&self.spec, &segments).await?;
-                self.scan_memory(state, &rows, projection, limit)
-            }
-            _ => self.scan_files(state, &segments, projection, limit),
+        let rows = match &self.cache {
+            Some(cache) if cache.has_room_for(&segments) => cache.rows(&self.spec, &segments).await?,
+            _ => None,
+        };
+        match rows {
+            Some(rows) => self.scan_memory(state, &rows, projection, limit),
+            None => self.scan_files(state, &segments, projection, limit),
         }
     }
 }

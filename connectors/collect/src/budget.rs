@@ -57,7 +57,7 @@ impl MemoryBudget {
 #[derive(Debug)]
 pub(crate) struct Lease {
     budget: Arc<MemoryBudget>,
-    /// Whose share it is of, as [`sharer`](crate::address::sharer) tells addresses apart.
+    /// Whose share it is of, as [`sharer`](tidemill_http::sharer) tells addresses apart.
     address: u128,
     /// The same for the key, once it is known.
     key: Option<u64>,

@@ -8,12 +8,12 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap};
 use axum::http::{Request, Response, StatusCode};
 use tidemill_connectors::events::{Bounds, DEFAULT_TENANT};
-use tidemill_http::{ApiKeys, Peer, Sender, Tenants, key_of};
+use tidemill_http::{ApiKeys, Peer, Sender, Tenants, key_of, sharer};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::field::Empty;
 use tracing::{Instrument, debug_span};
 
-use crate::address::{TrustedProxies, sharer};
+use crate::address::TrustedProxies;
 use crate::admission::{self, Admitted, Verdict, server_members};
 use crate::answers::{self, Refusal};
 use crate::batch::{self, BatchError};

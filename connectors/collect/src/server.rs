@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use axum::http::HeaderValue;
 use thiserror::Error;
-use tidemill_http::{ApiKeys, Tls};
+use tidemill_http::Tls;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_blocking;
-use tokio::time::interval;
 use tracing::warn;
 
 use crate::batch;
@@ -32,9 +29,6 @@ use crate::salts::Salts;
 
 /// The smallest head that hyper can be held to.
 const LEAST_HEADER_BYTES: usize = 8 << 10;
-
-/// How often keys are looked for that were added or taken away.
-const KEYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a collector did not start.
 #[derive(Debug, Error)]
@@ -240,7 +234,7 @@ fn serve(
         let router = routes(Arc::clone(&intake), allow_origin.clone());
         let limits = intake.limits;
         let stop = stopped.clone();
-        tokio::spawn(keep_fresh(intake.keys.clone()));
+        tokio::spawn(intake.keys.clone().keep_fresh());
         tokio::spawn(async move {
             // Readiness goes first, so that whoever asks is sent elsewhere while the rest is finished.
             if stopped.wait_for(|now| *now).await.is_ok() {
@@ -250,17 +244,6 @@ fn serve(
         tidemill_http::serve(listener, router, limits.front, tls, metrics, stop).await;
     });
     // With the runtime and its tasks the last senders of the committer's queue go, which ends it.
-}
-
-/// Reads the file of keys again whenever it changes, for as long as the runtime runs.
-async fn keep_fresh(keys: ApiKeys) {
-    let mut due = interval(KEYS_EVERY);
-    loop {
-        due.tick().await;
-        let fresh = keys.clone();
-        // It waits for a disk. A panic there would be a bug, and no reason to refuse those who have a key.
-        let _ = spawn_blocking(move || fresh.refresh()).await;
-    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,35 @@
 //! Connections: how many, how slow, and how they end.
 //!
 //! HTTP/1.1 by hyper, within limits that hold before any request is understood: the size and number of headers, the time
-//! for a head, the time that an answer may stay unread.
+//! for a head, how slowly an answer may be read, how many requests a client may have under way.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::io;
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::{Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use tracing::{info, warn};
 
-use crate::idle::{Busy, IdleConnections, Presence};
+use crate::connections::{Busy, Connections, Presence};
+use crate::impatient::Impatient;
+use crate::shares::sharer;
 use crate::tls::Tls;
 
 /// The other end of a connection, in the extensions of its requests.
@@ -45,8 +47,12 @@ pub struct ConnectionLimits {
     pub header_timeout: Duration,
     /// How long a client may leave an answer unread (30 s).
     pub write_timeout: Duration,
-    /// Connections at one time (1,024). A further one takes the place of the one that has been idle for longest; where all
-    /// are busy it is answered with 503.
+    /// Bytes a second by which a client that reads an answer slowly earns that time back (64 KiB): an answer takes at most
+    /// `write_timeout` and its length by this rate.
+    pub least_rate: usize,
+    /// Connections at one time (1,024). A further one takes the place of an idle one, of the client that has most. A client
+    /// (an IPv4 address, an IPv6 /64) has requests under way on at most as many as it leaves free for others, so on half
+    /// of them alone; its further requests are answered with 503.
     pub connections: usize,
     /// How long requests that are under way get to finish after a stop (10 s).
     pub drain: Duration,
@@ -59,6 +65,7 @@ impl Default for ConnectionLimits {
             headers: 64,
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
+            least_rate: 64 << 10,
             connections: 1_024,
             drain: Duration::from_secs(10),
         }
@@ -71,7 +78,7 @@ pub trait Observer: Send + Sync + 'static {
     fn opened(&self);
     /// One that was accepted has ended.
     fn closed(&self);
-    /// One was turned away, since all others are busy.
+    /// One was turned away, since all others are busy, or its client is on as many as it may be.
     fn refused(&self);
 }
 
@@ -104,7 +111,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let (room, turning_away) = (Arc::new(Semaphore::new(limits.connections)), Arc::new(Semaphore::new(TURNED_AWAY)));
-    let idle = Arc::new(IdleConnections::default());
+    let connections = Connections::new(limits.connections);
     let mut open = JoinSet::new();
     let mut refused = false;
     while !*stop.borrow() {
@@ -120,10 +127,11 @@ pub async fn serve(
                     info!("connections are accepted again");
                     refused = false;
                 }
-                if let Some(permit) = place(&room, &idle).await {
-                    let presence = Presence::new(&idle);
-                    let connection = Connection { peer, router: router.clone(), limits, stop: stop.clone(), presence };
-                    open.spawn(connection.serve(stream, tls.clone(), permit, Arc::clone(&observer)));
+                if let Some(permit) = place(&room, &connections).await {
+                    let presence = Presence::new(&connections, sharer(peer.ip()));
+                    let (router, stop, observer) = (router.clone(), stop.clone(), Arc::clone(&observer));
+                    let connection = Connection { peer, router, limits, stop, presence, observer };
+                    open.spawn(connection.serve(stream, tls.clone(), permit));
                 } else {
                     observer.refused();
                     if let Ok(permit) = Arc::clone(&turning_away).try_acquire_owned() {
@@ -136,7 +144,7 @@ pub async fn serve(
                     warn!("no connection can be accepted: {error}; idle ones are closed until one can");
                     refused = true;
                 }
-                idle.close_longest();
+                connections.close_longest();
                 sleep(AFTER_REFUSAL).await;
             }
         }
@@ -148,12 +156,12 @@ pub async fn serve(
     }
 }
 
-/// A place for one connection more: a free one, or that of the one that has been idle for longest.
-async fn place(room: &Arc<Semaphore>, idle: &IdleConnections) -> Option<OwnedSemaphorePermit> {
+/// A place for one connection more: a free one, or that of an idle one.
+async fn place(room: &Arc<Semaphore>, connections: &Connections) -> Option<OwnedSemaphorePermit> {
     if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
         return Some(permit);
     }
-    if !idle.close_longest() {
+    if !connections.close_longest() {
         return None;
     }
     timeout(MAKE_ROOM, Arc::clone(room).acquire_owned()).await.ok()?.ok()
@@ -183,18 +191,14 @@ struct Connection {
     limits: ConnectionLimits,
     stop: watch::Receiver<bool>,
     presence: Arc<Presence>,
+    observer: Arc<dyn Observer>,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl Connection {
-    async fn serve(
-        self,
-        stream: TcpStream,
-        tls: Option<Tls>,
-        permit: OwnedSemaphorePermit,
-        observer: Arc<dyn Observer>,
-    ) {
+    async fn serve(self, stream: TcpStream, tls: Option<Tls>, permit: OwnedSemaphorePermit) {
+        let observer = Arc::clone(&self.observer);
         observer.opened();
         // Answers are small and awaited; a connection that cannot be told so works all the same.
         let _ = stream.set_nodelay(true);
@@ -217,10 +221,13 @@ impl Connection {
     }
 
     async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let Connection { peer, router, limits, mut stop, presence } = self;
+        let Connection { peer, router, limits, mut stop, presence, observer } = self;
         let close = Arc::clone(&presence.close);
         let service = service_fn(move |request: Request<Incoming>| -> Answering {
-            let busy = presence.busy();
+            let Some(busy) = presence.busy() else {
+                observer.refused();
+                return Box::pin(ready(Ok(too_busy())));
+            };
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
             let answered = router.clone().oneshot(request);
@@ -228,7 +235,7 @@ impl Connection {
                 async move { answered.await.map(|answer| answer.map(|body| Body::new(Answer { body, _busy: busy }))) },
             )
         });
-        let stream = TokioIo::new(Impatient::new(stream, limits.write_timeout));
+        let stream = TokioIo::new(Impatient::new(stream, limits.write_timeout, limits.least_rate));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
@@ -265,6 +272,17 @@ impl Connection {
     }
 }
 
+/// What a client is told that has as many requests under way as it may.
+fn too_busy() -> Response<Body> {
+    let why = "as many requests of this address are under way as one may have; come again later";
+    let mut response = Response::new(Body::from(format!("{{\"error\":\"{why}\"}}")));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    for (name, value) in [(CONTENT_TYPE, "application/json"), (RETRY_AFTER, "1"), (CONNECTION, "close")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// The body of an answer: while it is being sent, its connection is busy.
 struct Answer {
     body: Body,
@@ -288,53 +306,5 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// A stream whose writes fail when the other side leaves them unread for too long.
-struct Impatient<S> {
-    stream: S,
-    patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Impatient<S> {
-    fn new(stream: S, patience: Duration) -> Impatient<S> {
-        Impatient { stream, patience, waiting: None }
-    }
-
-    /// What a write came to; an error when the stream has not been ready for too long.
-    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.waiting = None;
-            return written;
-        }
-        let patience = self.patience;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(waiting.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, written)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.judge(cx, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.judge(cx, shut)
     }
 }

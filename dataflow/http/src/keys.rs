@@ -9,17 +9,21 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use blake3::Hash;
+use tokio::task::spawn_blocking;
+use tokio::time::interval;
 use tracing::{info, warn};
 
 /// The longest name of a tenant, in bytes.
 const MAX_TENANT_BYTES: usize = 100;
+/// How often the file is looked at.
+const READ_EVERY: Duration = Duration::from_secs(1);
 /// What stands before a hash in a file of keys.
 const HASHED: &str = "blake3:";
 
@@ -181,6 +185,17 @@ impl ApiKeys {
             }
         }
         found
+    }
+
+    /// Reads the file again whenever it has changed, for as long as the runtime runs.
+    pub async fn keep_fresh(self) {
+        let mut due = interval(READ_EVERY);
+        loop {
+            due.tick().await;
+            let fresh = self.clone();
+            // It waits for a disk. A panic there would be a bug, and no reason to refuse those who have a key.
+            let _ = spawn_blocking(move || fresh.refresh()).await;
+        }
     }
 
     /// Reads the file again if it has changed; what it said holds on while it cannot be read.

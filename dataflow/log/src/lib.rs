@@ -17,6 +17,7 @@
 //! | [`writer`] | the one writer: runs, fencing, snapshots, deletions |
 //! | [`history`] | what epochs contained, kept for repeating a whole run |
 //! | [`reader`] | one consistent state beside a living writer, without writing anything |
+//! | [`secrets`] | passwords in addresses, which nothing shows |
 //! | [`testing`] | a store in memory, and one that stops, acts or fails at a chosen step |
 //!
 //! ```
@@ -59,6 +60,7 @@ mod paths;
 pub mod patient;
 pub mod reader;
 mod retry;
+pub mod secrets;
 pub mod split;
 pub mod state;
 pub mod store;

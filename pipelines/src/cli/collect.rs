@@ -14,8 +14,8 @@ use tidemill_embedded_log::{LogOptions, Retention};
 use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors, KeysError};
 use tidemill_log::Location;
 
+use super::access::{TlsArguments, open_to};
 use super::otlp::{self, OtlpArguments};
-use super::tls::TlsArguments;
 use super::{Failure, lines, signals, units, with_causes};
 
 /// The environment variable that keys are read from.
@@ -74,7 +74,7 @@ pub(crate) struct CollectArguments {
     /// Memory that requests may hold together, half of it for one client at most; further ones are told to come again.
     #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = units::bytes)]
     memory_budget: u64,
-    /// Connections at one time; a further one takes the place of the one that has been idle for longest.
+    /// Connections at one time, half of them busy for one address at most; a further one takes the place of an idle one.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = units::at_least_one)]
     connections: usize,
     /// How long requests that are under way get to finish when the collector is stopped.
@@ -92,8 +92,9 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     let options = LogOptions { segment_bytes: arguments.segment_bytes, retention };
     let guarded = !arguments.pipeline.is_empty();
     let log = TopicLogs::new(arguments.log.clone(), arguments.partitions, options, arguments.pipeline);
+    let keys_file = arguments.keys;
     let config = CollectConfig {
-        keys: keys(arguments.keys.as_deref(), arguments.open)?,
+        keys: keys(keys_file.as_deref(), arguments.open)?,
         rate_limit: arguments.rate_limit,
         geo: arguments.geo,
         trusted_proxies: TrustedProxies::new(arguments.trusted_proxies),
@@ -122,6 +123,9 @@ pub(crate) fn collect(arguments: CollectArguments) -> Result<(), Failure> {
     ));
     let needed = if guarded { ", and longer what a --pipeline still needs" } else { "" };
     lines::say(&format!("the log keeps records {}{needed}; --retain says otherwise", arguments.retain));
+    let by_variable = || Some(Path::new(KEYS_VARIABLE)).filter(|_| !arguments.open);
+    let senders = open_to(collector.address(), keys_file.as_deref().or_else(by_variable));
+    lines::say(&format!("events are taken from {senders}; /metrics, /healthz and /readyz are open to everybody"));
     otlp::numbers(collector.openmetrics());
     let stop = collector.stop_handle();
     let stopping = "stopping once what is under way is stored and answered";

@@ -8,7 +8,6 @@
 mod file;
 mod nearest;
 mod print;
-mod secret_names;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,7 +21,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use super::{Failure, secrets};
 use crate::pipeline::Catalog;
 use file::File;
-pub(super) use secret_names::masked;
 
 /// The commands that have a section.
 const COMMANDS: [&str; 5] = ["run", "collect", "serve", "replay", "demo"];
@@ -30,8 +28,9 @@ const COMMANDS: [&str; 5] = ["run", "collect", "serve", "replay", "demo"];
 const ABOUT_THE_FILE: [&str; 2] = ["config", "print_config"];
 /// Options that sections of operators fill: values of the command line come beside them.
 const OF_OPERATORS: [&str; 2] = ["disable_sink", "source_setting"];
-/// Variables that mean the same as an option, and beat the file.
-const ALSO_IN_ENVIRONMENT: [(&str, &str); 2] = [("keys", "TIDEMILL_API_KEYS"), ("otlp", "OTEL_EXPORTER_OTLP_ENDPOINT")];
+/// Variables that mean the same as an option, of one command or of all, and beat the file.
+const ALSO_IN_ENVIRONMENT: [(Option<&str>, &str, &str); 2] =
+    [(Some("collect"), "keys", "TIDEMILL_API_KEYS"), (None, "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT")];
 
 /// Adds the options about the file to the commands that have a section in it.
 pub(crate) fn with_options(commands: Command) -> Command {
@@ -40,6 +39,7 @@ pub(crate) fn with_options(commands: Command) -> Command {
     let print = "Print the settings in effect, and where each comes from, and do nothing else. Secrets are not printed";
     commands.mut_subcommands(|command| match COMMANDS.contains(&command.get_name()) {
         true => command
+            .next_help_heading(None::<&'static str>)
             .arg(Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help(file))
             .arg(Arg::new("print_config").long("print-config").action(ArgAction::SetTrue).help(print)),
         false => command,
@@ -195,9 +195,10 @@ fn layered<'a>(
                 mistakes.push(format!("{variable}: {why}"));
             }
             push(Origin::Environment(variable), values);
-        } else if let Some((_, same)) = ALSO_IN_ENVIRONMENT
+        } else if let Some((.., same)) = ALSO_IN_ENVIRONMENT
             .iter()
-            .find(|(also, same)| *also == key && environment(same).is_some_and(|value| !value.is_empty()))
+            .filter(|(of, also, _)| of.is_none_or(|of| of == name) && *also == key)
+            .find(|(.., same)| environment(same).is_some_and(|value| !value.is_empty()))
         {
             push(Origin::Environment((*same).to_owned()), Vec::new());
         } else if in_file.is_none() {

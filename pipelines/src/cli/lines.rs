@@ -9,12 +9,11 @@ use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use opentelemetry_sdk::trace::SdkTracer;
+use tidemill_log::secrets::masked;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-use super::config::masked;
 
 /// The target of spans of requests, in the collector and in the query API.
 const REQUESTS: &str = "tidemill::requests";

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 finished or stopped, 1 failure, 2 usage, 3 state or
 //! input refused, 4 fenced.
 
+mod access;
 mod alive;
 mod avro;
 mod books;
@@ -28,7 +29,6 @@ mod secrets;
 mod serve;
 mod signals;
 mod tables;
-mod tls;
 mod units;
 
 use std::fmt;

@@ -22,9 +22,11 @@ use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
+use tidemill_log::secrets::masked;
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
+use super::access::OpsAccess;
 use super::alive::{self, Alive};
 use super::books::Books;
 use super::ending::Ending;
@@ -32,7 +34,7 @@ use super::measure::{Stopwatch, cpu_seconds, peak_memory_bytes};
 use super::progress::Progress;
 use super::replay::finish_exchange;
 use super::{Failure, lines, otlp, signals, with_causes};
-use crate::ops::{Ops, openmetrics};
+use crate::ops::{Ops, OpsOptions, openmetrics};
 use crate::pipeline::Catalog;
 pub(crate) use arguments::RunArguments;
 pub(crate) use control::{Answer, Shape, ask};
@@ -71,6 +73,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     if let Some(renamed) = arguments.renamed().filter(|_| !supervised()) {
         lines::warn(renamed);
     }
+    let access = arguments.ops.read()?;
     if (arguments.processes > 1 || arguments.supervise) && alone {
         return processes::supervise(&arguments);
     }
@@ -78,7 +81,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let stop = StopHandle::default();
     processes::answer_supervisor(&stop)?;
     let place = processes::place(&arguments)?;
-    let job = resolve(arguments, catalog)?;
+    let job = resolve(arguments, access, catalog)?;
     if place.as_ref().is_some_and(|place| place.options.process > 0) {
         return follow(&job, place, &stop);
     }
@@ -117,7 +120,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
-    let ops = job.ops.map(|address| serve_ops(address, &status)).transpose()?;
+    let ops = job.ops.as_ref().map(|access| serve_ops(access, &status)).transpose()?;
     if let Some(kept) = job.kept() {
         lines::say(&kept);
     }
@@ -159,7 +162,7 @@ fn follow(job: &Job, place: Option<Place>, stop: &StopHandle) -> Result<(), Fail
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
     let process = place.as_ref().map_or(0, |place| place.options.process);
-    let ops = job.ops.map(|address| serve_ops_of(process, address, &status)).transpose()?;
+    let ops = job.ops.as_ref().map(|access| serve_ops_of(process, access, &status)).transpose()?;
     let context = RunContext {
         store: Arc::clone(&job.store),
         maintenance: None,
@@ -185,35 +188,39 @@ fn export(status: &Arc<Status>) {
     otlp::numbers(move || openmetrics(&status));
 }
 
-/// Starts the operators' server and says where it is.
-fn serve_ops(address: SocketAddr, status: &Arc<Status>) -> Result<Ops, Failure> {
-    let ops = Ops::start(address, Arc::clone(status)).map_err(|error| {
+/// Starts the operators' server and says where it is, and who may look.
+fn serve_ops(access: &OpsAccess, status: &Arc<Status>) -> Result<Ops, Failure> {
+    let address = access.options.address;
+    let ops = Ops::start(&access.options, Arc::clone(status)).map_err(|error| {
         Failure::failed(format!("--ops {address}: {error}; give an address of this machine that is free, or port 0"))
     })?;
-    lines::say(&format!("ops http://{}", ops.address()));
+    lines::say(&format!("ops {}://{}", access.scheme, ops.address()));
+    lines::say(&format!("ops are shown to {}; /healthz and /readyz are open to everybody", access.open_to));
     Ok(ops)
 }
 
 /// The same in a process that follows process 0. Where a supervisor started all of them on one machine, each has the port of
 /// process 0 and its own number; if that is not free the run goes on, with another.
-fn serve_ops_of(process: u32, address: SocketAddr, status: &Arc<Status>) -> Result<Ops, Failure> {
+fn serve_ops_of(process: u32, access: &OpsAccess, status: &Arc<Status>) -> Result<Ops, Failure> {
     if !supervised() {
-        return serve_ops(address, status);
+        return serve_ops(access, status);
     }
-    let any = SocketAddr::new(address.ip(), 0);
-    let own = own_port(address.port(), process).map(|port| SocketAddr::new(address.ip(), port));
+    let start = |address| Ops::start(&OpsOptions { address, ..access.options.clone() }, Arc::clone(status));
+    let first = access.options.address;
+    let any = SocketAddr::new(first.ip(), 0);
+    let own = own_port(first.port(), process).map(|port| SocketAddr::new(first.ip(), port));
     let taken = |error| Failure::failed(format!("--ops {any}: {error}"));
-    let ops = match own.map(|own| (own, Ops::start(own, Arc::clone(status)))) {
+    let ops = match own.map(|own| (own, start(own))) {
         Some((_, Ok(ops))) => ops,
         Some((own, Err(error))) => {
             lines::warn(&format!(
                 "process {process}: {own} would be its operators' address ({error}); another is taken"
             ));
-            Ops::start(any, Arc::clone(status)).map_err(taken)?
+            start(any).map_err(taken)?
         }
-        None => Ops::start(any, Arc::clone(status)).map_err(taken)?,
+        None => start(any).map_err(taken)?,
     };
-    lines::say(&format!("process {process}: ops http://{}", ops.address()));
+    lines::say(&format!("process {process}: ops {}://{}", access.scheme, ops.address()));
     Ok(ops)
 }
 
@@ -368,7 +375,7 @@ fn end(job: &Job, report: &RunReport, usage: &Usage, before: &Books, status: &St
             "peak_memory_bytes": usage.peak_memory_bytes,
             "rows": rows(job)?,
         });
-        let mut line = object.to_string();
+        let mut line = masked(&object.to_string()).into_owned();
         line.push('\n');
         std::io::stdout().write_all(line.as_bytes()).map_err(Failure::failed)?;
     }

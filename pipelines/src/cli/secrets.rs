@@ -9,12 +9,13 @@ use std::sync::OnceLock;
 use super::Failure;
 
 /// The key under `[secrets]` that names a file, and the variable that holds the secret itself.
-pub(super) const SECRETS: [(&str, &str); 5] = [
+pub(super) const SECRETS: [(&str, &str); 6] = [
     ("clickhouse_password_file", "CLICKHOUSE_PASSWORD"),
     ("cluster_token_file", "TIDEMILL_CLUSTER_TOKEN"),
     ("hash_key_file", "TIDEMILL_HASH_KEY"),
     ("kafka_sasl_password_file", "KAFKA_SASL_PASSWORD"),
     ("schema_registry_password_file", "SCHEMA_REGISTRY_PASSWORD"),
+    ("status_key_file", "TIDEMILL_STATUS_KEY"),
 ];
 
 /// What was read from files, with their paths, by variable.

@@ -13,9 +13,13 @@ use tidemill_log::Location;
 use tidemill_query::api::{Server, ServerOptions};
 use tidemill_query::sql::{Program, SqlOptions, WorkerOptions, work};
 
+use super::access::{TlsArguments, open_to};
 use super::otlp::{self, OtlpArguments};
-use super::{Failure, signals, units, with_causes};
+use super::{Failure, lines, secrets, signals, units, with_causes};
 use crate::pipeline::Catalog;
+
+/// The variable with the key that the pipeline's operations address asks for.
+const STATUS_KEY: &str = "TIDEMILL_STATUS_KEY";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -29,8 +33,9 @@ pub(crate) struct ServeArguments {
     /// times. Without one, a loopback address answers to no other name, and another address to every name.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
-    /// The operations address of the running pipeline (its --ops), for its health on the dashboard.
-    #[arg(long, value_name = "http://HOST:PORT")]
+    /// The operations address of the running pipeline (its --ops), for its health on the dashboard. If it asks for a key:
+    /// TIDEMILL_STATUS_KEY.
+    #[arg(long, value_name = "http[s]://HOST:PORT")]
     status: Option<String>,
     /// Memory for queries.
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = units::bytes)]
@@ -44,6 +49,8 @@ pub(crate) struct ServeArguments {
     /// A file of keys: whoever asks needs one, for its tenant or for all (`*`). A browser's user gives it as the password.
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Whether SQL is answered. Without a word: on a loopback address, and where keys are asked for.
     #[arg(long, value_enum, value_name = "on|off")]
     sql: Option<Switch>,
@@ -53,10 +60,10 @@ pub(crate) struct ServeArguments {
     /// Memory that a statement of SQL may take; one that takes more is ended.
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = units::bytes)]
     sql_memory: u64,
-    /// Requests that are answered at once; further ones are told to come again.
+    /// Requests that are answered at once, half of them of one address at most; further ones are told to come again.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     requests: usize,
-    /// Connections at one time; a further one takes the place of the one that has been idle for longest.
+    /// Connections at one time, half of them busy for one address at most; a further one takes the place of an idle one.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = at_least_one)]
     connections: usize,
     #[command(flatten)]
@@ -110,8 +117,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) fn serve(arguments: &ServeArguments, catalog: &Catalog) -> Result<(), Failure> {
-    if arguments.status.as_ref().is_some_and(|status| !status.starts_with("http://")) {
-        return Err(Failure::usage("--status takes http://HOST:PORT, what the pipeline was given as --ops"));
+    let is_address = |status: &String| status.starts_with("http://") || status.starts_with("https://");
+    if !arguments.status.as_ref().is_none_or(is_address) {
+        return Err(Failure::usage(
+            "--status takes http://HOST:PORT or https://HOST:PORT, where the pipeline has its --ops",
+        ));
     }
     // A question that panics ends itself alone here, while the other commands have to end as a whole.
     drop(std::panic::take_hook());
@@ -126,6 +136,8 @@ pub(crate) fn serve(arguments: &ServeArguments, catalog: &Catalog) -> Result<(),
     };
     let options = ServerOptions {
         status: arguments.status.clone(),
+        status_key: secrets::secret(STATUS_KEY).map(Into::into),
+        tls: arguments.tls.read()?,
         memory: usize::try_from(arguments.memory).unwrap_or(usize::MAX),
         timeout: arguments.timeout,
         most_rows: arguments.rows,
@@ -142,9 +154,11 @@ pub(crate) fn serve(arguments: &ServeArguments, catalog: &Catalog) -> Result<(),
     };
     let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;
     otlp::numbers(server.openmetrics());
-    let line = format!("serving http://{}\n", server.address());
+    let line = format!("serving {}://{}\n", arguments.tls.scheme(), server.address());
     let mut stdout = std::io::stdout();
     stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::failed)?;
+    let readers = open_to(server.address(), arguments.keys.as_deref());
+    lines::say(&format!("the tables are shown to {readers}; /healthz and /readyz are open to everybody"));
     // The first signal closes the channel.
     let _ = stopped.recv();
     server.stop();

@@ -230,7 +230,8 @@ fn get_from(address: SocketAddr, path: &str, host: &str) -> (u16, String, String
 }
 
 fn serve() -> (Ops, SocketAddr) {
-    let ops = Ops::start("127.0.0.1:0".parse().unwrap(), Arc::new(Status::new("web_analytics"))).unwrap();
+    let ops =
+        Ops::start(&OpsOptions::new("127.0.0.1:0".parse().unwrap()), Arc::new(Status::new("web_analytics"))).unwrap();
     let address = ops.address();
     (ops, address)
 }
@@ -280,12 +281,60 @@ fn a_loopback_address_answers_to_no_other_name() {
     }
 }
 
+/// A status line of a request with a key, if one is given.
+fn asked_with(address: SocketAddr, path: &str, header: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+#[test]
+fn where_keys_are_asked_for_only_one_for_all_tenants_sees_the_run() {
+    let keys = ApiKeys::from_list("KEYS", "all=*,one=shop").unwrap();
+    let options = OpsOptions { keys, ..OpsOptions::new("127.0.0.1:0".parse().unwrap()) };
+    let ops = Ops::start(&options, Arc::new(Status::new("web_analytics"))).unwrap();
+    // `x:all` as a browser sends a password.
+    for (header, secret) in [
+        ("", 401),
+        ("x-api-key: wrong\r\n", 401),
+        ("authorization: Bearer one\r\n", 403),
+        ("authorization: Bearer all\r\n", 200),
+        ("x-api-key: all\r\n", 200),
+        ("authorization: Basic eDphbGw=\r\n", 200),
+    ] {
+        for path in ["/metrics", "/api/status"] {
+            let (status, answer) = asked_with(ops.address(), path, header);
+            assert_eq!(status, secret, "{path} {header}");
+            assert_eq!(answer.contains("www-authenticate: Basic"), secret == 401, "{answer}");
+        }
+        for (path, open) in [("/", 200), ("/ops.js", 200), ("/healthz", 200), ("/readyz", 503)] {
+            let (status, answer) = asked_with(ops.address(), path, header);
+            assert_eq!(status, open, "{path} {header}");
+            let why = answer.ends_with("\r\n\r\nnot ready\n");
+            assert_eq!(why, path == "/readyz" && secret != 200, "{answer}");
+        }
+    }
+}
+
+#[test]
+fn no_password_of_an_address_is_shown() {
+    let mut snapshot = full();
+    snapshot.partitions[0].name = "http://me:hunter2@host/events".into();
+    snapshot.why_open[0].sentence = "waiting for clickhouse://me:hunter2@db:8123/x".into();
+    let text = json(&snapshot);
+    assert!(!text.contains("hunter2") && text.contains("clickhouse://(hidden)@db:8123/x"), "{text}");
+    assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+}
+
 #[test]
 fn a_server_that_was_dropped_gives_its_address_back() {
     let (ops, address) = serve();
     let _half = TcpStream::connect(address).unwrap();
     drop(ops);
-    let again = Ops::start(address, Arc::default()).unwrap();
+    let again = Ops::start(&OpsOptions::new(address), Arc::default()).unwrap();
     assert_eq!(get_from(again.address(), "/healthz", "localhost").0, 200);
 }
 
@@ -304,7 +353,7 @@ fn the_status_and_the_metrics_of_a_run_are_those_of_its_report() {
     let io =
         AnalyticsIo::new(pipeline.clone(), EventSource::files(files), targets, DeadLetters::Files(Arc::clone(&store)));
     let status = Arc::new(Status::new("web_analytics"));
-    let ops = Ops::start("127.0.0.1:0".parse().unwrap(), Arc::clone(&status)).unwrap();
+    let ops = Ops::start(&OpsOptions::new("127.0.0.1:0".parse().unwrap()), Arc::clone(&status)).unwrap();
     let (maintenance, observers) = (io.maintenance(tidemill_tables::Retention::FOREVER), Vec::new());
     let warn = Box::new(|warning: &str| panic!("{warning}"));
     let context = RunContext { store, maintenance, observers, status, place: None, warn };

@@ -5,10 +5,12 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
+use tidemill_http::Share;
 
+use super::refusal::Refusal;
 use super::snapshot::Snapshot;
 use super::time_range::{Range, rfc3339};
+use super::unread::Unread;
 
 /// An answer before it is written.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ pub(super) struct Answered {
     pub(super) pending: u64,
     /// The data itself.
     pub(super) data: Data,
-    /// Its share of the memory for answers, until it is sent.
-    pub(super) held: Option<OwnedSemaphorePermit>,
+    /// Its share of the memory for answers, if it has one already.
+    pub(super) held: Option<Share>,
 }
 
 /// The data of an answer, written out.
@@ -56,12 +58,15 @@ struct Envelope<'a> {
 }
 
 impl Answered {
-    /// The response, of the commit that `snapshot` is of.
-    pub(super) fn respond(self, snapshot: &Snapshot) -> Response {
+    /// The response, of the commit that `snapshot` is of, which has its share of the memory for answers until it is sent.
+    ///
+    /// # Errors
+    /// When there is none for this client.
+    pub(super) fn respond(self, snapshot: &Snapshot, unread: &Unread, whose: u128) -> Result<Response, Refusal> {
         let through = snapshot.complete_through();
         let complete = self.range.is_some_and(|range| snapshot.complete_before(range.to));
         let exact = complete && self.pending == 0;
-        let held = self.held;
+        let held = |bytes: usize| self.held.map_or_else(|| unread.hold(bytes, whose), Ok);
         match self.data {
             Data::Json(data) => {
                 let envelope = Envelope {
@@ -76,9 +81,13 @@ impl Answered {
                     data: &data,
                 };
                 let text = serde_json::to_vec(&envelope).expect("answers have text keys and finite numbers only");
-                sent(text, held, "application/json")
+                let held = held(text.len())?;
+                Ok(sent(text, Some(held), "application/json"))
             }
-            Data::Csv(bytes) => csv(sent(bytes, held, "text/csv; charset=utf-8"), snapshot),
+            Data::Csv(bytes) => {
+                let held = held(bytes.len())?;
+                Ok(csv(sent(bytes, Some(held), "text/csv; charset=utf-8"), snapshot))
+            }
         }
     }
 }
@@ -103,7 +112,7 @@ fn csv(mut response: Response, snapshot: &Snapshot) -> Response {
 /// A body with what it holds until it is sent.
 struct Held {
     bytes: Vec<u8>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _share: Option<Share>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -113,8 +122,8 @@ impl AsRef<[u8]> for Held {
 }
 
 /// A response that nobody keeps on the way.
-fn sent(bytes: Vec<u8>, held: Option<OwnedSemaphorePermit>, content_type: &'static str) -> Response {
-    let mut response = Body::from(Bytes::from_owner(Held { bytes, _permit: held })).into_response();
+fn sent(bytes: Vec<u8>, held: Option<Share>, content_type: &'static str) -> Response {
+    let mut response = Body::from(Bytes::from_owner(Held { bytes, _share: held })).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,10 +1,12 @@
 //! Who is told of new commits.
 //!
 //! Promises: a reader is told the newest commit first and then each one that follows, in order; whoever reads too slowly
-//! to keep up with a few is let go (a browser comes back by itself, with `Last-Event-ID`), so no reader costs memory.
+//! to keep up with a few is let go (a browser comes back by itself, with `Last-Event-ID`), so no reader costs memory. No client
+//! takes the places of all.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tidemill_http::{Share, Shares};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::snapshot::Change;
@@ -15,13 +17,13 @@ const WAITING: usize = 16;
 /// The readers that follow.
 #[derive(Debug)]
 pub(super) struct Changes {
-    most: usize,
+    places: Arc<Shares>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    readers: Vec<mpsc::Sender<Arc<Change>>>,
+    readers: Vec<(mpsc::Sender<Arc<Change>>, Share)>,
     newest: Option<Arc<Change>>,
     closed: bool,
 }
@@ -29,14 +31,14 @@ struct State {
 impl Changes {
     /// Room for `most` readers.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, state: Mutex::default() }
+        Self { places: Shares::new(most), state: Mutex::default() }
     }
 
     /// Tells everybody of a commit; whoever has not taken in the last few is let go. Says how many were.
     pub(super) fn publish(&self, change: Change) -> u64 {
         let mut state = self.state();
         let (change, mut let_go) = (Arc::new(change), 0);
-        state.readers.retain(|reader| match reader.try_send(Arc::clone(&change)) {
+        state.readers.retain(|(reader, _)| match reader.try_send(Arc::clone(&change)) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 let_go += 1;
@@ -50,31 +52,32 @@ impl Changes {
     }
 
     /// A new reader, who is told the newest commit at once unless it is the one it has `seen`. None where there is no
-    /// room, or everybody was let go.
-    pub(super) fn follow(&self, seen: Option<&str>) -> Option<mpsc::Receiver<Arc<Change>>> {
+    /// room for this client, or everybody was let go.
+    pub(super) fn follow(&self, seen: Option<&str>, whose: u128) -> Option<mpsc::Receiver<Arc<Change>>> {
         let mut state = self.state();
-        state.readers.retain(|reader| !reader.is_closed());
-        if state.closed || state.readers.len() >= self.most {
+        state.readers.retain(|(reader, _)| !reader.is_closed());
+        if state.closed {
             return None;
         }
+        let place = self.places.take(whose)?;
         let (reader, changes) = mpsc::channel(WAITING);
         if let Some(newest) = state.newest.as_ref().filter(|newest| Some(newest.id.as_str()) != seen) {
             reader.try_send(Arc::clone(newest)).expect("a new channel has room");
         }
-        state.readers.push(reader);
+        state.readers.push((reader, place));
         Some(changes)
     }
 
     /// How many follow now.
     pub(super) fn readers(&self) -> usize {
         let mut state = self.state();
-        state.readers.retain(|reader| !reader.is_closed());
+        state.readers.retain(|(reader, _)| !reader.is_closed());
         state.readers.len()
     }
 
     /// How many may follow.
     pub(super) fn most(&self) -> usize {
-        self.most
+        self.places.most()
     }
 
     /// Lets everybody go, for good.
@@ -104,10 +107,10 @@ mod tests {
     #[test]
     fn a_reader_is_told_the_newest_and_then_each_that_follows() {
         let changes = Changes::new(2);
-        let mut early = changes.follow(None).unwrap();
+        let mut early = changes.follow(None, 1).unwrap();
         changes.publish(change(1));
         changes.publish(change(2));
-        let mut late = changes.follow(None).unwrap();
+        let mut late = changes.follow(None, 2).unwrap();
         changes.publish(change(3));
         assert_eq!(taken(&mut early), ["1", "2", "3"]);
         assert_eq!(taken(&mut late), ["2", "3"]);
@@ -117,16 +120,16 @@ mod tests {
     fn who_comes_back_is_told_only_what_is_new() {
         let changes = Changes::new(3);
         changes.publish(change(7));
-        assert_eq!(taken(&mut changes.follow(Some("7")).unwrap()), Vec::<String>::new());
-        assert_eq!(taken(&mut changes.follow(Some("6")).unwrap()), ["7"]);
-        assert_eq!(taken(&mut changes.follow(Some("no number")).unwrap()), ["7"]);
+        assert_eq!(taken(&mut changes.follow(Some("7"), 1).unwrap()), Vec::<String>::new());
+        assert_eq!(taken(&mut changes.follow(Some("6"), 1).unwrap()), ["7"]);
+        assert_eq!(taken(&mut changes.follow(Some("no number"), 1).unwrap()), ["7"]);
     }
 
     #[test]
     fn slow_readers_are_let_go_and_make_room() {
         let changes = Changes::new(1);
-        let mut slow = changes.follow(None).unwrap();
-        assert!(changes.follow(None).is_none());
+        let mut slow = changes.follow(None, 1).unwrap();
+        assert!(changes.follow(None, 1).is_none());
         let mut let_go = 0;
         for epoch in 0..=WAITING as u64 {
             let_go += changes.publish(change(epoch));
@@ -136,10 +139,10 @@ mod tests {
         let kept = taken(&mut slow);
         assert_eq!(kept.len(), WAITING);
         assert!(matches!(slow.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
-        drop(changes.follow(None).unwrap());
+        drop(changes.follow(None, 1).unwrap());
         assert_eq!(changes.publish(change(99)), 0, "one that left was not let go");
-        assert!(changes.follow(None).is_some(), "a reader that left makes room");
+        assert!(changes.follow(None, 1).is_some(), "a reader that left makes room");
         changes.close();
-        assert!(changes.follow(None).is_none());
+        assert!(changes.follow(None, 1).is_none());
     }
 }

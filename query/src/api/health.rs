@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tidemill_log::secrets::masked;
 use tidemill_log::with_causes;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// How long the pipeline may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,10 +21,28 @@ const FRESH: Duration = Duration::from_millis(500);
 /// Bytes of a status at most.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// The key by which a pipeline's operations address is asked; it is never shown.
+#[derive(Clone)]
+pub struct StatusKey(String);
+
+impl From<String> for StatusKey {
+    fn from(key: String) -> Self {
+        Self(key)
+    }
+}
+
+impl std::fmt::Debug for StatusKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("StatusKey")
+    }
+}
+
 /// The pipeline's operations address, and what it said last.
 #[derive(Debug)]
 pub(super) struct PipelineHealth {
     address: Option<String>,
+    /// Where the pipeline asks for one.
+    key: Option<StatusKey>,
     agent: Agent,
     said: Mutex<Option<(Instant, Arc<str>)>>,
 }
@@ -36,11 +56,14 @@ struct Health {
 }
 
 impl PipelineHealth {
-    /// The health of the pipeline whose operations are served at `address` (`http://HOST:PORT`), if that is known.
-    pub(super) fn new(address: Option<&str>) -> Self {
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).max_redirects(0).proxy(None);
+    /// The health of the pipeline whose operations are served at `address` (`http://HOST:PORT`, or https), if that is known,
+    /// to whoever has this key.
+    pub(super) fn new(address: Option<&str>, key: Option<&StatusKey>) -> Self {
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let config =
+            Agent::config_builder().timeout_global(Some(PATIENCE)).max_redirects(0).proxy(None).tls_config(tls);
         let address = address.map(|address| format!("{}/api/status", address.trim_end_matches('/')));
-        Self { address, agent: config.build().into(), said: Mutex::default() }
+        Self { address, key: key.cloned(), agent: config.build().into(), said: Mutex::default() }
     }
 
     /// `{"reachable": .., "status": ..}` as JSON; never fails, a pipeline that does not answer is not reachable.
@@ -63,18 +86,22 @@ impl PipelineHealth {
             let reason = "the server was started without --status http://HOST:PORT of the pipeline".to_owned();
             return Health { reachable: false, status: None, reason: Some(reason) };
         };
-        let agent = self.agent.clone();
-        let asked = tokio::task::spawn_blocking(move || fetch(&agent, &address)).await;
+        let (agent, key) = (self.agent.clone(), self.key.clone());
+        let asked = tokio::task::spawn_blocking(move || fetch(&agent, &address, key.as_ref())).await;
         match asked.map_err(|error| error.to_string()).flatten() {
             Ok(status) => Health { reachable: true, status: Some(status), reason: None },
-            Err(reason) => Health { reachable: false, status: None, reason: Some(reason) },
+            Err(reason) => Health { reachable: false, status: None, reason: Some(masked(&reason).into_owned()) },
         }
     }
 }
 
-fn fetch(agent: &Agent, address: &str) -> Result<Box<RawValue>, String> {
+fn fetch(agent: &Agent, address: &str, key: Option<&StatusKey>) -> Result<Box<RawValue>, String> {
     let failed = |error: ureq::Error| format!("no status at {address}: {}", with_causes(&error));
-    let mut response = agent.get(address).call().map_err(failed)?;
+    let mut request = agent.get(address);
+    if let Some(key) = key {
+        request = request.header("authorization", format!("Bearer {}", key.0));
+    }
+    let mut response = request.call().map_err(failed)?;
     let text = response.body_mut().with_config().limit(MOST_BYTES).read_to_string().map_err(failed)?;
     RawValue::from_string(text).map_err(|error| format!("the status at {address} is no JSON: {error}"))
 }

@@ -17,7 +17,8 @@
 //! * A server on a loopback address answers to no name that it was not told of ([`HostGuard`]).
 //! * Nothing that a request carries becomes part of a statement, but for `/sql`, which only reads, and whose end is nobody
 //!   else's ([`crate::sql`]).
-//! * Requests in flight, their time, their memory, the rows of an answer and the readers of `/changes` are bounded.
+//! * Requests in flight, their time, their memory, the rows of an answer, the answers that wait to be read and the readers of
+//!   `/changes` are bounded, and no client (an IPv4 address, an IPv6 /64) has more of them than it leaves for others.
 //!
 //! Ranges are widened to whole buckets (a minute where there are none) and said in the answer as `from` and `to`. An end
 //! that is left out is where the data ends that has happened by now (one event of a year to come stretches no range); where
@@ -30,6 +31,7 @@
 //! | `plans`, `questions` | questions as plans, answered on one snapshot |
 //! | `snapshot`, `follow` | one commit ready to be asked, and how the newest comes to be it |
 //! | `changes` | who is told of new commits |
+//! | `unread` | the memory that answers take until they are read |
 //! | `answer`, `refusal` | what is said beside the data, or instead of it |
 //! | `routes`, `health`, `telemetry` | HTTP, the pipeline's status passed on, the server's numbers |
 
@@ -38,11 +40,11 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidemill_http::{ApiKeys, ConnectionLimits, HostGuard, Tls, Unobserved};
+use tidemill_http::{ApiKeys, ConnectionLimits, HostGuard, Shares, Tls, Unobserved};
 use tidemill_log::Location;
 use tidemill_tables::{TableSpec, web_analytics};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::error::QueryError;
@@ -53,9 +55,11 @@ use health::PipelineHealth;
 use routes::{Shared, Sql};
 use telemetry::Telemetry;
 
+pub use health::StatusKey;
 pub(crate) use questions::answer_statement;
 pub(crate) use refusal::Refusal;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use unread::Unread;
 
 mod answer;
 mod changes;
@@ -71,9 +75,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod time_range;
-
-/// How often the file of keys is looked at.
-const KEYS_READ_EVERY: Duration = Duration::from_secs(1);
+mod unread;
 
 /// What a server is given.
 #[derive(Clone, Debug)]
@@ -82,11 +84,13 @@ pub struct ServerOptions {
     pub place: Location,
     /// The tables that SQL may ask, as far as the pipeline that wrote the place has them; those of `web_analytics` unless said.
     pub tables: Vec<TableSpec>,
-    /// The operations address of the running pipeline, `http://HOST:PORT`, whose status is passed on.
+    /// The operations address of the running pipeline, `http://HOST:PORT` or https, whose status is passed on.
     pub status: Option<String>,
+    /// The key that it asks for, if it does.
+    pub status_key: Option<StatusKey>,
     /// Bytes of memory for queries: half for rows that are kept between them, half for running them.
     pub memory: usize,
-    /// Requests that are answered at once; further ones are refused with 503.
+    /// Requests that are answered at once, of one client half of them; further ones are refused with 503.
     pub most_in_flight: usize,
     /// How long a query may take.
     pub timeout: Duration,
@@ -94,7 +98,7 @@ pub struct ServerOptions {
     pub sql: SqlOptions,
     /// Rows of an answer to SQL.
     pub most_rows: usize,
-    /// Readers that may follow the changes.
+    /// Readers that may follow the changes, of one client half of them.
     pub most_readers: usize,
     /// Who may ask, and for which tenant. Pages are shown to everybody: what they show is asked for.
     pub keys: ApiKeys,
@@ -116,6 +120,7 @@ impl ServerOptions {
             place,
             tables: web_analytics::all(),
             status: None,
+            status_key: None,
             memory: 512 << 20,
             most_in_flight: 64,
             timeout: Duration::from_secs(30),
@@ -188,10 +193,10 @@ impl Server {
         let seen = looked.recv();
         let shared = Arc::new(Shared {
             followed: Arc::clone(&followed),
-            health: PipelineHealth::new(options.status.as_deref()),
+            health: PipelineHealth::new(options.status.as_deref(), options.status_key.as_ref()),
             queries: queries.handle().clone(),
-            room: Semaphore::new(options.most_in_flight),
-            most_in_flight: options.most_in_flight,
+            room: Shares::new(options.most_in_flight),
+            unread: Unread::new(),
             timeout: options.timeout,
             keys: options.keys.clone(),
             sql: Sql::of(&options.sql),
@@ -204,12 +209,7 @@ impl Server {
         let serve = move || {
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener that does not block");
-                tokio::spawn(async move {
-                    loop {
-                        tokio::time::sleep(KEYS_READ_EVERY).await;
-                        keys.refresh();
-                    }
-                });
+                tokio::spawn(keys.keep_fresh());
                 tidemill_http::serve(listener, guarded, front, tls, Arc::new(Unobserved), stop).await;
             });
         };

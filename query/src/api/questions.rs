@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
+use tidemill_http::Share;
 
 use super::answer::{Answered, Data};
 use super::parameters::{MOST_BUCKETS, MetricQuery, Question, TopQuery};
@@ -129,7 +129,7 @@ pub(super) fn of_statement(
     snapshot: &Snapshot,
     bytes: Vec<u8>,
     csv: bool,
-    held: Option<OwnedSemaphorePermit>,
+    held: Option<Share>,
 ) -> Result<Answered, Refusal> {
     let unfinished = |_| Refusal::Unfinished("the answer is no text of JSON".to_owned());
     let data = if csv {

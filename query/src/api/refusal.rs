@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use datafusion::error::DataFusionError;
+use tidemill_log::secrets::masked;
 
 use super::answer::json;
 use crate::error::QueryError;
@@ -22,10 +23,14 @@ pub(crate) enum Refusal {
     #[error("this server only reads: ask with GET")]
     Method,
     /// As many requests as may be are being answered.
-    #[error("{0} requests are being answered already; ask again in a second")]
+    #[error(
+        "as many requests as may be are being answered ({0} at once, half of them for one address); ask again in a second"
+    )]
     Busy(usize),
     /// As many readers as may be follow the changes.
-    #[error("{0} readers follow the changes already; poll instead, or ask again later")]
+    #[error(
+        "as many readers as may be follow the changes ({0}, half of them at one address); poll instead, or ask again later"
+    )]
     Crowded(usize),
     /// The answer took too long.
     #[error("there was no answer within {} s; ask for a shorter range, or for less", .0.as_secs_f64())]
@@ -51,7 +56,7 @@ pub(crate) enum Refusal {
     )]
     TooCostly(usize),
     /// As many bytes of answers as may be wait to be read.
-    #[error("{0} MiB of answers wait to be read by those who asked; ask again later")]
+    #[error("as much of answers as may be waits to be read ({0} MiB, half of it for one address); ask again later")]
     Unread(usize),
     /// What a worker refused a statement for.
     #[error("{message}")]
@@ -138,7 +143,9 @@ fn of_query(error: &QueryError) -> StatusCode {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
-        let mut response = (status, json(&serde_json::json!({ "error": self.to_string() }))).into_response();
+        // Whoever is away may have been named by an address with a password in it.
+        let sentence = self.to_string();
+        let mut response = (status, json(&serde_json::json!({ "error": masked(&sentence) }))).into_response();
         if status == StatusCode::UNAUTHORIZED {
             // A browser asks its user for the password, which is the key.
             response

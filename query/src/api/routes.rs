@@ -13,9 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use datafusion::error::DataFusionError;
 use futures::stream;
-use tidemill_http::{ApiKeys, Sender, Tenants, key_or_password_of};
+use tidemill_http::{ApiKeys, Peer, Sender, Shares, Tenants, key_or_password_of, sharer};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
@@ -28,6 +27,7 @@ use super::parameters::{self, Pairs, Question};
 use super::questions;
 use super::refusal::Refusal;
 use super::snapshot::Snapshot;
+use super::unread::Unread;
 use crate::error::QueryError;
 use crate::sql::{Bytes, SqlOptions, Workers, check};
 
@@ -49,8 +49,9 @@ pub(super) struct Shared {
     pub(super) health: PipelineHealth,
     /// Where queries run, so that they never hold up requests that need none.
     pub(super) queries: Handle,
-    pub(super) room: Semaphore,
-    pub(super) most_in_flight: usize,
+    /// Places for requests.
+    pub(super) room: Arc<Shares>,
+    pub(super) unread: Unread,
     pub(super) timeout: Duration,
     pub(super) keys: ApiKeys,
     pub(super) sql: Sql,
@@ -103,9 +104,12 @@ type Read = fn(&Pairs) -> Result<Question, Refusal>;
 
 fn asked(endpoint: &'static str, read: Read) -> axum::routing::MethodRouter<Arc<Shared>> {
     get(
-        move |State(shared): State<Arc<Shared>>, Extension(sender): Extension<Sender>, Query(mut pairs): Parameters| async move {
+        move |State(shared): State<Arc<Shared>>,
+              Extension(sender): Extension<Sender>,
+              Extension(peer): Extension<Peer>,
+              Query(mut pairs): Parameters| async move {
             let question = of_tenant(&sender, &mut pairs).and_then(|()| read(&pairs));
-            shared.respond(endpoint, question).await
+            shared.respond((endpoint, peer), question).await
         },
     )
 }
@@ -132,6 +136,7 @@ fn of_tenant(sender: &Sender, pairs: &mut Vec<(String, String)>) -> Result<(), R
 async fn sql(
     State(shared): State<Arc<Shared>>,
     Extension(sender): Extension<Sender>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     Query(pairs): Parameters,
 ) -> Response {
@@ -144,15 +149,17 @@ async fn sql(
         }
         (_, Tenants::All) => parameters::sql(&pairs, csv),
     };
-    let mut response = shared.respond("sql", question).await;
+    let mut response = shared.respond(("sql", peer), question).await;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
     response
 }
 
-async fn changes(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn changes(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Response {
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let changes = &shared.followed.changes;
-    let Some(changes) = changes.follow(seen) else { return Refusal::Crowded(changes.most()).into_response() };
+    let Some(changes) = changes.follow(seen, sharer(peer.0.ip())) else {
+        return Refusal::Crowded(changes.most()).into_response();
+    };
     let events = stream::unfold(changes, |mut changes| async move {
         let change = changes.recv().await?;
         let event = Event::default().event("commit").id(&change.id).data(&change.data);
@@ -201,11 +208,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 impl Shared {
     /// What `/metrics` says.
     pub(super) fn openmetrics(&self) -> Result<String, std::fmt::Error> {
-        let in_flight = self.most_in_flight - self.room.available_permits();
-        self.followed.telemetry.text(&self.followed, in_flight)
+        self.followed.telemetry.text(&self.followed, self.room.in_use())
     }
 
-    async fn respond(self: Arc<Self>, endpoint: &'static str, question: Result<Question, Refusal>) -> Response {
+    async fn respond(
+        self: Arc<Self>,
+        (endpoint, peer): (&'static str, Peer),
+        question: Result<Question, Refusal>,
+    ) -> Response {
+        let whose = sharer(peer.0.ip());
         let began = Instant::now();
         let span = debug_span!(
             target: "tidemill::requests",
@@ -217,10 +228,11 @@ impl Shared {
             http.response.status_code = Empty,
         );
         let response = match question {
-            Ok(question) => match Arc::clone(&self).ask(question).instrument(span.clone()).await {
-                Ok((answered, snapshot)) => answered.respond(&snapshot),
-                Err(refusal) => refusal.into_response(),
-            },
+            Ok(question) => {
+                let answered = Arc::clone(&self).ask(question, whose).instrument(span.clone()).await;
+                let sent = answered.and_then(|(answer, snapshot)| answer.respond(&snapshot, &self.unread, whose));
+                sent.unwrap_or_else(Refusal::into_response)
+            }
             Err(refusal) => refusal.into_response(),
         };
         let status = response.status();
@@ -233,12 +245,12 @@ impl Shared {
     }
 
     /// Answers a question on the threads for queries, within the time that it may take.
-    async fn ask(self: Arc<Self>, question: Question) -> Result<(Answered, Arc<Snapshot>), Refusal> {
-        let Ok(_place) = self.room.try_acquire() else { return Err(Refusal::Busy(self.most_in_flight)) };
+    async fn ask(self: Arc<Self>, question: Question, whose: u128) -> Result<(Answered, Arc<Snapshot>), Refusal> {
+        let Some(_place) = self.room.take(whose) else { return Err(Refusal::Busy(self.room.most())) };
         let shared = Arc::clone(&self);
         let limit = self.timeout;
         let answer = self.queries.spawn(async move {
-            timeout(limit, shared.answer(&question)).await.unwrap_or(Err(Refusal::TimedOut(limit)))
+            timeout(limit, shared.answer(&question, whose)).await.unwrap_or(Err(Refusal::TimedOut(limit)))
         });
         // Whoever leaves takes the query along.
         let mut answer = StopWhenDropped(answer);
@@ -252,14 +264,14 @@ impl Shared {
 
     /// All of an answer is of one commit. Files of it that were exchanged and deleted meanwhile are a reason to ask a
     /// newer one, and no other is.
-    async fn answer(&self, question: &Question) -> Result<(Answered, Arc<Snapshot>), Refusal> {
+    async fn answer(&self, question: &Question, whose: u128) -> Result<(Answered, Arc<Snapshot>), Refusal> {
         let mut newest = self.followed.newest.subscribe();
         for attempt in 1.. {
             let Some(snapshot) = newest.borrow_and_update().clone() else {
                 let reason = self.followed.trouble().unwrap_or_else(|| "the log is being read".to_owned());
                 return Err(Refusal::NotYet(reason));
             };
-            let source = match self.answer_of(&snapshot, question).await {
+            let source = match self.answer_of(&snapshot, question, whose).await {
                 Ok(answered) => return Ok((answered, snapshot)),
                 Err(Refusal::Query(QueryError::Run(source))) => {
                     if !snapshot.visible.lacks_file(snapshot.tables.store(), &source).await {
@@ -280,12 +292,13 @@ impl Shared {
         unreachable!("the attempts are counted without an end")
     }
 
-    async fn answer_of(&self, snapshot: &Arc<Snapshot>, question: &Question) -> Result<Answered, Refusal> {
+    async fn answer_of(&self, snapshot: &Arc<Snapshot>, question: &Question, whose: u128) -> Result<Answered, Refusal> {
         match (question, &self.sql) {
             (Question::Sql { text, csv }, Sql::Workers(workers)) => {
                 // What is refused for its length needs no process.
                 check(text)?;
-                let Bytes { bytes, held } = workers.answer(snapshot, text, self.most_rows, *csv).await?;
+                let asked = (text.as_str(), self.most_rows, *csv);
+                let Bytes { bytes, held } = workers.answer(snapshot, asked, (&self.unread, whose)).await?;
                 questions::of_statement(snapshot, bytes, *csv, Some(held))
             }
             _ => questions::answer(snapshot, question, self.most_rows).await,

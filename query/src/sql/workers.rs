@@ -8,17 +8,14 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tempfile::TempDir;
+use tidemill_http::Share;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::messages::{Ask, Said};
-use crate::api::{Refusal, Snapshot};
+use crate::api::{Refusal, Snapshot, Unread};
 
-/// Bytes of answers that may wait to be read, all together.
-const MOST_WAITING: usize = 256 << 20;
-/// An answer is counted in pieces of so many bytes.
-const PIECE: usize = 1 << 10;
 /// Bytes of a line that a worker says.
 const MOST_SAID: u64 = 1 << 20;
 
@@ -56,22 +53,19 @@ pub(crate) struct Workers {
     at_once: usize,
     slots: Arc<Semaphore>,
     idle: Mutex<Vec<Worker>>,
-    /// Room for answers that are not sent yet, in pieces.
-    waiting: Arc<Semaphore>,
 }
 
 /// An answer, with its share of the memory for answers.
 pub(crate) struct Bytes {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) held: OwnedSemaphorePermit,
+    pub(crate) held: Share,
 }
 
 impl Workers {
     /// No worker yet.
     pub(crate) fn new(program: Program, at_once: usize, memory: usize) -> Workers {
         let slots = Arc::new(Semaphore::new(at_once));
-        let waiting = Arc::new(Semaphore::new(MOST_WAITING / PIECE));
-        Workers { program, memory, at_once, slots, idle: Mutex::default(), waiting }
+        Workers { program, memory, at_once, slots, idle: Mutex::default() }
     }
 
     /// How many are answering, of how many.
@@ -79,16 +73,15 @@ impl Workers {
         (self.at_once - self.slots.available_permits(), self.at_once)
     }
 
-    /// Answers a statement on a commit. Whoever stops waiting ends the worker, too.
+    /// Answers a statement on a commit, with so many rows at most, for a client. Whoever stops waiting ends the worker, too.
     ///
     /// # Errors
     /// What the statement is refused for, or what became of its worker.
     pub(crate) async fn answer(
         &self,
         snapshot: &Arc<Snapshot>,
-        statement: &str,
-        rows: usize,
-        csv: bool,
+        (statement, rows, csv): (&str, usize, bool),
+        (unread, whose): (&Unread, u128),
     ) -> Result<Bytes, Refusal> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let kept = self.idle().pop();
@@ -101,7 +94,7 @@ impl Workers {
         worker.knows = Arc::downgrade(snapshot);
         let ask = Ask { visible, statement: statement.to_owned(), rows, csv };
         let answered = match worker.ask(&ask).await {
-            Ok(Said::Answer { bytes }) => self.read(&mut worker, bytes).await,
+            Ok(Said::Answer { bytes }) => worker.read(bytes, unread.hold(bytes, whose)).await,
             Ok(Said::Refused { status, message }) => Ok(Err(Refusal::OfWorker { status, message })),
             Ok(Said::FileGone { message }) => Ok(Err(Refusal::FileGone(message))),
             Ok(Said::Unfit { reason }) => return Err(Refusal::Unfinished(reason)),
@@ -115,15 +108,6 @@ impl Workers {
             }
             Err(error) => Err(worker.ended(&error, self.memory).await),
         }
-    }
-
-    async fn read(&self, worker: &mut Worker, bytes: usize) -> io::Result<Result<Bytes, Refusal>> {
-        let pieces = u32::try_from(bytes / PIECE + 1).unwrap_or(u32::MAX);
-        let held = Arc::clone(&self.waiting).try_acquire_many_owned(pieces);
-        let mut answer = vec![0; bytes];
-        worker.stdout.read_exact(&mut answer).await?;
-        // What has no room was read all the same, since the next answer comes after it.
-        Ok(held.map(|held| Bytes { bytes: answer, held }).map_err(|_| Refusal::Unread(MOST_WAITING >> 20)))
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
@@ -174,6 +158,14 @@ impl Worker {
         line.push(b'\n');
         self.stdin.write_all(&line).await?;
         self.listen().await
+    }
+
+    /// An answer, if there is room for it.
+    async fn read(&mut self, bytes: usize, room: Result<Share, Refusal>) -> io::Result<Result<Bytes, Refusal>> {
+        let mut answer = vec![0; bytes];
+        self.stdout.read_exact(&mut answer).await?;
+        // What has no room was read all the same, since the next answer comes after it.
+        Ok(room.map(|held| Bytes { bytes: answer, held }))
     }
 
     async fn listen(&mut self) -> io::Result<Said> {

@@ -17,20 +17,24 @@ use crate::tidemill;
 
 /// What a statement may take here, and what a process takes beside it.
 const SQL_MEMORY: u64 = 192 << 20;
-const BASE_BYTES: u64 = 256 << 20;
+pub(crate) const BASE_BYTES: u64 = 256 << 20;
 
-fn free_address(ip: &str) -> String {
+pub(crate) fn free_address(ip: &str) -> String {
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().to_string()
 }
 
 /// An answer: the status and the body.
-fn ask(address: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
+pub(crate) fn ask(address: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    ask_on(TcpStream::connect(address).unwrap(), address, path, headers)
+}
+
+/// The same on a connection that is there; the status is 0 where it was closed without an answer.
+pub(crate) fn ask_on(mut stream: TcpStream, address: &str, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let said = stream.write_all(head.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+    assert!(said.is_ok() || answer.is_empty(), "{path}: half an answer: {said:?}");
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
     (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
@@ -40,7 +44,7 @@ fn sql(address: &str, statement: &str) -> (u16, String) {
     ask(address, &format!("/api/v1/sql?q={escaped}"), &[])
 }
 
-fn tables(folder: &Path) -> String {
+pub(crate) fn tables(folder: &Path) -> String {
     let out = folder.join("out");
     let line = json!({"event_id": "e", "event_type": "page_view", "user_id": "u", "timestamp": 1_767_225_600_000_i64,
         "server_time": 1_767_225_600_000_i64, "properties": {"page": "/"}});
@@ -48,16 +52,25 @@ fn tables(folder: &Path) -> String {
     out.to_str().unwrap().to_owned()
 }
 
-fn stop(running: Running) {
+pub(crate) fn stop(running: Running) {
     running.signal("TERM");
     let outcome = running.wait();
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
 }
 
 /// Waits until it answers.
-fn ready(server: &mut Running, address: &str) {
+pub(crate) fn ready(server: &mut Running, address: &str) {
     let up = || TcpStream::connect(address).is_ok() && ask(address, "/healthz", &[]).0 == 200;
     assert!(server.until(|_| up()), "{}", server.said());
+}
+
+/// A run that waits for events, and where its operators look.
+pub(crate) fn watched_run(folder: &Path, options: &[&str]) -> (String, Running) {
+    let (from, out) = (format!("log://{}", folder.join("watched").display()), folder.join("watching"));
+    let watched = free_address("127.0.0.1");
+    let run = ["run", "web_analytics", "--from", &from, "--out", out.to_str().unwrap(), "--ops", &watched];
+    let running = tidemill().start(&[&run[..], options].concat());
+    (watched, running)
 }
 
 /// A command that may have 1,024 descriptors and no more.
@@ -87,11 +100,25 @@ fn a_hostile_statement_ends_nothing_but_itself() {
         ("SELECT length(repeat(repeat('x', 100000), 100000))", &[400]),
         ("SELECT length(repeat('x', 2000000000))", &[400]),
         ("SELECT length(lpad('a', 2000000000, 'b'))", &[400]),
+        ("SELECT length(rpad('a', 2000000000, 'b'))", &[400]),
+        ("SELECT length(replace(repeat('x', 1000000), 'x', repeat('y', 10000)))", &[400]),
+        ("SELECT length(string_agg(repeat('x', 1000000), ',')) FROM range(0, 1000000)", &[400, 408]),
         ("SELECT array_length(array_repeat(1, 2000000000))", &[400, 408]),
+        ("SELECT array_length(array_repeat(array_repeat(array_repeat(1, 10000), 10000), 10000))", &[400, 408]),
+        (&format!("SELECT {}1{}", "[".repeat(45), "]".repeat(45)), &[200, 400]),
+        (&format!("SELECT {}1{}", "[".repeat(450), "]".repeat(450)), &[400]),
         ("SELECT array_length(range(0, 4000000000))", &[400, 408]),
         ("SELECT levenshtein(repeat('a', 1000000), repeat('b', 1000000))", &[408]),
         ("SELECT count(*) FROM range(0, 1000000000000) a", &[400, 408]),
         ("SELECT regexp_like(repeat('a', 100000), '(((a{100}){100}){100}){100}')", &[400, 408]),
+        ("SELECT count(*) FROM generate_series(1, 100000000) a, generate_series(1, 100000000) b", &[400, 408]),
+        ("WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r", &[400, 408]),
+        (
+            "WITH RECURSIVE r AS (SELECT repeat('x', 1000) AS t UNION ALL SELECT t || t FROM r) SELECT count(t) FROM r",
+            &[400, 408],
+        ),
+        (&format!("SELECT count(*) FROM range(0, 1000) WHERE 1 IN (0{})", ",0".repeat(4_000)), &[200]),
+        (&format!("SELECT length('{}')", "[".repeat(9_000)), &[200]),
         (&format!("WITH a0 AS (SELECT 1 AS n){doubled} SELECT count(*) FROM a27"), &[400, 408]),
     ];
     for (statement, expected) in statements {
@@ -145,13 +172,18 @@ fn a_page_of_another_site_asks_no_server_of_ours() {
     let (data, address) = (tables(folder.path()), free_address("127.0.0.1"));
     let mut server = tidemill().start(&["serve", "--data", &data, "--listen", &address]);
     ready(&mut server, &address);
+    let (watched, mut run) = watched_run(folder.path(), &[]);
+    ready(&mut run, &watched);
     for headers in [
         [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
         [("origin", "https://evil.example"), ("accept", "*/*")],
         [("origin", "null"), ("accept", "*/*")],
     ] {
         assert_eq!(ask(&address, "/api/v1/sql?q=SELECT%201", &headers).0, 403, "{headers:?}");
+        assert_eq!(ask(&watched, "/api/status", &headers).0, 403, "{headers:?}");
     }
+    assert_eq!(ask(&watched, "/api/status", &[("sec-fetch-site", "same-origin")]).0, 200);
+    stop(run);
     assert_eq!(ask(&address, "/api/v1/sql?q=SELECT%201", &[("sec-fetch-site", "same-origin")]).0, 200);
     stop(server);
 }

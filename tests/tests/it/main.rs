@@ -3,7 +3,11 @@
 //! The modules say `cfg(test)` so that the lints know the helpers in them for test code.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod attacks_on_others;
 #[cfg(test)]
 mod avro;
 #[cfg(test)]

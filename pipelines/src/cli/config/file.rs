@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, Command};
+use tidemill_log::secrets::{holds_secret, names_secret};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::nearest::nearest;
-use super::secret_names::{holds_secret, names_secret};
 use super::{COMMANDS, Mistake, check, key, options};
 use crate::cli::secrets::SECRETS;
 use crate::cli::{Failure, run};
@@ -188,9 +188,10 @@ impl Reader<'_> {
         for (written, value) in table {
             let (at, written): (usize, &str) = (written.span().start, written.get_ref());
             let place = format!("[{name}] {written}:");
-            let keys_file = name == "collect" && written == "keys_file";
+            let has_keys = options(command).any(|option| key(option) == "keys");
+            let keys_file = has_keys && written == "keys_file";
             if names_secret(written) {
-                let instead = if name == "collect" && written == "keys" { "keys_file" } else { "a key of [secrets]" };
+                let instead = if has_keys && written == "keys" { "keys_file" } else { "a key of [secrets]" };
                 self.mistake(at, &place, &format!("a secret has no place here; name a file with it in {instead}"));
                 continue;
             }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tidemill_log::secrets::masked;
+
 use super::file::{decided_at_start, is_number};
-use super::secret_names::masked;
 use super::{Origin, Setting, is_flag, key};
 use crate::cli::secrets;
 

@@ -31,7 +31,10 @@ impl Client {
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let place = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        // With its scheme, by which a user and a password in it are known for what they are, and masked.
+        let uri = request.uri();
+        let (scheme, at) = (uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |at| at.as_str()));
+        let place = format!("{scheme}://{at}");
         let sent = self.exchange(request);
         let trouble = match &sent {
             Err(error) => Some(error.to_string()),

@@ -1,6 +1,5 @@
 //! What `tidemill run` is told.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tidemill_connectors::events::{Bounds, Format, UnknownFormat};
 use tidemill_log::Location;
 
 use super::source_setting::{SourceSetting, source_setting};
+use crate::cli::access::OpsArguments;
 use crate::cli::lines::Messages;
 use crate::cli::otlp::OtlpArguments;
 use crate::cli::{Failure, units};
@@ -178,13 +178,11 @@ pub(crate) struct RunArguments {
     /// refused; a run that crashed is gone on with anyway.
     #[arg(long)]
     pub(super) take_over: bool,
-    /// Serve metrics, health, status and the operators' page at this address, for example 127.0.0.1:9464; port 0 takes a
-    /// free one. With --processes, process I answers at the port plus I. The addresses are printed on stderr.
-    #[arg(long, value_name = "ADDR")]
-    pub(super) ops: Option<SocketAddr>,
     /// How lines on stderr look.
     #[arg(long, value_enum, default_value_t)]
     messages: Messages,
     #[command(flatten)]
     pub(crate) otlp: OtlpArguments,
+    #[command(flatten)]
+    pub(super) ops: OpsArguments,
 }

@@ -1,7 +1,6 @@
 //! What a run is about, resolved from arguments and environment: the source, the places, the options.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use tidemill_tables::Retention;
 use super::arguments::{RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
 use super::user_key::user_key_of;
+use crate::cli::access::OpsAccess;
 use crate::cli::{Failure, avro, lines, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
@@ -43,7 +43,7 @@ pub(super) struct Job {
     pub(super) files: bool,
     pub(super) json: bool,
     /// Where operators look.
-    pub(super) ops: Option<SocketAddr>,
+    pub(super) ops: Option<OpsAccess>,
     pub(super) dead_letters: DeadLetters,
     /// How long the lake keeps rows.
     pub(super) retention: Retention,
@@ -82,7 +82,7 @@ struct Places {
     kafka: Vec<KafkaConfig>,
 }
 
-pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job, Failure> {
+pub(super) fn resolve(arguments: RunArguments, ops: Option<OpsAccess>, catalog: &Catalog) -> Result<Job, Failure> {
     let pipeline = catalog.find(arguments.pipeline.as_deref()).map_err(Failure::usage)?.clone();
     let faults = std::env::var("TIDEMILL_FAULTS").unwrap_or_default();
     let faults = Faults::parse(&faults).map_err(|problem| Failure::usage(format!("TIDEMILL_FAULTS: {problem}")))?;
@@ -135,7 +135,7 @@ pub(super) fn resolve(arguments: RunArguments, catalog: &Catalog) -> Result<Job,
         faults,
     };
     let (place, lake, files) = (places.state, places.lake, arguments.from.is_none());
-    let (json, ops, take_over) = (arguments.json, arguments.ops, arguments.take_over);
+    let (json, take_over) = (arguments.json, arguments.take_over);
     let by_default = if files { Retention::FOREVER } else { Retention::default() };
     let retention = Retention {
         raw_days: arguments.raw_days.unwrap_or(by_default.raw_days),

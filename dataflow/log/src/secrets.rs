@@ -1,9 +1,13 @@
-//! What is a secret by its name or by where it stands, so that it is neither taken from a file nor printed.
+//! What is a secret by its name or by where it stands in an address, so that it is neither taken from a file nor shown.
+//!
+//! Whoever says something to the outside (stderr, an answer over HTTP, telemetry) masks it where it goes out, behind all that
+//! may have an address in their words.
 
 use std::borrow::Cow;
 
 /// Whether a key names a secret rather than a file with one.
-pub(super) fn names_secret(key: &str) -> bool {
+#[must_use]
+pub fn names_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let parts = ["password", "passwd", "secret", "token", "api_key", "hash_key", "access_key", "credential", ".pem"];
     !key.ends_with("_file")
@@ -14,13 +18,19 @@ pub(super) fn names_secret(key: &str) -> bool {
 }
 
 /// Whether an address has a user, a password or a secret parameter in it.
-pub(super) fn holds_secret(text: &str) -> bool {
+#[must_use]
+pub fn holds_secret(text: &str) -> bool {
     masked(text) != text
 }
 
 /// A text in which no address has a user before its host any more, nor a parameter that is a secret; it may be one address, or a
 /// sentence around some.
-pub(crate) fn masked(text: &str) -> Cow<'_, str> {
+///
+/// ```
+/// assert_eq!(tidemill_log::secrets::masked("cannot ask http://me:secret@h:1/a"), "cannot ask http://(hidden)@h:1/a");
+/// ```
+#[must_use]
+pub fn masked(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {
         return Cow::Borrowed(text);
     }
