@@ -41,6 +41,8 @@ mod hang;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod nexmark;
