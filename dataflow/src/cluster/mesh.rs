@@ -105,9 +105,9 @@ impl Meeting {
     /// Waits until all are ready: one that still reads its state gives no signs of life, and takes nothing.
     fn all_ready(&mut self) -> Result<(), ClusterError> {
         let (mut channels, deadline) = (std::mem::take(&mut self.channels), self.deadline);
-        let peers = |channels: &mut Vec<Option<Channel>>, step: &dyn Fn(&mut Channel) -> io::Result<()>| {
-            let mut channels = (0..).zip(channels).filter_map(|(process, channel)| Some((process, channel.as_mut()?)));
-            channels.try_for_each(|(process, channel)| step(channel).map_err(|error| (process, error)))
+        let peers = |all: &mut [Option<Channel>], step: &dyn Fn(&mut Channel) -> io::Result<()>| {
+            let mut peers = (0..).zip(all).filter_map(|(process, channel)| Some((process, channel.as_mut()?)));
+            peers.try_for_each(|(process, channel)| step(channel).map_err(|error| (process, error)))
         };
         let all = peers(&mut channels, &|channel| channel.tell(Kind::Ready)).and_then(|()| {
             peers(&mut channels, &|channel| channel.hear(Kind::Ready, deadline.saturating_duration_since(now())))
@@ -157,7 +157,10 @@ impl Meeting {
     fn be_dialled(&mut self, listener: &TcpListener, run: u64, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
         let me = self.options.process;
         let awaited = |channels: &[Option<Channel>]| {
-            (me + 1..).zip(&channels[me as usize + 1..]).find(|(_, channel)| channel.is_none()).map(|(number, _)| number)
+            (me + 1..)
+                .zip(&channels[me as usize + 1..])
+                .find(|(_, channel)| channel.is_none())
+                .map(|(number, _)| number)
         };
         if awaited(&self.channels).is_none() {
             return Ok(());

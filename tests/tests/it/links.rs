@@ -9,7 +9,7 @@ use std::thread;
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
-use tidemill_tests::harness::{Outcome, Run};
+use tidemill_tests::harness::{Outcome, Run, Running};
 use tidemill_tests::oracle::Oracle;
 
 use crate::processes::shaped;
@@ -54,7 +54,7 @@ fn over(run: &Run, pass: impl FnMut(&mut [u8]) + Send + 'static) -> [Outcome; 2]
         run.environment("TIDEMILL_CLUSTER_TOKEN", TOKEN).start()
     };
     let processes = [process("0", [&first, &second]), process("1", [&between, &second])];
-    processes.map(|process| process.wait())
+    processes.map(Running::wait)
 }
 
 struct Job {

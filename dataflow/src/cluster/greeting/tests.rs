@@ -56,7 +56,11 @@ fn who_does_not_fit_is_told_why_on_both_sides() {
         (|i| i.processes = 3, "a run of another shape", "other numbers; give all processes --workers 2 and 3 hosts"),
         (|i| i.threads = 3, "a run of another shape", "other numbers; give all processes --workers 3 and 2 hosts"),
         (|i| i.process = 2, "takes itself for process 2", "does not expect process 2 there"),
-        (|i| i.attempt = 1, "process 1 of attempt 1; this is attempt 0", "for now: a process of attempt 0 is still there"),
+        (
+            |i| i.attempt = 1,
+            "process 1 of attempt 1; this is attempt 0",
+            "for now: a process of attempt 0 is still there",
+        ),
         (|i| i.process = 0, "takes itself for process 0", "does not expect process 0 there"),
     ];
     for (make, to_acceptor, to_dialler) in cases {
@@ -114,20 +118,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_bit_of_a_greeting_can_be_changed(at in 0..SEALED_GREETING, bit in 0..8) {
+    fn no_bit_of_a_greeting_can_be_changed(at in 0..SEALED_GREETING, bit in 0..8_u8) {
         let (_, greeting) = identity(1).greet(0).unwrap();
         let mut changed = sealed(&greeting);
-        changed[at] ^= 1 << bit;
+        changed[at] ^= 1_u8 << bit;
         let answer = identity(0).answer(&changed, 7).unwrap();
-        prop_assert_eq!(answer.outcome.err().as_deref(), Some("it has another token"));
+        prop_assert_eq!(answer.outcome.err(), Some("it has another token".to_owned()));
         prop_assert_eq!(answer.says, vec![ANOTHER_TOKEN]);
     }
 
     #[test]
-    fn no_bit_of_an_answer_can_be_changed(at in 1..=SEALED_ANSWER, bit in 0..8) {
+    fn no_bit_of_an_answer_can_be_changed(at in 1..=SEALED_ANSWER, bit in 0..8_u8) {
         let (noise, greeting) = identity(1).greet(0).unwrap();
         let mut answer = identity(0).answer(&sealed(&greeting), 7).unwrap();
-        answer.says[at] ^= 1 << bit;
+        answer.says[at] ^= 1_u8 << bit;
         prop_assert!(matches!(understand(&identity(1), noise, &answer), Err(Failed::Refused(_))));
     }
 

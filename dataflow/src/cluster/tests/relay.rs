@@ -139,7 +139,7 @@ fn a_greeting_that_somebody_recorded_lets_nobody_in() {
     let greeting = record.recv().unwrap();
     assert!(victim.join().unwrap().unwrap_err().to_string().contains("no process of this run"));
     places[0].options.meet_within = Duration::from_millis(500);
-    let leader = thread::spawn(|| meet(places.remove(0), 2));
+    let leader = thread::spawn(move || meet(places.remove(0), 2));
     let mut stranger = TcpStream::connect(target).unwrap();
     stranger.write_all(&greeting).unwrap();
     let mut answer = [0; 66];
