@@ -5,7 +5,8 @@
 //!
 //! - Every connection is authenticated in both directions by a shared token, which itself never travels, and names the
 //!   attempt and the shape (N threads x M processes); what does not fit is refused with the reason, and nobody else is
-//!   disturbed (`handshake`).
+//!   disturbed (`greeting`, `handshake`).
+//! - Whatever goes over it is encrypted and authenticated, with keys of its own that follow from the token (`frames`).
 //! - All processes are there by a deadline, or none begins (`mesh`).
 //! - A peer that says nothing for a stated time is gone, whatever its socket says; one that leaves before the run is
 //!   complete is a failure (fail-stop), never the end of its data (`link`).
@@ -13,6 +14,8 @@
 //! Process 0 reads the source, writes the log and checkpoints and sees commits; the others parse, aggregate and write
 //! what falls to them. A run of several processes is fenced, restored and rescaled like one of several threads (INV-7).
 
+mod frames;
+mod greeting;
 mod handshake;
 mod link;
 mod mesh;

@@ -1,18 +1,15 @@
-//! A connection between two processes of a run: bytes in frames, a sign of life in between, a goodbye at the end.
+//! A connection between two processes of a run: bytes in [frames](super::frames), a sign of life in between, a goodbye at
+//! the end.
 //!
-//! ```text
-//! frame: u32 length (little-endian), bytes      length 0: a sign of life      length u32::MAX: goodbye, nothing follows
-//!                                               length u32::MAX - 1: a sign of life of a process that is asked to stop
-//! ```
-//! Promises: the run is told that the peer is lost when it has said nothing for the stated time, or when it is gone without
-//! a goodbye, which is sent only when all of its workers have completed the dataflow. A slow worker is no silence: signs of
-//! life come from a thread of their own. Timely itself never learns of a loss (it would panic): its threads wait for an
-//! end that does not come while the run fails.
+//! Promises: the run is told that the peer is lost when it has said nothing for the stated time, when what arrives is not
+//! what it sent, or when it is gone without a goodbye, which is sent only when all of its workers have completed the
+//! dataflow. A slow worker is no silence: signs of life come from a thread of their own. Timely itself never learns of a
+//! loss (it would panic): its threads wait for an end that does not come while the run fails.
 //!
 //! A run is stopped by process 0, at the end of an epoch: whoever else is asked to stop tells it so, with its signs of life,
 //! and goes on until the run ends for all.
 
-use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -22,22 +19,22 @@ use std::time::Duration;
 
 use timely::communication::allocator::zero_copy::stream::Stream;
 
+use super::frames::{BATCH, Incoming, Kind, Outgoing};
+use super::handshake::Channel;
+use super::mesh::now;
 use crate::status::{Moment, Status};
 
-const ALIVE: u32 = 0;
-const GOODBYE: u32 = u32::MAX;
-const STOP: u32 = u32::MAX - 1;
 /// Signs of life within the time after which silence is death.
 const SIGNS: u32 = 5;
-/// Bytes read ahead: the headers of small frames cost no call each.
-const READ_AHEAD: usize = 64 << 10;
 
 /// What all handles of one connection share.
 struct Shared {
     peer: u32,
     socket: TcpStream,
-    /// Held while a frame is written.
-    writing: Mutex<()>,
+    /// Held while frames are written.
+    outgoing: Mutex<Outgoing>,
+    /// Taken by the handle that reads.
+    incoming: Mutex<Option<Incoming>>,
     silent_after: Duration,
     /// All workers of this process have completed the dataflow.
     complete: Arc<AtomicBool>,
@@ -61,39 +58,31 @@ pub(crate) trait Member: Send + Sync {
 /// One handle of a connection, for timely's thread that reads or the one that writes.
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    reader: BufReader<TcpStream>,
-    /// Bytes of the frame that is being read.
-    left: usize,
+    /// Of the one that reads.
+    incoming: Option<Incoming>,
     goodbye: bool,
 }
 
 impl Shared {
-    fn write_frame(&self, length: u32, bytes: &[u8]) -> io::Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write_held(length, bytes)
+    fn write(&self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+        let mut outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_held(&mut outgoing, kind, bytes)
     }
 
-    fn write_held(&self, length: u32, bytes: &[u8]) -> io::Result<()> {
-        let header = length.to_le_bytes();
-        let mut slices: &mut [IoSlice<'_>] = &mut [IoSlice::new(&header), IoSlice::new(bytes)];
+    fn write_held(&self, outgoing: &mut Outgoing, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         let mut socket = &self.socket;
-        while !slices.is_empty() {
-            match socket.write_vectored(slices) {
-                Ok(0) => return Err(self.lost("it takes no more bytes")),
-                Ok(written) => IoSlice::advance_slices(&mut slices, written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.lost(&error.to_string())),
-            }
-        }
-        Ok(())
+        socket.write_all(outgoing.seal(kind, bytes)).map_err(|error| match error.kind() {
+            io::ErrorKind::WriteZero => self.lost("it takes no more bytes"),
+            _ => self.lost(&error.to_string()),
+        })
     }
 
     /// A sign of life, unless a frame is being written, which is one.
     fn sign(&self) {
-        let sign = if self.peer == 0 && self.run.stopping() { STOP } else { ALIVE };
-        match self.writing.try_lock() {
+        let sign = if self.peer == 0 && self.run.stopping() { Kind::Stop } else { Kind::Alive };
+        match self.outgoing.try_lock() {
             // That the peer is gone, the reading side finds out and says.
-            Ok(_writing) => drop(self.write_held(sign, &[])),
+            Ok(mut outgoing) => drop(self.write_held(&mut outgoing, sign, &[])),
             Err(TryLockError::Poisoned(_) | TryLockError::WouldBlock) => {}
         }
     }
@@ -101,63 +90,66 @@ impl Shared {
     fn lost(&self, problem: &str) -> io::Error {
         io::Error::new(io::ErrorKind::ConnectionAborted, format!("process {} is lost: {problem}", self.peer))
     }
-}
 
-impl Link {
-    fn new(shared: Arc<Shared>) -> io::Result<Link> {
-        let reader = BufReader::with_capacity(READ_AHEAD, shared.socket.try_clone()?);
-        Ok(Link { shared, reader, left: 0, goodbye: false })
+    fn silent(&self) -> io::Error {
+        self.lost(&format!("it has said nothing for {:?}", self.silent_after))
     }
 
-    fn read_some(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// More bytes of the wire; 0 at the end of the connection.
+    fn read_some(&self, incoming: &mut Incoming) -> io::Result<usize> {
+        let mut socket = &self.socket;
         loop {
-            match self.reader.read(into) {
+            match socket.read(incoming.room()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) => {
-                    return Err(self.shared.lost(&format!("it has said nothing for {:?}", self.shared.silent_after)));
+                    return Err(self.silent());
                 }
-                Err(error) => return Err(self.shared.lost(&error.to_string())),
+                Err(error) => return Err(self.lost(&error.to_string())),
                 Ok(read) => {
-                    self.shared.heard.store(Moment::now().0, Ordering::Relaxed);
+                    incoming.arrived(read);
                     return Ok(read);
                 }
             }
         }
     }
-
-    /// The length of the next frame; `None` at the end of the connection.
-    fn next_header(&mut self) -> io::Result<Option<u32>> {
-        let mut header = [0; 4];
-        let mut known = 0;
-        while known < header.len() {
-            match self.read_some(&mut header[known..])? {
-                0 if known == 0 => return Ok(None),
-                0 => return Err(self.shared.lost("it left in the middle of a message")),
-                read => known += read,
-            }
-        }
-        Ok(Some(u32::from_le_bytes(header)))
-    }
 }
 
 impl Link {
+    fn new(shared: Arc<Shared>) -> Link {
+        Link { shared, incoming: None, goodbye: false }
+    }
+
     fn read_frame(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.left == 0 {
-            match self.next_header()? {
-                Some(ALIVE) => {}
-                Some(GOODBYE) => self.goodbye = true,
-                Some(STOP) => self.shared.run.stop(),
-                Some(length) => self.left = length as usize,
-                None if self.goodbye => return Ok(0),
-                None => return Err(self.shared.lost("it left before the run was complete")),
-            }
+        let shared = &self.shared;
+        if self.incoming.is_none() {
+            self.incoming = shared.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
-        let most = into.len().min(self.left);
-        match self.read_some(&mut into[..most])? {
-            0 => Err(self.shared.lost("it left in the middle of a message")),
-            read => {
-                self.left -= read;
-                Ok(read)
+        let incoming = self.incoming.as_mut().ok_or_else(|| io::Error::other("another handle of it reads"))?;
+        // Only a whole frame is a sign of life: anybody on the way can drip octets.
+        let mut heard = now();
+        loop {
+            let taken = incoming.take(into);
+            if taken > 0 {
+                return Ok(taken);
+            }
+            match incoming.next().map_err(|forged| shared.lost(&forged.to_string()))? {
+                Some(kind) => {
+                    heard = now();
+                    shared.heard.store(Moment::now().0, Ordering::Relaxed);
+                    match kind {
+                        Kind::Bytes | Kind::Alive => {}
+                        Kind::Goodbye => self.goodbye = true,
+                        Kind::Stop => shared.run.stop(),
+                        Kind::Proof | Kind::Welcome | Kind::Ready => return Err(shared.lost("it begins anew")),
+                    }
+                }
+                None if now().duration_since(heard) > shared.silent_after => return Err(shared.silent()),
+                None => match shared.read_some(incoming)? {
+                    0 if incoming.in_frame() => return Err(shared.lost("it left in the middle of a message")),
+                    0 if self.goodbye => return Ok(0),
+                    0 => return Err(shared.lost("it left before the run was complete")),
+                    _ => {}
+                },
             }
         }
     }
@@ -176,11 +168,9 @@ impl Read for Link {
 
 impl Write for Link {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bytes = &bytes[..bytes.len().min(1 << 30)];
-        let length = u32::try_from(bytes.len()).expect("at most a gibibyte");
-        // A frame without bytes would be a sign of life.
-        if length > 0
-            && let Err(error) = self.shared.write_frame(length, bytes)
+        let bytes = &bytes[..bytes.len().min(BATCH)];
+        if !bytes.is_empty()
+            && let Err(error) = self.shared.write(Kind::Bytes, bytes)
         {
             // The run fails; what timely still wants to send goes nowhere.
             self.shared.run.lost(error.to_string());
@@ -195,7 +185,7 @@ impl Write for Link {
 
 impl Stream for Link {
     fn try_clone(&self) -> io::Result<Link> {
-        Link::new(Arc::clone(&self.shared))
+        Ok(Link::new(Arc::clone(&self.shared)))
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -205,7 +195,7 @@ impl Stream for Link {
     /// Called when nothing more is to be written.
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if self.shared.complete.load(Ordering::Acquire)
-            && let Err(error) = self.shared.write_frame(GOODBYE, &[])
+            && let Err(error) = self.shared.write(Kind::Goodbye, &[])
         {
             self.shared.run.lost(error.to_string());
         }
@@ -226,26 +216,27 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// `sockets` by process, none for ourselves; handshakes are done.
+    /// `channels` by process, none for ourselves; handshakes are done.
     pub(super) fn start(
-        sockets: Vec<Option<TcpStream>>,
+        channels: Vec<Option<Channel>>,
         silent_after: Duration,
         run: &Arc<dyn Member>,
     ) -> io::Result<Links> {
         let complete = Arc::new(AtomicBool::new(false));
         let (mut links, mut all) = (Vec::new(), Vec::new());
-        for (peer, socket) in (0..).zip(sockets) {
-            let Some(socket) = socket else {
+        for (peer, channel) in (0..).zip(channels) {
+            let Some(Channel { socket, outgoing, incoming }) = channel else {
                 links.push(None);
                 continue;
             };
             socket.set_read_timeout(Some(silent_after))?;
             socket.set_write_timeout(Some(silent_after))?;
-            let (writing, complete, run) = (Mutex::new(()), Arc::clone(&complete), Arc::clone(run));
+            let (outgoing, incoming) = (Mutex::new(outgoing), Mutex::new(Some(incoming)));
+            let (complete, run) = (Arc::clone(&complete), Arc::clone(run));
             let heard = AtomicI64::new(Moment::now().0);
-            let shared = Arc::new(Shared { peer, socket, writing, silent_after, complete, run, heard });
+            let shared = Arc::new(Shared { peer, socket, outgoing, incoming, silent_after, complete, run, heard });
             all.push(Arc::clone(&shared));
-            links.push(Some(Link::new(shared)?));
+            links.push(Some(Link::new(shared)));
         }
         let (stop, stopped) = channel::<()>();
         let every = silent_after / SIGNS;

@@ -1,13 +1,16 @@
 //! How the processes of a run find each other: every one dials those before it and is dialled by those behind it.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::handshake::{Failed, Identity};
+use super::frames::Kind;
+use super::greeting::{Failed, Identity};
+use super::handshake::{Channel, accept, dial};
 use super::link::{Links, Member};
 use super::{ClusterError, ClusterOptions};
 
@@ -15,9 +18,8 @@ use super::{ClusterError, ClusterOptions};
 const AGAIN: Duration = Duration::from_millis(50);
 /// Connections that may be in the middle of a handshake: a flood of strangers takes no more threads than that.
 const UNDECIDED: usize = 64;
-
-/// What each process says to each other one when it could begin.
-const READY: u8 = 0x72;
+/// When all of those places are taken, one who has it for longer than this gives it to the next in line.
+const CROWDED: Duration = Duration::from_millis(250);
 
 /// What process 0 tells the others instead of a run's number when nothing is left to do; runs are counted from 1.
 const NO_RUN: u64 = 0;
@@ -31,13 +33,12 @@ pub fn listen(address: &str) -> Result<TcpListener, ClusterError> {
 }
 
 /// Processes of a run that are about to meet.
-#[derive(Debug)]
 pub(crate) struct Meeting {
     identity: Identity,
     options: ClusterOptions,
     deadline: Instant,
     /// By process; our own stays empty.
-    sockets: Vec<Option<TcpStream>>,
+    channels: Vec<Option<Channel>>,
 }
 
 impl Meeting {
@@ -53,9 +54,9 @@ impl Meeting {
                 options.processes()
             )));
         }
-        let sockets = options.hosts.iter().map(|_| None).collect();
+        let channels = options.hosts.iter().map(|_| None).collect();
         let identity = Identity::new(options, threads);
-        Ok(Meeting { identity, deadline: now() + options.meet_within, options: options.clone(), sockets })
+        Ok(Meeting { identity, deadline: now() + options.meet_within, options: options.clone(), channels })
     }
 
     /// Reaches process 0, which has begun the run; gives the run's number, or none where nothing is left to do.
@@ -89,7 +90,7 @@ impl Meeting {
         // Reading the state took time of its own since process 0 was reached.
         self.deadline = now() + self.options.meet_within;
         for process in 0..self.options.process {
-            if self.sockets[process as usize].is_none() {
+            if self.channels[process as usize].is_none() {
                 self.dial(process)?;
             }
         }
@@ -97,23 +98,22 @@ impl Meeting {
         drop(listener);
         self.all_ready()?;
         let process = self.options.process;
-        let links = Links::start(self.sockets, self.options.silent_after, member);
+        let links = Links::start(self.channels, self.options.silent_after, member);
         links.map_err(|source| ClusterError::Io { process, source })
     }
 
     /// Waits until all are ready: one that still reads its state gives no signs of life, and takes nothing.
-    fn all_ready(&self) -> Result<(), ClusterError> {
-        let peers = || (0..).zip(&self.sockets).filter_map(|(process, socket)| Some((process, socket.as_ref()?)));
-        let absent = |process, error: io::Error| self.absent(process, format!("it was not ready: {error}"));
-        for (process, mut socket) in peers() {
-            socket.write_all(&[READY]).map_err(|error| absent(process, error))?;
-        }
-        for (process, mut socket) in peers() {
-            let patience = self.left().max(Duration::from_millis(1));
-            let heard = socket.set_read_timeout(Some(patience)).and_then(|()| socket.read_exact(&mut [0]));
-            heard.map_err(|error| absent(process, error))?;
-        }
-        Ok(())
+    fn all_ready(&mut self) -> Result<(), ClusterError> {
+        let (mut channels, deadline) = (std::mem::take(&mut self.channels), self.deadline);
+        let peers = |all: &mut [Option<Channel>], step: &dyn Fn(&mut Channel) -> io::Result<()>| {
+            let mut peers = (0..).zip(all).filter_map(|(process, channel)| Some((process, channel.as_mut()?)));
+            peers.try_for_each(|(process, channel)| step(channel).map_err(|error| (process, error)))
+        };
+        let all = peers(&mut channels, &|channel| channel.tell(Kind::Ready)).and_then(|()| {
+            peers(&mut channels, &|channel| channel.hear(Kind::Ready, deadline.saturating_duration_since(now())))
+        });
+        self.channels = channels;
+        all.map_err(|(process, error)| self.absent(process, format!("it was not ready: {error}")))
     }
 
     fn left(&self) -> Duration {
@@ -132,13 +132,13 @@ impl Meeting {
         let address = self.address(process);
         let (mut last, mut told) = (String::from("it was not tried"), false);
         while !self.left().is_zero() {
-            let tried = connect(&address, self.left()).map_err(Failed::from).and_then(|mut socket| {
+            let tried = connect(&address, self.left()).map_err(Failed::from).and_then(|socket| {
                 // It answers only when it is ready to, which may take as long as restoring its state.
-                self.identity.dial(&mut socket, process, self.left()).map(|run| (socket, run))
+                dial(&self.identity, socket, process, self.left())
             });
             match tried {
-                Ok((socket, run)) => {
-                    self.sockets[process as usize] = Some(socket);
+                Ok((channel, run)) => {
+                    self.channels[process as usize] = Some(channel);
                     return Ok(run);
                 }
                 Err(Failed::Refused(reason)) => return Err(ClusterError::Refused { process, address, reason }),
@@ -156,27 +156,30 @@ impl Meeting {
 
     fn be_dialled(&mut self, listener: &TcpListener, run: u64, warn: &dyn Fn(&str)) -> Result<(), ClusterError> {
         let me = self.options.process;
-        let awaited = |sockets: &[Option<TcpStream>]| {
-            (me + 1..).zip(&sockets[me as usize + 1..]).find(|(_, socket)| socket.is_none()).map(|(number, _)| number)
+        let awaited = |channels: &[Option<Channel>]| {
+            (me + 1..)
+                .zip(&channels[me as usize + 1..])
+                .find(|(_, channel)| channel.is_none())
+                .map(|(number, _)| number)
         };
-        if awaited(&self.sockets).is_none() {
+        if awaited(&self.channels).is_none() {
             return Ok(());
         }
         let failed = |source| ClusterError::Io { process: me, source };
         listener.set_nonblocking(true).map_err(failed)?;
         let (decided, decisions) = channel();
-        let mut undecided = 0;
+        let mut undecided = VecDeque::<Undecided>::new();
         let mut last = String::from("nobody has connected");
-        while let Some(missing) = awaited(&self.sockets) {
+        while let Some(missing) = awaited(&self.channels) {
             if self.left().is_zero() {
                 return Err(self.absent(missing, last));
             }
-            while undecided < UNDECIDED {
+            while undecided.len() < UNDECIDED {
                 match listener.accept() {
                     Ok((socket, from)) => {
                         // A stranger who says nothing keeps nobody else waiting.
-                        decide(self.identity.clone(), socket, run, from.to_string(), &decided).map_err(failed)?;
-                        undecided += 1;
+                        let one = Undecided::begin(&self.identity, socket, run, from, &decided).map_err(failed)?;
+                        undecided.push_back(one);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
@@ -185,42 +188,58 @@ impl Meeting {
                     }
                 }
             }
-            match decisions.recv_timeout(AGAIN.min(self.left())) {
-                Ok(Ok((peer, socket))) => {
-                    undecided -= 1;
-                    // The one that dialled last is alive: an earlier connection of it was given up.
-                    self.sockets[peer as usize] = Some(socket);
+            if undecided.len() == UNDECIDED {
+                undecided.front().into_iter().for_each(Undecided::make_room);
+            }
+            let Ok((from, decision)) = decisions.recv_timeout(AGAIN.min(self.left())) else { continue };
+            undecided.retain(|one| one.from != from);
+            match decision {
+                // The one that dialled last is alive: an earlier connection of it was given up.
+                Ok((channel, peer)) => self.channels[peer as usize] = Some(channel),
+                Err(reason) => {
+                    last = format!("a connection from {from} was refused: {reason}");
+                    warn(&last);
                 }
-                Ok(Err(sentence)) => {
-                    undecided -= 1;
-                    warn(&sentence);
-                    last = sentence;
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
         Ok(())
     }
 }
 
-type Decision = Result<(u32, TcpStream), String>;
+type Decision = (SocketAddr, Result<(Channel, u32), String>);
 
-fn decide(
-    identity: Identity,
-    mut socket: TcpStream,
-    run: u64,
-    from: String,
-    decided: &Sender<Decision>,
-) -> io::Result<()> {
-    let decided = decided.clone();
-    let work = move || {
-        let accepted = socket.set_nonblocking(false).map_err(|error| error.to_string());
-        let accepted = accepted.and_then(|()| identity.accept(&mut socket, run));
-        let refused = |reason| format!("a connection from {from} was refused: {reason}");
-        // The meeting may be over.
-        let _ = decided.send(accepted.map(|peer| (peer, socket)).map_err(refused));
-    };
-    thread::Builder::new().name("handshake".into()).spawn(work).map(drop)
+/// Somebody in the middle of a handshake.
+struct Undecided {
+    from: SocketAddr,
+    since: Instant,
+    socket: TcpStream,
+}
+
+impl Undecided {
+    fn begin(
+        identity: &Identity,
+        socket: TcpStream,
+        run: u64,
+        from: SocketAddr,
+        decided: &Sender<Decision>,
+    ) -> io::Result<Undecided> {
+        socket.set_nonblocking(false)?;
+        let (identity, accepted, decided) = (identity.clone(), socket.try_clone()?, decided.clone());
+        let work = move || {
+            // The meeting may be over.
+            let _ = decided.send((from, accept(&identity, accepted, run)));
+        };
+        thread::Builder::new().name("handshake".into()).spawn(work)?;
+        Ok(Undecided { from, since: now(), socket })
+    }
+
+    /// Ends a handshake that takes long, for another that may be honest: the thread finds its connection closed.
+    fn make_room(&self) {
+        if now().duration_since(self.since) > CROWDED {
+            // One that is gone already needs no closing.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 fn connect(address: &str, within: Duration) -> io::Result<TcpStream> {

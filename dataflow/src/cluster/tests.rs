@@ -14,6 +14,8 @@ use super::handshake::read_within;
 use super::link::Link;
 use super::*;
 
+mod relay;
+
 fn places(count: u32) -> Vec<Place> {
     let listeners: Vec<_> = (0..count).map(|_| listen("127.0.0.1:0").unwrap()).collect();
     let hosts: Vec<_> = listeners.iter().map(|l: &TcpListener| l.local_addr().unwrap().to_string()).collect();
@@ -124,6 +126,18 @@ fn a_stranger_that_says_a_byte_now_and_then_is_not_listened_to_for_long() {
     assert!([io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&error.kind()), "{error}");
     drop(socket);
     talks.join().unwrap();
+}
+
+#[test]
+fn a_crowd_that_says_nothing_does_not_keep_an_honest_process_waiting() {
+    let mut places = places(2);
+    // Served in turn, each for as long as it may be silent, the crowd would take longer than this.
+    places.iter_mut().for_each(|place| place.options.meet_within = Duration::from_secs(8));
+    let connect = |_| TcpStream::connect(&places[0].options.hosts[0]).unwrap();
+    let crowd: Vec<_> = (0..120).map(connect).collect();
+    let all: Vec<_> = meet_all(places).into_iter().map(Result::unwrap).collect();
+    assert!(!all[0].warned.is_empty());
+    drop(crowd);
 }
 
 #[test]

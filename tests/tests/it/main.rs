@@ -47,6 +47,8 @@ mod keyed_panics;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod nexmark;

@@ -366,7 +366,7 @@ fn strangers_wrong_tokens_and_other_attempts_are_refused_and_disturb_nobody() {
     let silent = TcpStream::connect(&hosts[0]).unwrap();
 
     process("1", "5", "another secret").outcome().assert_refused(&[2], &["another token"]);
-    until_said(&mut leader, "was refused: it said nothing that a process of this run would say");
+    until_said(&mut leader, "was refused: it has another token");
     process("1", "4", "a long secret").outcome().assert_refused(&[2], &["it belongs to attempt 5"]);
     until_said(&mut leader, "it calls itself process 1 of attempt 4; this is attempt 5");
     let other_shape = process("1", "5", "a long secret").workers(3).outcome();

@@ -156,16 +156,18 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     let _alive = arguments.place().map(|place| claim(&place, arguments.take_over)).transpose()?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(Failure::failed)?;
     let address = listener.local_addr().map_err(Failure::failed)?.to_string();
-    let secret = secret();
+    // Two of them, as processes say one of them aloud.
+    let (word, token) = (secret(), secret());
     let (events, happened) = channel();
-    listen_for_processes(listener, secret.clone(), events.clone())?;
+    let supervisor = format!("{address} {word}");
+    listen_for_processes(listener, word, events.clone())?;
     let stops = listen_for_signals(events.clone())?;
     let _control = listen_for_wishes(arguments, events);
     let mut shape = Shape { workers: arguments.workers, processes: arguments.processes };
     let (mut pause, mut wish) = (FIRST_PAUSE, None);
     for attempt in 1.. {
         let clock = Stopwatch::start();
-        let group = Group::start((arguments, shape), attempt, (&address, &secret))?;
+        let group = Group::start((arguments, shape), attempt, (&supervisor, &token))?;
         let ended = group.watch(&happened, &stops, &mut wish);
         let before = shape;
         shape = wish.as_ref().map_or(shape, |wish: &Wish| wish.shape);
@@ -261,7 +263,7 @@ impl Group {
     fn start(
         (arguments, shape): (&RunArguments, Shape),
         attempt: u64,
-        (address, secret): (&str, &str),
+        (supervisor, token): (&str, &str),
     ) -> Result<Group, Failure> {
         let program = own_program().map_err(Failure::failed)?;
         // An address that is taken in the moment between costs an attempt.
@@ -283,7 +285,7 @@ impl Group {
             if process > 0 {
                 command.stdout(Stdio::null());
             }
-            command.env(TOKEN, secret).env(SUPERVISOR, format!("{address} {secret} {process} {attempt}"));
+            command.env(TOKEN, token).env(SUPERVISOR, format!("{supervisor} {process} {attempt}"));
             let child = command.spawn().map_err(|error| Failure::failed(format!("{}: {error}", program.display())))?;
             group.children.push((child, None));
             group.links.push(None);
@@ -448,11 +450,11 @@ impl Drop for Group {
     }
 }
 
-fn listen_for_processes(listener: TcpListener, secret: String, events: Sender<Event>) -> Result<(), Failure> {
+fn listen_for_processes(listener: TcpListener, word: String, events: Sender<Event>) -> Result<(), Failure> {
     let serve = move || {
         for connection in listener.incoming().flatten() {
-            let (secret, events) = (secret.clone(), events.clone());
-            let follow = move || follow_signs(connection, &secret, &events);
+            let (word, events) = (word.clone(), events.clone());
+            let follow = move || follow_signs(connection, &word, &events);
             // Without a thread for it, the process is taken for silent and started again.
             drop(thread::Builder::new().name("process".into()).spawn(follow));
         }
@@ -461,14 +463,14 @@ fn listen_for_processes(listener: TcpListener, secret: String, events: Sender<Ev
 }
 
 /// Reads a process's signs of life; a stranger's connection is dropped.
-fn follow_signs(connection: TcpStream, secret: &str, events: &Sender<Event>) -> Option<()> {
+fn follow_signs(connection: TcpStream, word: &str, events: &Sender<Event>) -> Option<()> {
     connection.set_read_timeout(Some(SILENT)).ok()?;
     let link = connection.try_clone().ok()?;
     let mut signs = BufReader::new(connection);
     let mut introduction = String::new();
     signs.by_ref().take(256).read_line(&mut introduction).ok()?;
     let mut words = introduction.split_whitespace();
-    if words.next() != Some(secret) {
+    if words.next() != Some(word) {
         return None;
     }
     let (process, attempt) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
