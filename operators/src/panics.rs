@@ -175,8 +175,8 @@ fn pipeline(of: Of, lines: &Lines<Item>, store: &Arc<dyn Store>, without: bool) 
             }
             Of::View => {
                 let change = |item: &Item| Change::insert((item.id, item.bad));
-                let view = all().incremental("op", Retain::forever(), change, |items| {
-                    items.map(|(id, bad)| {
+                let view = all().incremental("op", Retain::forever(), change, |changes| {
+                    changes.map(|(id, bad)| {
                         assert!(!bad, "item {id} is bad");
                         id
                     })

@@ -271,7 +271,7 @@ impl<D: 'static, A: Aggregate<D>, W: Assigner> ShardLogic for MergeLogic<D, A, W
         out: &mut Emit<Self::Out>,
         probe: &mut Probe<'_>,
     ) {
-        let mut by_key: BTreeMap<OwnedKey, Vec<(usize, WindowRow<A::Partial>)>> = BTreeMap::new();
+        let mut by_key = BTreeMap::<OwnedKey, Vec<(usize, WindowRow<_>)>>::new();
         for (number, chunk) in input.into_iter().enumerate() {
             chunk.rows.into_iter().for_each(|row| by_key.entry(row.key.clone()).or_default().push((number, row)));
         }

@@ -120,7 +120,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let observers = io.observers().map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
-    let ops = job.ops.as_ref().map(|access| serve_ops(access, &status)).transpose()?;
+    let ops = job.ops.as_ref().map(|ops| serve_ops(ops, &status)).transpose()?;
     if let Some(kept) = job.kept() {
         lines::say(&kept);
     }

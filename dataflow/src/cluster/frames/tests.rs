@@ -79,8 +79,7 @@ fn frames_of_another_connection_or_our_own_are_not_opened() {
 
 #[test]
 fn a_frame_that_is_cut_short_is_waited_for_and_known_as_such() {
-    let (mut outgoing, _) = ends();
-    let whole = outgoing.seal(Kind::Goodbye, &[]).len();
+    let whole = ends().0.seal(Kind::Goodbye, &[]).len();
     for cut in 0..whole {
         let (mut outgoing, mut incoming) = ends();
         let wire = outgoing.seal(Kind::Goodbye, &[]).to_vec();
@@ -166,7 +165,7 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
 }
 
 fn bytes(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at % 251) as u8).collect()
+    (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
 proptest! {

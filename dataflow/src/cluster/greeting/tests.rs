@@ -50,7 +50,8 @@ fn who_does_not_fit_is_told_why_on_both_sides() {
         change(&mut changed);
         meet(&changed, &identity(0))
     };
-    let cases: [(fn(&mut Identity), &str, &str); 7] = [
+    type Case = (fn(&mut Identity), &'static str, &'static str);
+    let cases: [Case; 7] = [
         (|_| {}, "", ""),
         (|i| i.token = Token::new("another"), "another token", "another token; give all processes the same one"),
         (|i| i.processes = 3, "a run of another shape", "other numbers; give all processes --workers 2 and 3 hosts"),

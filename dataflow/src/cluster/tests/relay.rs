@@ -16,12 +16,12 @@ fn relay(target: String, passes: Arc<Passes>) -> SocketAddr {
             let acceptor = TcpStream::connect(&target).unwrap();
             let [back, forth] = [(&acceptor, &dialler), (&dialler, &acceptor)]
                 .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
-            for (forth, (mut from, mut to)) in [(false, back), (true, forth)] {
+            for (goes_forth, (mut from, mut to)) in [(false, back), (true, forth)] {
                 let passes = Arc::clone(&passes);
                 thread::spawn(move || {
                     let mut some = [0; 4_096];
                     while let Ok(read @ 1..) = from.read(&mut some) {
-                        if passes(forth, &some[..read], &mut to).is_err() {
+                        if passes(goes_forth, &some[..read], &mut to).is_err() {
                             break;
                         }
                     }
