@@ -65,7 +65,7 @@ fn an_address_that_sends_a_byte_now_and_then_leaves_others_their_connections() {
         // Those that made room for later ones are closed.
         let _ = stream.write_all(head.as_bytes());
     }
-    let trickle = |slow: &mut Vec<TcpStream>| slow.iter_mut().for_each(|stream| drop(stream.write(b" ")));
+    let trickle = |streams: &mut Vec<TcpStream>| streams.iter_mut().for_each(|stream| drop(stream.write(b" ")));
     // Half of the connections are busy with its bodies: it is told to come again, and nobody else is.
     assert!(collector.until(|_| {
         trickle(&mut slow);
