@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
 use tidemill_tests::corpus;
@@ -103,11 +105,15 @@ fn whoever_listens_between_two_processes_sees_neither_token_nor_events() {
     job.assert_tables("with somebody who listens");
 
     let seen = seen.lock().unwrap();
-    assert!(seen.len() > job.bytes.len() / 4, "{} bytes of {} went this way", seen.len(), job.bytes.len());
-    for told in [TOKEN, "event_id", "page_view", "user_id", "web_analytics"] {
+    assert!(seen.len() > 1_000_000, "{} bytes went this way", seen.len());
+    for told in [TOKEN, "page_view", "web_analytics"] {
         assert!(!holds(&seen, told.as_bytes()), "{told:?} was seen");
     }
-    assert!(holds(&job.bytes, b"page_view"), "it is in the input");
+    // Nothing that can be told from noise: it does not get smaller.
+    let mut packed = DeflateEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(&seen).unwrap();
+    let packed = packed.finish().unwrap().len();
+    assert!(packed > seen.len() / 100 * 98, "{} bytes are {packed} when they are packed", seen.len());
 }
 
 #[test]
