@@ -32,8 +32,8 @@ use crate::source::Block;
 
 pub(crate) use attempts::read as read_attempts;
 pub(crate) use pass::{Origin, Passing, Phase};
+pub use tidemill_log::panics::is_contained;
 pub(crate) use witness::Witness;
-pub use witness::is_contained;
 
 /// How many panics at a record set it aside, that of its whole block included.
 const ENOUGH: usize = 2;

@@ -8,6 +8,7 @@
 //! and then together is folding all (the law of [`tidemill_tables::fold()`]).
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -19,6 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill_log::DataFile;
+use tidemill_log::panics::contained;
 use tidemill_tables::calendar::HOUR_MS;
 use tidemill_tables::{TableSpec, fold};
 use tokio::sync::OnceCell;
@@ -143,10 +145,16 @@ impl SegmentCache {
         let mut batches = Vec::new();
         for file in &segment.files {
             let found = self.store.get(&ObjectPath::from(file.path.as_str())).await?;
-            let named = |error| DataFusionError::External(error).context(file.path.clone());
-            let reader = ParquetRecordBatchReaderBuilder::try_new(found.bytes().await?)?;
-            for batch in reader.with_batch_size(usize::MAX >> 1).build()? {
-                let batch = RecordBatch::try_new(spec.stored_schema(), batch?.columns().to_vec());
+            let named =
+                |error: Box<dyn Error + Send + Sync>| DataFusionError::External(error).context(file.path.clone());
+            let bytes = found.bytes().await?;
+            // At some damage the decoder panics, which is an error like any other.
+            let decoded = contained(|| -> Result<Vec<RecordBatch>> {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+                Ok(reader.with_batch_size(usize::MAX >> 1).build()?.collect::<Result<_, _>>()?)
+            });
+            for batch in decoded.unwrap_or_else(|said| Err(named(format!("it is damaged: {said}").into())))? {
+                let batch = RecordBatch::try_new(spec.stored_schema(), batch.columns().to_vec());
                 batches.push(batch.map_err(|error| named(error.into()))?);
             }
         }

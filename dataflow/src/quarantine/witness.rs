@@ -1,11 +1,11 @@
 //! Contains the panics of workers: each becomes the failure of the run, with what follows from it.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use tidemill_log::panics::{self, contain_thread};
 use tidemill_log::{Quarantined, Store, with_causes};
 
 use super::pass::{self, Noted};
@@ -14,16 +14,6 @@ use crate::runtime::RunError;
 
 /// So much of a panic's message is kept, in characters.
 const MESSAGE: usize = 200;
-
-thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread ends the run in order: then a panic hook need not end the process.
-#[must_use]
-pub fn is_contained() -> bool {
-    CONTAINED.get()
-}
 
 /// Knows what must be known to say what follows from a panic.
 #[derive(Debug, Default)]
@@ -51,7 +41,7 @@ impl Witness {
     /// Does `work` on this thread; a panic in it becomes an error. The thread must not go on with what `work` worked on, and
     /// may panic again when that is dropped, for which the same holds.
     pub(crate) fn contain(&self, work: impl FnOnce()) -> Result<(), RunError> {
-        CONTAINED.set(true);
+        contain_thread();
         catch_unwind(AssertUnwindSafe(work)).map_err(|panic| self.reports(&*panic))
     }
 
@@ -108,7 +98,5 @@ impl Witness {
 
 /// What a panic said, on one line, cut.
 fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let line: String = text.unwrap_or("it did not say why").split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(MESSAGE).collect()
+    panics::message(panic).chars().take(MESSAGE).collect()
 }
