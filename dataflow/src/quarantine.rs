@@ -44,7 +44,7 @@ pub(crate) use probe::blame;
 pub use probe::{Probe, Sees};
 pub(crate) use region::open_epoch;
 pub use region::within_region;
-pub use witness::is_contained;
+pub use tidemill_log::panics::is_contained;
 pub(crate) use witness::{Begins, Witness};
 
 /// How many panics at a record set it aside.

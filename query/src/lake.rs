@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use object_store::ObjectStore;
+use tidemill_log::panics::{contain_thread, contained};
 use tidemill_log::{FOLDER, Location, with_causes};
 use tidemill_tables::TableSpec;
 
@@ -78,8 +80,13 @@ impl Lake {
     /// # Errors
     /// When the log cannot be read, the statement is refused or not understood, or running it fails.
     pub fn sql(&self, sql: &str) -> Result<Answer, QueryError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(QueryError::Runtime)?;
-        runtime.block_on(self.query(sql))
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().on_thread_start(contain_thread).build().map_err(QueryError::Runtime)?;
+        // At some damage to a file its decoder panics, which is an error like any other.
+        contained(|| runtime.block_on(self.query(sql))).unwrap_or_else(|said| {
+            let damaged = format!("a file is damaged, or this is a bug: {said}");
+            Err(QueryError::Run(Box::new(DataFusionError::Execution(damaged))))
+        })
     }
 
     /// Answers one SQL statement that only reads, at the newest commit.
@@ -110,6 +117,18 @@ impl Lake {
             }
             visible = newer;
         }
+    }
+
+    /// Plans a statement down to what would run, and runs nothing: for tests that ask anything.
+    ///
+    /// # Errors
+    /// Those of [`Lake::query`] that come before it runs.
+    #[doc(hidden)]
+    pub async fn plan(&self, sql: &str) -> Result<(), QueryError> {
+        let run = |error| QueryError::Run(Box::new(error));
+        let context = session::session(&self.tables, &self.visible().await?).map_err(run)?;
+        let plan = session::plan(&context, sql).await?;
+        plan.create_physical_plan().await.map(drop).map_err(run)
     }
 
     async fn answer(&self, sql: &str, visible: &Visible) -> Result<Answer, QueryError> {

@@ -12,6 +12,7 @@
 //! Where there is no room, the files are scanned piece by piece, as if nothing were kept.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, RecordBatch};
@@ -26,6 +27,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tidemill_log::DataFile;
+use tidemill_log::panics::contained;
 use tidemill_tables::calendar::HOUR_MS;
 use tidemill_tables::{TableSpec, fold};
 use tokio::sync::OnceCell;
@@ -225,11 +227,12 @@ impl SegmentCache {
         let _decoding = self.reserve(needed)?;
         let mut batches = Vec::new();
         for (file, reader) in readers {
-            let named = |error| DataFusionError::External(error).context(file.path.clone());
-            for batch in reader.with_batch_size(usize::MAX >> 1).build().map_err(DataFusionError::from)? {
-                let columns = batch.map_err(DataFusionError::from)?.columns().to_vec();
-                let stored = RecordBatch::try_new(spec.stored_schema(), columns);
-                batches.push(stored.map_err(|error| named(error.into()))?);
+            let found: Vec<RecordBatch> = undamaged(file, || {
+                Ok(reader.with_batch_size(usize::MAX >> 1).build()?.collect::<Result<_, _>>()?)
+            })?;
+            for batch in found {
+                let stored = RecordBatch::try_new(spec.stored_schema(), batch.columns().to_vec());
+                batches.push(stored.map_err(|error| named(file, error.into()))?);
             }
         }
         match <[RecordBatch; 1]>::try_from(batches) {
@@ -242,7 +245,8 @@ impl SegmentCache {
     /// A file in memory as it is stored, its footer read.
     async fn open(&self, file: &DataFile) -> Result<ParquetRecordBatchReaderBuilder<Bytes>> {
         let found = self.store.get(&ObjectPath::from(file.path.as_str())).await?;
-        Ok(ParquetRecordBatchReaderBuilder::try_new(found.bytes().await?)?)
+        let bytes = found.bytes().await?;
+        undamaged(file, || Ok(ParquetRecordBatchReaderBuilder::try_new(bytes)?))
     }
 
     fn cell(&self, key: &Arc<str>) -> Arc<OnceCell<RecordBatch>> {
@@ -346,6 +350,15 @@ fn decoded_bytes_of(column: &ColumnChunkMetaData) -> Option<usize> {
         _ => NUMBER,
     };
     values.checked_mul(width)
+}
+
+fn named(file: &DataFile, error: Box<dyn Error + Send + Sync>) -> DataFusionError {
+    DataFusionError::External(error).context(file.path.clone())
+}
+
+/// What `decode` makes of a file. At some damage the decoder panics, which is an error like any other.
+fn undamaged<T>(file: &DataFile, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    contained(decode).unwrap_or_else(|said| Err(named(file, format!("it is damaged: {said}").into())))
 }
 
 #[cfg(test)]

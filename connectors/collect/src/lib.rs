@@ -27,6 +27,8 @@ mod geo;
 mod ingest;
 mod log;
 mod metrics;
+#[doc(hidden)]
+pub mod offline;
 mod rate;
 mod routes;
 mod salts;

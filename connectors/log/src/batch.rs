@@ -106,6 +106,9 @@ impl Header {
         if header.length < HEADER + header.note || header.length > MAX_BATCH || header.count == 0 {
             return Err("a batch of an impossible length begins there");
         }
+        if header.base.checked_add(u64::from(header.count)).is_none() {
+            return Err("a batch of impossible offsets begins there");
+        }
         Ok(header)
     }
 
@@ -228,6 +231,15 @@ mod tests {
             let intact = Header::parse(&bytes)
                 .is_ok_and(|header| header.length == bytes.len() && header.verify(&bytes).is_ok());
             prop_assert!(!intact);
+        }
+    }
+
+    #[test]
+    fn offsets_that_no_number_holds_are_damage() {
+        let mut bytes = encoded(&[(b"key".to_vec(), b"value".to_vec(), 0)], b"");
+        for (base, intact) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+            bytes[16..24].copy_from_slice(&base.to_le_bytes());
+            assert_eq!(Header::parse(&bytes).is_ok(), intact, "{base}");
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) use lines::masked;
 pub(crate) use logs::{Directives, KNOWN_TO_ALL};
 pub use logs::{HashKey, Layout, LogDecoder, LogReader, UserKey};
 pub use ndjson::NdjsonDecoder;
+#[doc(hidden)]
+pub use scanner::readers_agree;
 pub(crate) use strict::NOT_AN_OBJECT;
 pub use strict::{Member, members_of, whole};
 

@@ -8,6 +8,7 @@
 use tidemill_dataflow::hash::{hash64, mix};
 
 use super::fields::{Fields, Slot, What, slot};
+use super::strict;
 
 /// How many unknown keys the scanner compares with each other before it leaves the line to the strict reader.
 const UNKNOWN_KEYS: usize = 8;
@@ -52,6 +53,22 @@ pub(super) fn scan(bytes: &[u8], from: usize, fields: &mut Fields) -> Option<usi
     })?;
     let at = skip_space(bytes, at);
     matches!(bytes.get(at), None | Some(b'\n')).then_some(at)
+}
+
+/// Whether the scanner takes the first line of a text, for tests that send anything.
+///
+/// # Errors
+/// What the strict reader says otherwise of a line that the scanner takes.
+pub fn readers_agree(text: &str) -> Result<bool, String> {
+    let line = text.split('\n').next().unwrap_or_default();
+    let (mut fast, mut slow) = (Fields::default(), Fields::default());
+    let Some(end) = scan(text.as_bytes(), 0, &mut fast) else { return Ok(false) };
+    strict::read(line, 0, &mut slow).map_err(|reason| format!("the scanner alone takes it: {reason}"))?;
+    match (end == line.len(), fast == slow) {
+        (true, true) => Ok(true),
+        (false, _) => Err(format!("the scanner ends it at {end}, and it has {} bytes", line.len())),
+        (_, false) => Err(format!("the scanner reads {fast:?}, the strict reader {slow:?}")),
+    }
 }
 
 fn properties(bytes: &[u8], at: usize, fields: &mut Fields) -> Option<usize> {

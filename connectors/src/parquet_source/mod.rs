@@ -60,7 +60,7 @@ impl Source for ParquetSource {
         let failed = |error: &(dyn Error + 'static)| self.failed(error);
         let place = self.location.open_for_reading().map_err(|error| failed(&error))?;
         let span = plan::Span::new(self.since, self.until)?;
-        let partitions = if recorded.is_empty() {
+        let partitions: Vec<plan::PinnedPartition> = if recorded.is_empty() {
             let log = log_reader::read(Arc::clone(&place.store), FOLDER).map_err(|error| failed(&error))?;
             let files = log.tables().get(&self.table).ok_or_else(|| {
                 let tables: Vec<&str> = log.tables().keys().map(String::as_str).collect();
@@ -71,6 +71,19 @@ impl Source for ParquetSource {
         } else {
             recorded.iter().map(|binding| plan::recorded(&self.table, binding, span)).collect::<Result<_, _>>()?
         };
+        if let Some(endless) = partitions.iter().find(|partition| i64::try_from(partition.rows()).is_err()) {
+            let problem = "it is said to have more rows than can be counted; restore the log from a copy".to_owned();
+            return Err(SourceError::Changed { partition: endless.name.clone(), problem });
+        }
+        for (partition, binding) in partitions.iter().zip(recorded) {
+            let (end, lines, rows) = (binding.end, binding.lines, partition.rows());
+            if end > rows || lines > end {
+                let problem = format!(
+                    "{lines} lines of {end} rows of it were read before, and it holds {rows}; start with a new --state"
+                );
+                return Err(SourceError::Changed { partition: partition.name.clone(), problem });
+            }
+        }
         Ok(Box::new(reader::ArchiveReader::new(place.store, partitions, span, recorded)))
     }
 }

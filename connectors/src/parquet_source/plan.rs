@@ -68,11 +68,11 @@ struct Detail {
 
 impl PinnedPartition {
     pub(super) fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
+        self.files.iter().fold(0, |rows, file| rows.saturating_add(file.rows))
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().fold(0, |bytes, file| bytes.saturating_add(file.bytes))
     }
 
     /// Files never change, so their names and sizes tell what is read of them.
@@ -135,8 +135,9 @@ fn hour_of_folder(path: &str) -> Option<(i64, &str)> {
     let folder = rolled_hour_folder(path)?;
     let (date, hour) = folder.strip_prefix("dt=")?.split_once("/hour=")?;
     let mut parts = date.split('-');
-    let (year, month, day): (i64, i64, i64) =
-        (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    // The calendar of events ends with the year 9999.
+    let mut next = || parts.next()?.parse::<u16>().ok().map(i64::from).filter(|part| *part <= 9_999);
+    let (year, month, day) = (next()?, next()?, next()?);
     // Whole hours before the first of March of year 0, in a calendar whose years begin there, give the days.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
@@ -222,7 +223,15 @@ mod tests {
 
     #[test]
     fn folders_that_are_no_hour_are_none() {
-        for folder in ["dt=2015-02-30/hour=01", "dt=2015-05-17/hour=24", "dt=x/hour=01", "_recent", ""] {
+        for folder in [
+            "dt=2015-02-30/hour=01",
+            "dt=9223372036854775807-01-01/hour=00",
+            "dt=10000-01-01/hour=00",
+            "dt=2015-05-17/hour=24",
+            "dt=x/hour=01",
+            "_recent",
+            "",
+        ] {
             assert_eq!(hour_of_folder(&format!("tables/t/{folder}")), None, "{folder}");
         }
     }

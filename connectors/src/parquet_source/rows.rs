@@ -8,6 +8,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
+use tidemill_log::panics::contained;
 
 use super::plan::Span;
 
@@ -31,7 +32,14 @@ pub(super) struct FileRows {
 impl FileRows {
     /// The rows of `file` from number `from` on.
     pub(super) fn open(file: Bytes, span: Span, from: u64) -> Result<FileRows, ParquetError> {
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+        let metadata = guarded(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
+        let counts = metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
+        let mut counted = counts.map(|rows| u64::try_from(rows).ok()).chain([Some(from)]);
+        if counted.try_fold(0_u64, |sum, rows| sum.checked_add(rows?)).is_none() {
+            return Err(ParquetError::General(
+                "its row groups say that they have more rows than can be counted".into(),
+            ));
+        }
         Ok(FileRows { file, metadata, span, group: 0, group_start: 0, from, reading: None })
     }
 
@@ -44,8 +52,8 @@ impl FileRows {
     pub(super) fn next(&mut self) -> Result<Option<(u64, RecordBatch)>, ParquetError> {
         loop {
             if let Some((reader, next_row)) = &mut self.reading {
-                if let Some(batch) = reader.next() {
-                    let (first, batch) = (*next_row, batch?);
+                if let Some(batch) = guarded(|| reader.next().transpose().map_err(ParquetError::from))? {
+                    let first = *next_row;
                     *next_row += batch.num_rows() as u64;
                     return Ok(Some((first, batch)));
                 }
@@ -56,18 +64,23 @@ impl FileRows {
             let wanted = start + rows > self.from && may_hold(group, self.span);
             if wanted {
                 let passed = self.from.saturating_sub(start);
-                let reader =
-                    ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
-                        .with_row_groups(vec![self.group])
-                        .with_batch_size(BATCH_ROWS)
-                        .with_offset(usize::try_from(passed).unwrap_or(usize::MAX))
-                        .build()?;
+                let (file, metadata) = (self.file.clone(), self.metadata.clone());
+                let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+                    .with_row_groups(vec![self.group])
+                    .with_batch_size(BATCH_ROWS)
+                    .with_offset(usize::try_from(passed).unwrap_or(usize::MAX));
+                let reader = guarded(|| builder.build())?;
                 self.reading = Some((reader, start + passed));
             }
             self.group += 1;
             self.group_start = start + rows;
         }
     }
+}
+
+/// What the decoder gives; at some damage it panics, which is an error like any other.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    contained(decode).unwrap_or_else(|said| Err(ParquetError::General(format!("it is damaged: {said}"))))
 }
 
 fn rows_of(group: &RowGroupMetaData) -> u64 {

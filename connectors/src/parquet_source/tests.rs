@@ -205,6 +205,39 @@ fn binding(reader: &dyn BlockReader, partition: u32) -> PartitionBinding {
 }
 
 #[test]
+fn a_file_whose_decoder_panics_is_refused_by_name() {
+    let archive = filled();
+    let path = archive.store.list("tables/raw_events/_recent").unwrap().remove(0);
+    // In a row group a dictionary of no values, which `parquet` divides by.
+    let damaged = include_bytes!("../../../tests/fuzz/corpus/tables/dictionary-of-no-values");
+    archive.store.put(&path, &damaged[1..]).unwrap();
+    let source = archive.source(None, None);
+    let mut recent = binding(&*source.open(&[]).unwrap(), 3);
+    recent.partition = 0;
+    recent.detail["files"] = serde_json::json!([{ "path": path, "rows": 1, "bytes": damaged.len() - 1 }]);
+    let refused = source.open(&[recent]).and_then(|mut reader| blocks(&mut *reader, 300)).expect_err("it is refused");
+    let refused = refused.to_string();
+    assert!(refused.contains(&path) && refused.contains("it is damaged"), "{refused}");
+}
+
+#[test]
+fn a_restart_that_had_read_more_than_there_is_is_refused() {
+    let archive = filled();
+    let source = archive.source(None, None);
+    let first = source.open(&[]).unwrap();
+    let recorded = PartitionBinding { end: 1_000, lines: 1_000, ..binding(&*first, 0) };
+    for (end, lines) in [(1_000, 1_000), (0, 1), (u64::MAX, u64::MAX)] {
+        let opened = source.open(&[PartitionBinding { end, lines, ..recorded.clone() }]).map(drop);
+        let error = opened.expect_err("it is refused").to_string();
+        assert!(error.contains("were read before"), "{error}");
+    }
+    let mut endless = recorded;
+    endless.detail["files"][0]["rows"] = u64::MAX.into();
+    let error = source.open(&[endless]).map(drop).expect_err("it is refused").to_string();
+    assert!(error.contains("more rows than can be counted"), "{error}");
+}
+
+#[test]
 fn a_restart_at_any_place_reads_the_same_blocks_of_the_same_files() {
     let mut archive = filled();
     let source = archive.source(None, Some(TEN + 2 * HOUR_MS + 20));

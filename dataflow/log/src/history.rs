@@ -98,7 +98,7 @@ fn join(spans: &[Span]) -> Option<Span> {
     let small = |span: &&Span| span.epochs() < JOINED_EPOCHS;
     let (mut count, mut joined): (usize, Option<Span>) = (0, None);
     for span in spans.iter().rev().take_while(small) {
-        let adjoins = joined.is_none_or(|later| span.last + 1 >= later.first);
+        let adjoins = joined.is_none_or(|later| span.last.saturating_add(1) >= later.first);
         if !adjoins {
             break;
         }
@@ -150,7 +150,9 @@ impl History {
         let Some(through) = state.committed() else { return Ok(None) };
         let mut first = state.bindings().keys().next().map_or(through + 1, |first| *first);
         let spans = spans(&store, &paths)?;
-        while let Some(before) = spans.iter().filter(|span| span.first < first && span.last + 1 >= first).min() {
+        while let Some(before) =
+            spans.iter().filter(|span| span.first < first && span.last.saturating_add(1) >= first).min()
+        {
             first = before.first;
         }
         Ok(Some(History { store, paths, state: Arc::new(state), first, next: first, through, loaded: VecDeque::new() }))

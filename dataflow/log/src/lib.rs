@@ -16,6 +16,7 @@
 //! | [`state`] | what the entries so far mean: a pure fold |
 //! | [`writer`] | the one writer: runs, fencing, snapshots, deletions |
 //! | [`history`] | what epochs contained, kept for repeating a whole run |
+//! | [`panics`] | panics that do not end a process |
 //! | [`reader`] | one consistent state beside a living writer, without writing anything |
 //! | [`secrets`] | passwords in addresses, which nothing shows |
 //! | [`testing`] | a store in memory, and one that stops, acts or fails at a chosen step |
@@ -56,6 +57,7 @@ pub mod history;
 mod load;
 pub mod local;
 pub mod location;
+pub mod panics;
 mod paths;
 pub mod patient;
 pub mod reader;

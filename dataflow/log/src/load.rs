@@ -65,6 +65,10 @@ fn load_once(store: &Retrying, paths: &Paths) -> Result<Loaded, LogError> {
         let Some(bytes) = store.get(&object)? else { continue };
         match frame::decode::<Snapshot>(&object, &bytes) {
             Ok(snapshot) if snapshot.state.number() == number => {
+                if let Err(problem) = snapshot.state.check_stored() {
+                    loaded.warnings.push(format!("{object} was passed over: it contradicts itself, {problem}"));
+                    continue;
+                }
                 loaded.state = snapshot.state;
                 loaded.previous = snapshot.previous;
                 loaded.snapshot = Some(number);

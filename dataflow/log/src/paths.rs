@@ -74,7 +74,7 @@ impl Span {
     }
 
     pub(crate) fn epochs(self) -> u64 {
-        self.last - self.first + 1
+        (self.last - self.first).saturating_add(1)
     }
 
     pub(crate) fn covers(self, other: Span) -> bool {

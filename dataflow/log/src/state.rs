@@ -263,6 +263,11 @@ impl LogState {
         Ok(())
     }
 
+    /// Whether it can be the meaning of a log, and if not, why: of one that was stored.
+    pub(crate) fn check_stored(&self) -> Result<(), String> {
+        check::check_stored(self)
+    }
+
     /// Whether the entry can follow, and if not, why.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
+use tidemill_log::panics::{self, contain_thread};
 use tidemill_log::{Store, StoreError, with_causes};
 
 use super::pass::{self, Noted, Origin, Phase};
@@ -21,12 +22,6 @@ const POISONED: [&str; 2] = ["PoisonError", "previously been poisoned"];
 
 thread_local! {
     static WITNESS: RefCell<Option<Arc<Witness>>> = const { RefCell::new(None) };
-}
-
-/// Whether a panic of this thread ends the run in order: then a panic hook need not end the process.
-#[must_use]
-pub fn is_contained() -> bool {
-    WITNESS.with_borrow(Option::is_some)
 }
 
 /// Notes that a record panicked twice, so that the next start knows; `false` if that cannot be, or must not, because what it
@@ -67,6 +62,7 @@ impl Witness {
     /// may panic again when that is dropped, for which the same holds.
     pub(crate) fn contain<R>(self: &Arc<Self>, work: impl FnOnce() -> R) -> Result<R, RunError> {
         region::note_operators();
+        contain_thread();
         WITNESS.set(Some(Arc::clone(self)));
         catch_unwind(AssertUnwindSafe(work)).map_err(|panic| self.reports(message(&*panic)))
     }
@@ -205,7 +201,5 @@ fn what(noted: Option<&Noted>, view: Option<(&str, Epoch)>, message: &str) -> St
 
 /// What a panic said, on one line, cut.
 fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let line: String = text.unwrap_or("it did not say why").split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(MESSAGE).collect()
+    panics::message(panic).chars().take(MESSAGE).collect()
 }

@@ -89,7 +89,7 @@ pub(super) fn pack(bindings: &[&Binding]) -> Packed {
 pub(super) fn unpack(packed: Packed) -> Vec<Binding> {
     let (mut known, mut watermark) = (Partitions::new(), None::<i64>);
     let mut bindings = Vec::with_capacity(packed.epochs.len());
-    for (epoch, found) in (packed.first..).zip(packed.epochs) {
+    for (epoch, found) in (packed.first..=u64::MAX).zip(packed.epochs) {
         watermark = found.watermark.map_or(watermark, |moved| Some(watermark.unwrap_or(0).wrapping_add(moved)));
         let mut named = Vec::with_capacity(found.partitions.len());
         for change in found.partitions {

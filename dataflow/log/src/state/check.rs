@@ -6,7 +6,8 @@ use super::LogState;
 use crate::entry::{Binding, CheckpointEntry, Commit, Entry, FORMAT, Seal};
 
 pub(super) fn check(state: &LogState, number: u64, entry: &Entry) -> Result<(), String> {
-    ensure(number == state.number + 1, || format!("entry {} is the next", state.number + 1))?;
+    let next = state.number.saturating_add(1);
+    ensure(number == next && next > state.number, || format!("entry {next} is the next"))?;
     if !matches!(entry, Entry::Seal(_)) {
         ensure(state.seal.is_some(), || "the log begins with a seal".to_owned())?;
     }
@@ -17,6 +18,20 @@ pub(super) fn check(state: &LogState, number: u64, entry: &Entry) -> Result<(), 
         Entry::Checkpoint(checkpoint) => check_checkpoint(state, checkpoint),
         Entry::Gc { paths } => check_gc(state, paths),
     }
+}
+
+/// Whether entries can have led to a state that was stored: what it promises of itself holds.
+pub(super) fn check_stored(state: &LogState) -> Result<(), String> {
+    ensure(state.number < u64::MAX, || "no entry could follow".to_owned())?;
+    let bound = state.bindings.keys().next_back().copied().max(state.dropped_through);
+    ensure(state.bound == bound && bound < Some(u64::MAX), || {
+        "its last bound epoch is not the last of its bindings".to_owned()
+    })?;
+    ensure(state.bindings.iter().all(|(epoch, binding)| *epoch == binding.epoch), || {
+        "a binding is not of the epoch under which it stands".to_owned()
+    })?;
+    let known = |epoch: u64| state.dropped_through == Some(epoch) || state.bindings.contains_key(&epoch);
+    ensure(state.committed.is_none_or(known), || "its committed epoch is not bound".to_owned())
 }
 
 fn check_seal(state: &LogState, seal: &Seal) -> Result<(), String> {
@@ -36,6 +51,7 @@ fn check_seal(state: &LogState, seal: &Seal) -> Result<(), String> {
 
 fn check_bind(state: &LogState, binding: &Binding) -> Result<(), String> {
     let epoch = binding.epoch;
+    ensure(epoch < u64::MAX, || format!("epoch {epoch} is bound, and none could follow it"))?;
     if let Some(bound) = state.bound {
         ensure(epoch == bound + 1, || format!("epoch {epoch} is bound after epoch {bound}; epochs are dense"))?;
     }
@@ -125,4 +141,41 @@ fn check_gc(state: &LogState, paths: &[String]) -> Result<(), String> {
 
 fn ensure(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(reason()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::seal;
+
+    fn binding(epoch: u64) -> Binding {
+        Binding { epoch, watermark: None, partitions: Vec::new(), last: false, checkpoint: false }
+    }
+
+    #[test]
+    fn a_stored_state_that_contradicts_itself_is_told() {
+        let mut state = LogState::default();
+        state.apply(1, Entry::Seal(seal(1))).unwrap();
+        state.apply(2, Entry::Bind(binding(7))).unwrap();
+        state.apply(3, Entry::Commit(Commit { epoch: 7, ..Commit::default() })).unwrap();
+        assert_eq!(check_stored(&state), Ok(()));
+        let unbound = LogState { bindings: [].into(), ..state.clone() };
+        let elsewhere = LogState { bindings: [(7, binding(8))].into(), ..state.clone() };
+        let ahead = LogState { committed: Some(8), ..state.clone() };
+        let endless = LogState { number: u64::MAX, ..state };
+        for contradiction in [unbound, elsewhere, ahead, endless] {
+            assert!(check_stored(&contradiction).is_err(), "{contradiction:?}");
+        }
+    }
+
+    #[test]
+    fn no_number_is_used_after_which_there_is_none() {
+        let mut state = LogState::default();
+        state.apply(1, Entry::Seal(seal(1))).unwrap();
+        assert!(state.apply(2, Entry::Bind(binding(u64::MAX))).is_err());
+        let last = LogState { number: u64::MAX, ..state };
+        assert!(
+            last.check(0, &Entry::Bind(binding(1))).is_err() && last.check(u64::MAX, &Entry::Bind(binding(1))).is_err()
+        );
+    }
 }
