@@ -97,8 +97,8 @@ pub struct Place {
 /// # Errors
 /// The sentence.
 #[doc(hidden)]
-pub fn accept(options: &ClusterOptions, threads: u32, socket: &mut TcpStream) -> Result<u32, String> {
-    handshake::Identity::new(options, threads).accept(socket, 1)
+pub fn accept(options: &ClusterOptions, threads: u32, socket: TcpStream) -> Result<u32, String> {
+    handshake::accept(&greeting::Identity::new(options, threads), socket, 1).map(|(_, peer)| peer)
 }
 
 /// The other side of [`accept`]: the number of the run that process 0 tells.
@@ -106,9 +106,9 @@ pub fn accept(options: &ClusterOptions, threads: u32, socket: &mut TcpStream) ->
 /// # Errors
 /// What is wrong with who answered.
 #[doc(hidden)]
-pub fn dial(options: &ClusterOptions, threads: u32, socket: &mut TcpStream) -> Result<u64, String> {
-    let answer_within = options.meet_within;
-    handshake::Identity::new(options, threads).dial(socket, 0, answer_within).map_err(|failed| format!("{failed:?}"))
+pub fn dial(options: &ClusterOptions, threads: u32, socket: TcpStream) -> Result<u64, String> {
+    let met = handshake::dial(&greeting::Identity::new(options, threads), socket, 0, options.meet_within);
+    met.map(|(_, run)| run).map_err(|failed| format!("{failed:?}"))
 }
 
 /// Why the processes of a run did not come together.

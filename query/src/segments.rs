@@ -227,9 +227,8 @@ impl SegmentCache {
         let _decoding = self.reserve(needed)?;
         let mut batches = Vec::new();
         for (file, reader) in readers {
-            let found: Vec<RecordBatch> = undamaged(file, || {
-                Ok(reader.with_batch_size(usize::MAX >> 1).build()?.collect::<Result<_, _>>()?)
-            })?;
+            let found: Vec<RecordBatch> =
+                undamaged(file, || Ok(reader.with_batch_size(usize::MAX >> 1).build()?.collect::<Result<_, _>>()?))?;
             for batch in found {
                 let stored = RecordBatch::try_new(spec.stored_schema(), batch.columns().to_vec());
                 batches.push(stored.map_err(|error| named(file, error.into()))?);

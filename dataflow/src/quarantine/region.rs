@@ -8,9 +8,9 @@ use std::sync::Once;
 
 use timely::scheduling::current::operator_id;
 
-use super::witness::is_contained;
 use crate::flow::Flow;
 use crate::time::Epoch;
+use tidemill_log::panics::is_contained;
 
 /// The operators of a view on this worker.
 struct Region {

@@ -30,11 +30,11 @@ pub(crate) fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
     match input.byte() % 3 {
         0 => {
-            let stranger = stranger(input.0, |mut socket| accept(&options(0), THREADS, &mut socket).map(u64::from));
+            let stranger = stranger(input.0, |socket| accept(&options(0), THREADS, socket).map(u64::from));
             assert!(stranger.is_err(), "a stranger was taken for process {stranger:?}");
         }
         1 => {
-            let stranger = stranger(input.0, |mut socket| dial(&options(1), THREADS, &mut socket));
+            let stranger = stranger(input.0, |socket| dial(&options(1), THREADS, socket));
             assert!(stranger.is_err(), "a stranger was taken for process 0");
         }
         _ => somebody_between(input),
@@ -57,20 +57,16 @@ fn stranger(bytes: &[u8], meet: impl FnOnce(TcpStream) -> Result<u64, String>) -
 /// Two honest processes, and somebody who changes what they say, or does not.
 fn somebody_between(mut input: Input<'_>) {
     let (forth, at, change) = (input.byte() & 1 == 0, usize::from(input.byte()), input.byte());
-    let (mut dialler, dialled) = pair();
-    let (towards, mut acceptor) = pair();
+    let (dialler, dialled) = pair();
+    let (towards, acceptor) = pair();
     let clone = |socket: &TcpStream| socket.try_clone().expect("there are descriptors");
     let (back_from, back_to) = (clone(&towards), clone(&dialled));
     let (dialled, accepted, changed) = thread::scope(|scope| {
-        let accepting = scope.spawn(move || {
-            let met = accept(&options(0), THREADS, &mut acceptor);
-            let _ = acceptor.shutdown(Shutdown::Both);
-            met
-        });
+        // Each hangs up when it has met the other, or has not.
+        let accepting = scope.spawn(move || accept(&options(0), THREADS, acceptor));
         let there = scope.spawn(move || pass(dialled, towards, forth.then_some((at, change))));
         let back = scope.spawn(move || pass(back_from, back_to, (!forth).then_some((at, change))));
-        let met = dial(&options(1), THREADS, &mut dialler);
-        let _ = dialler.shutdown(Shutdown::Both);
+        let met = dial(&options(1), THREADS, dialler);
         let changed = there.join().expect("it passes bytes") | back.join().expect("it passes bytes");
         (met, accepting.join().expect("it accepts"), changed)
     });
@@ -101,18 +97,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, change: Option<(usize, u8)>) -> 
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let greeting = |numbers: [u32; 5]| {
-        let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_le_bytes).collect();
-        [&[0][..], b"tidemill", &numbers, &[0; 8], &[7; 32], &[9; 32]].concat()
-    };
-    let answer = [&[1, 0][..], &[0; 8], &[1; 8], &[7; 64], &[0x77]].concat();
-    vec![
-        greeting([4, 1, 0, 2, THREADS]),
-        greeting([3, 1, 0, 2, THREADS]),
-        answer,
-        vec![2, 0, 0, 0],
-        vec![2, 0, 30, 1],
-        vec![2, 1, 20, 1],
-        vec![2, 1, 81, 1],
-    ]
+    let greeting = |version: u32| [&[0][..], b"tidemill", &version.to_le_bytes(), &[7; 128]].concat();
+    let answer = [&[1, 0][..], &[7; 128]].concat();
+    vec![greeting(5), greeting(4), answer, vec![2, 0, 0, 0], vec![2, 0, 30, 1], vec![2, 1, 20, 1], vec![2, 1, 81, 1]]
 }
