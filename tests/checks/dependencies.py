@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # A clone of the database is some megabytes.
-PATIENCE_S = 120
+PATIENCE_S = 60
 
 
 def main():
