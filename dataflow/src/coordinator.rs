@@ -19,6 +19,7 @@ use crate::journal::Journal;
 use crate::runtime::RunError;
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::{Committed, Maintenance};
+use crate::status::Moment;
 use crate::time::{Epoch, EventTime, Watermark};
 
 /// How long a removed data file stays for queries that began before it was removed.
@@ -40,6 +41,8 @@ pub(crate) struct Coordinator {
     pub(crate) plan: Vec<Planned>,
     pub(crate) dropped: BTreeSet<String>,
     pub(crate) book: Book,
+    /// By how many days the clock that dates commits is ahead: a fault.
+    pub(crate) days_ahead: i64,
 }
 
 /// What the coordinator keeps between requests.
@@ -160,6 +163,8 @@ impl Coordinator {
             .collect();
         self.add_rolled(&mut tables);
         let totals = self.book.counts.clone();
+        let today = Moment::now().day().saturating_add(self.days_ahead);
+        let day = Some(today).filter(|_| self.journal.state().last_day() < Some(today));
         self.journal.append(Entry::Commit(Commit {
             epoch,
             watermark: watermark.map(|w| w.0),
@@ -167,6 +172,7 @@ impl Coordinator {
             counts: totals,
             drained,
             last_event: last_event.map(|time| time.0),
+            day,
             exchange: None,
         }))?;
         self.journal.maybe_snapshot()?;

@@ -47,6 +47,8 @@ pub struct Faults {
     pub no_room_while: Option<PathBuf>,
     /// `panic_on:ID@STAGE` (`decode`, `pass` or `encode`): the record with the id panics there. May be given several times.
     pub panic_on: Vec<PanicOn>,
+    /// `days_ahead:N`: the clock by which commits are dated is so far ahead.
+    pub days_ahead: i64,
 }
 
 impl Faults {
@@ -59,13 +61,14 @@ impl Faults {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let unknown = || {
                 format!(
-                    "`{part}` is no fault; there are forget_unsynced, no_room_while:FILE, hang_sink:TABLE@EPOCH=30s and \
-                     panic_on:ID@decode, @pass or @encode"
+                    "`{part}` is no fault; there are forget_unsynced, no_room_while:FILE, hang_sink:TABLE@EPOCH=30s, \
+                     days_ahead:N and panic_on:ID@decode, @pass or @encode"
                 )
             };
             match part.split_once(':') {
                 None if part == "forget_unsynced" => faults.forget_unsynced = true,
                 Some(("no_room_while", file)) => faults.no_room_while = Some(file.into()),
+                Some(("days_ahead", days)) => faults.days_ahead = days.parse().map_err(|_| unknown())?,
                 Some(("hang_sink", what)) => faults.hang_sink = Some(hang(what).ok_or_else(unknown)?),
                 Some(("panic_on", what)) => faults.panic_on.push(panic_on(what).ok_or_else(unknown)?),
                 _ => return Err(unknown()),
@@ -109,7 +112,9 @@ mod tests {
 
     #[test]
     fn faults_are_read_and_a_wrong_one_is_named() {
-        let faults = Faults::parse("forget_unsynced, hang_sink:t@3=30s,panic_on:a@b@pass,no_room_while:/x").unwrap();
+        let faults =
+            Faults::parse("forget_unsynced, hang_sink:t@3=30s,panic_on:a@b@pass,no_room_while:/x,days_ahead:9")
+                .unwrap();
         let hang = HangSink { table: "t".into(), epoch: 3, span: Duration::from_secs(30) };
         let poison = PanicOn { id: "a@b".into(), stage: Stage::Pass };
         let expected = Faults {
@@ -117,6 +122,7 @@ mod tests {
             forget_unsynced: true,
             no_room_while: Some("/x".into()),
             panic_on: vec![poison],
+            days_ahead: 9,
         };
         assert_eq!(faults, expected);
         assert!(Faults::parse("hang_sink:t").unwrap_err().contains("hang_sink:t"));

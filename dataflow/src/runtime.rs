@@ -342,6 +342,7 @@ fn run_in(
         plan: Planned::of(&plan),
         dropped,
         book,
+        days_ahead: options.faults.days_ahead,
     };
     let failing = Arc::clone(&shared);
     let log_thread = spawn("log", move || coordinator.run(&receiver).map_err(|error| failing.fail(error)).ok())?;

@@ -48,6 +48,11 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
+    /// What tells these tables from those of a log that was begun anew, whose files may have the same names.
+    pub(crate) fn identity(&self) -> &Arc<[TableSpec]> {
+        &self.specs
+    }
+
     /// Tables whose rows are read from their files by every query; the files' footers are kept.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, specs: Vec<TableSpec>) -> Self {
         let (runtime, clock) = (Arc::default(), Clock::of_the_machine());

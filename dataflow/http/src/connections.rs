@@ -5,6 +5,7 @@
 //! more connections than it leaves for others ([`Shares`]), so that there is always room to be made.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -64,13 +65,21 @@ pub(crate) struct Presence {
     /// Notified when it has to make room for another.
     pub(crate) close: Arc<Notify>,
     idle: Mutex<Option<u64>>,
+    /// Requests that are answered: one may be read while the answer to the one before is still being sent.
+    answered: AtomicUsize,
 }
 
 impl Presence {
     /// A new connection of a client, on which nothing was asked yet.
     pub(crate) fn new(among: &Arc<Connections>, whose: u128) -> Arc<Presence> {
         among.open().of.entry(whose).or_default().open += 1;
-        let presence = Presence { among: Arc::clone(among), whose, close: Arc::default(), idle: Mutex::default() };
+        let presence = Presence {
+            among: Arc::clone(among),
+            whose,
+            close: Arc::default(),
+            idle: Mutex::default(),
+            answered: AtomicUsize::new(0),
+        };
         presence.wait();
         Arc::new(presence)
     }
@@ -79,6 +88,7 @@ impl Presence {
     /// as it may be.
     pub(crate) fn busy(self: &Arc<Presence>) -> Option<Busy> {
         let share = self.among.busy.take(self.whose)?;
+        self.answered.fetch_add(1, Ordering::AcqRel);
         self.leave();
         Some(Busy { presence: Arc::clone(self), _share: share })
     }
@@ -125,7 +135,9 @@ pub(crate) struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.presence.wait();
+        if self.presence.answered.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.presence.wait();
+        }
     }
 }
 

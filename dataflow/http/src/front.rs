@@ -8,11 +8,11 @@ use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{Request, Response, StatusCode};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -134,7 +134,10 @@ pub async fn serve(
                     open.spawn(connection.serve(stream, tls.clone(), permit));
                 } else {
                     observer.refused();
-                    if let Ok(permit) = Arc::clone(&turning_away).try_acquire_owned() {
+                    // Whoever waits for TLS could not read it.
+                    if tls.is_none()
+                        && let Ok(permit) = Arc::clone(&turning_away).try_acquire_owned()
+                    {
                         open.spawn(turn_away(stream, permit));
                     }
                 }
@@ -231,9 +234,9 @@ impl Connection {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer));
             let answered = router.clone().oneshot(request);
-            Box::pin(
-                async move { answered.await.map(|answer| answer.map(|body| Body::new(Answer { body, _busy: busy }))) },
-            )
+            Box::pin(async move {
+                answered.await.map(|answer| answer.map(|body| Body::new(Answer { body, busy: Arc::new(busy) })))
+            })
         });
         let stream = TokioIo::new(Impatient::new(stream, limits.write_timeout, limits.least_rate));
         let mut connection = http1::Builder::new()
@@ -258,6 +261,8 @@ impl Connection {
             }
         };
         let parts = connection.into_parts();
+        // Nobody listens to a request to make room any more.
+        drop(parts.service);
         let mut rest = parts.io.into_inner();
         match ended {
             // A connection on which nothing was begun is closed without a word.
@@ -283,10 +288,22 @@ fn too_busy() -> Response<Body> {
     response
 }
 
-/// The body of an answer: while it is being sent, its connection is busy.
+/// The body of an answer: until its last byte is sent, its connection is busy.
 struct Answer {
     body: Body,
-    _busy: Busy,
+    busy: Arc<Busy>,
+}
+
+/// A piece of an answer, which keeps its connection busy until it is sent.
+struct Piece {
+    bytes: Bytes,
+    _busy: Arc<Busy>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Answer {
@@ -297,7 +314,9 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let kept = |bytes| Bytes::from_owner(Piece { bytes, _busy: Arc::clone(&self.busy) });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(kept))))
     }
 
     fn is_end_stream(&self) -> bool {

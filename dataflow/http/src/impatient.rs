@@ -1,6 +1,6 @@
 //! A stream whose writes fail when the other side reads too slowly.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Patience {
     /// The client took so many bytes, and was waited for so long.
     fn took(&mut self, bytes: usize, waited: Duration) {
         let earned = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-        self.left = self.left.saturating_sub(waited).saturating_add(earned).min(self.most);
+        self.left = self.left.saturating_add(earned).saturating_sub(waited).min(self.most);
     }
 }
 
@@ -72,6 +72,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written, |taken| *taken)
+    }
+
+    /// Without this an answer would be copied as a whole before any of it is sent.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.judge(cx, written, |taken| *taken)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -204,7 +204,7 @@ impl ApiKeys {
         if version(path).is_some_and(|now| keys.known().version == Some(now)) {
             return;
         }
-        match read(path) {
+        match read(path).or_else(nobody) {
             Ok(known) => {
                 info!("the keys were read again: {} has {} now", path.display(), known.senders.len());
                 *keys.known.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -270,6 +270,17 @@ fn read(path: &Path) -> Result<Known, KeysError> {
         (!line.is_empty()).then(|| of_line(line, place))
     });
     Ok(Known { senders: distinct(lines, &path.display())?, version })
+}
+
+/// A file in which the last key was taken away lets nobody in; one without any text may be one that is just being written.
+fn nobody(error: KeysError) -> Result<Known, KeysError> {
+    match error {
+        KeysError::Empty { place } if std::fs::read_to_string(&place).is_ok_and(|text| !text.trim().is_empty()) => {
+            let version = version(Path::new(&place));
+            Ok(Known { senders: Vec::new(), version })
+        }
+        error => Err(error),
+    }
 }
 
 fn of_line(line: &str, place: impl Fn() -> String) -> Result<(String, Hash, Tenants), KeysError> {
@@ -350,7 +361,7 @@ mod tests {
         .unwrap();
         keys.refresh();
         assert_eq!(tenant(&shared, "new").as_deref(), Some("blog"));
-        for damaged in ["", "new blog\n", "# nothing\n"] {
+        for damaged in ["", "new blog\n", "\n"] {
             std::fs::write(&path, damaged).unwrap();
             keys.refresh();
             assert_eq!(tenant(&shared, "new").as_deref(), Some("blog"), "{damaged:?}");
@@ -358,6 +369,9 @@ mod tests {
         std::fs::write(&path, ApiKeys::line("new", "blog").unwrap()).unwrap();
         keys.refresh();
         assert_eq!((tenant(&shared, "old"), tenant(&shared, "new").as_deref()), (None, Some("blog")));
+        std::fs::write(&path, "# all were taken away\n").unwrap();
+        keys.refresh();
+        assert_eq!((tenant(&shared, "new"), keys.is_open()), (None, false));
     }
 
     #[test]

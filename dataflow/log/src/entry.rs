@@ -157,6 +157,10 @@ pub struct Commit {
     /// holds for every later commit of the epoch. `None` where there was no event, and in logs that are older than the field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_event: Option<i64>,
+    /// The day of the commit by the clock, counted from 1970, where it is a later one than that of all commits before. Retention
+    /// goes by it; nothing else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<i64>,
     /// Tables outside the store change places with rebuilt ones as of this epoch, by this plan of their connector. It is
     /// recorded before it is carried out and does nothing the second time; later epochs are written to what was rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -69,7 +69,12 @@ impl PatientStore {
                     full |= error.kind() == StoreErrorKind::Full;
                     if failures == WORTH_TELLING && self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
                         let (place, causes) = (&self.place, with_causes(&error));
-                        if full {
+                        if lacks_descriptors(&error) {
+                            warn!(
+                                "no file can be opened for {place}: this process or machine has no descriptors left; raise \
+                                 `ulimit -n`, or close what holds them, and this goes on by itself; nothing is lost ({causes})"
+                            );
+                        } else if full {
                             warn!(
                                 "there is no room in {place}: make some, and this goes on by itself; nothing is lost \
                                  ({causes})"
@@ -129,4 +134,16 @@ impl Store for PatientStore {
     fn exists(&self, path: &str) -> Result<bool, StoreError> {
         self.patiently(|| self.store.exists(path))
     }
+}
+
+/// EMFILE or ENFILE.
+fn lacks_descriptors(error: &StoreError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if found.downcast_ref::<std::io::Error>().is_some_and(|system| matches!(system.raw_os_error(), Some(23 | 24))) {
+            return true;
+        }
+        cause = found.source();
+    }
+    false
 }

@@ -15,8 +15,6 @@ mod check;
 
 /// Milliseconds in the minute by which the end of the data is told.
 const MINUTE: i64 = 60_000;
-/// Milliseconds in the day by which epochs are dated.
-const DAY_MS: i64 = 86_400_000;
 
 /// A file that readers of the last commit see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +54,7 @@ pub struct LogState {
     drained: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_event: Option<i64>,
-    /// The first epoch that was committed with a watermark of each day since 1970.
+    /// The first epoch that was committed on each day since 1970.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     days: BTreeMap<i64, u64>,
     /// At most two, the newest last.
@@ -75,10 +73,17 @@ impl LogState {
         self.number
     }
 
-    /// The first epoch that was committed with a watermark of this day since 1970 or a later one. What was committed before
-    /// this was recorded counts as older.
+    /// The day of the last commit, counted from 1970; `None` in logs that are older than the field.
+    #[must_use]
+    pub fn last_day(&self) -> Option<i64> {
+        self.days.last_key_value().map(|(day, _)| *day)
+    }
+
+    /// The first epoch that was committed on this day or later; `None` unless a commit of an earlier day is dated, since
+    /// what stands before the first date may be of any day.
     #[must_use]
     pub fn first_epoch_since(&self, day: i64) -> Option<u64> {
+        let _dated = self.days.range(..day).next()?;
         self.days.range(day..).next().map(|(_, epoch)| *epoch)
     }
 
@@ -312,11 +317,8 @@ impl LogState {
         self.counts = commit.counts;
         self.drained = commit.drained;
         self.last_event = commit.last_event.or(self.last_event);
-        if let Some(watermark) = commit.watermark.filter(|_| !commit.drained) {
-            let day = watermark.div_euclid(DAY_MS);
-            if self.days.last_key_value().is_none_or(|(last, _)| *last < day) {
-                self.days.insert(day, epoch);
-            }
+        if let Some(day) = commit.day.filter(|day| Some(*day) > self.last_day()) {
+            self.days.insert(day, epoch);
         }
         if let Some(plan) = commit.exchange {
             self.exchange = Some((epoch, plan));

@@ -178,8 +178,10 @@ impl Meeting {
                 match listener.accept() {
                     Ok((socket, from)) => {
                         // A stranger who says nothing keeps nobody else waiting.
-                        let one = Undecided::begin(&self.identity, socket, run, from, &decided).map_err(failed)?;
-                        undecided.push_back(one);
+                        match Undecided::begin(&self.identity, socket, run, from, &decided) {
+                            Ok(one) => undecided.push_back(one),
+                            Err(error) => last = error.to_string(),
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {

@@ -138,8 +138,11 @@ impl Witness {
         };
         let epoch = epoch.unwrap_or(self.begins.committed + 1);
         let fruitless = Fruitless { run, operator: operator.to_owned(), epoch, message };
+        // Another operator's panic in the start before says nothing of this one.
+        let known = attempts::read_fruitless(&**store).unwrap_or_default();
+        let again = known.iter().any(|panic| panic.run < run && panic.operator == fruitless.operator);
         let written = attempts::write_fruitless(&**store, &fruitless);
-        if epoch > self.begins.apart {
+        if epoch > self.begins.apart || !again {
             let remark = if committed { COMMITTED } else { "" };
             return failed(
                 &format!("{what}{remark}"),

@@ -32,6 +32,12 @@ impl Moment {
         Moment(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// The day, counted from 1970.
+    #[must_use]
+    pub fn day(self) -> i64 {
+        self.0.div_euclid(86_400_000)
+    }
+
     /// How long ago `earlier` was; nothing for what lies ahead.
     #[must_use]
     pub fn since(self, earlier: Moment) -> Duration {

@@ -73,7 +73,7 @@ pub(crate) fn claim(place: &Location, store: &Arc<dyn Store>, take_over: bool) -
             Taken::NoFolder => Held::Nothing,
             Taken::NoLocks(error) => {
                 lines::warn(&format!(
-                    "{place}: this file system has no locks ({error}), so a second start is not refused: it fences this run"
+                    "{place}: it cannot be locked ({error}), so a second start is not refused: it fences this run"
                 ));
                 Held::Nothing
             }

@@ -92,7 +92,8 @@ pub(crate) fn sql_worker(arguments: SqlWorkerArguments, catalog: &Catalog) -> Re
 
 /// How SQL is answered: in processes that run this program.
 fn sql(arguments: &ServeArguments, keys: &ApiKeys, address: IpAddr) -> Result<SqlOptions, Failure> {
-    let guarded = address.is_loopback() || !keys.is_open();
+    // A name that a proxy passes on says that strangers come by a loopback address, too.
+    let guarded = address.is_loopback() && arguments.host.is_empty() || !keys.is_open();
     let on = arguments.sql.map_or(guarded, |switch| switch == Switch::On);
     if !on {
         let why = "SQL is off: this server can be reached from elsewhere and asks for no key; start it with --keys FILE, or with --sql on";

@@ -44,9 +44,9 @@ impl Retained {
 impl fmt::Display for Retained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Retained::Within(age) if age.as_secs() >= 172_800 => write!(f, "{} days", age.as_secs() / 86_400),
-            Retained::Within(age) if age.as_secs() >= 7_200 => write!(f, "{} hours", age.as_secs() / 3_600),
-            Retained::Within(age) => write!(f, "{age:?}"),
+            Retained::Within(age) if age.as_secs() >= 172_800 => write!(f, "for {} days", age.as_secs() / 86_400),
+            Retained::Within(age) if age.as_secs() >= 7_200 => write!(f, "for {} hours", age.as_secs() / 3_600),
+            Retained::Within(age) => write!(f, "for {age:?}"),
             Retained::Forever => f.write_str("for ever"),
         }
     }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(retained("forever").map(Retained::age), Ok(None));
         assert_eq!(
             retained("7d").map(|kept| (kept.age(), kept.to_string())),
-            Ok((duration("7d").ok(), "7 days".into()))
+            Ok((duration("7d").ok(), "for 7 days".into()))
         );
         assert!(retained("ever").is_err());
         assert_eq!(oldest("2000-01-01"), Ok(Bounds::default()));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tempfile::TempDir;
 use tidemill_http::Share;
+use tidemill_tables::TableSpec;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
@@ -84,10 +85,16 @@ impl Workers {
         (unread, whose): (&Unread, u128),
     ) -> Result<Bytes, Refusal> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        let kept = self.idle().pop();
+        // What a worker remembers of files is good for the tables of one log.
+        let tables = snapshot.tables.identity();
+        let kept = {
+            let mut idle = self.idle();
+            idle.retain(|worker| worker.tables.upgrade().is_some_and(|of| Arc::ptr_eq(&of, tables)));
+            idle.pop()
+        };
         let mut worker = match kept {
             Some(worker) => worker,
-            None => Worker::start(&self.program).await?,
+            None => Worker::start(&self.program, Arc::downgrade(tables)).await?,
         };
         let knows = worker.knows.upgrade().is_some_and(|known| Arc::ptr_eq(&known, snapshot));
         let visible = (!knows).then(|| snapshot.visible.clone());
@@ -122,12 +129,13 @@ struct Worker {
     stdout: BufReader<ChildStdout>,
     /// The snapshot that it was told of last.
     knows: Weak<Snapshot>,
+    tables: Weak<[TableSpec]>,
     /// Where it spills; deleted after it, however it ends.
     _spill: TempDir,
 }
 
 impl Worker {
-    async fn start(program: &Program) -> Result<Worker, Refusal> {
+    async fn start(program: &Program, tables: Weak<[TableSpec]>) -> Result<Worker, Refusal> {
         let unfit = |reason: String| Refusal::Unfinished(format!("no process for SQL can be started: {reason}"));
         let spill = TempDir::with_prefix("tidemill-sql-").map_err(|error| unfit(error.to_string()))?;
         let started = Command::new(&program.file)
@@ -139,12 +147,14 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // Ctrl-C is for the server, which waits for answers that are under way.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let mut child = started.map_err(|error| unfit(error.to_string()))?;
         let stdin = child.stdin.take().expect("stdin is a pipe");
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let mut worker = Worker { child, stdin, stdout, knows: Weak::new(), _spill: spill };
+        let mut worker = Worker { child, stdin, stdout, knows: Weak::new(), tables, _spill: spill };
         match worker.listen().await {
             Ok(Said::Ready) => Ok(worker),
             Ok(Said::Unfit { reason }) => Err(unfit(reason)),

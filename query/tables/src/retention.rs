@@ -22,12 +22,14 @@ impl Retention {
     /// Everything stays.
     pub const FOREVER: Self = Self { raw_days: 0, rollup_days: 0 };
 
-    /// The days of tables with this fold; `None` means for ever.
+    /// The days of tables with this fold; `None` means for ever. Signed rows stay: a later one may take one back, and must
+    /// find it.
     #[must_use]
     pub fn days(self, fold: Fold) -> Option<u32> {
         let days = match fold {
             Fold::Append => self.raw_days,
-            Fold::Deltas | Fold::Signed => self.rollup_days,
+            Fold::Deltas => self.rollup_days,
+            Fold::Signed => 0,
         };
         (days > 0).then_some(days)
     }

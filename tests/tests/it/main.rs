@@ -69,6 +69,8 @@ mod replay;
 #[cfg(test)]
 mod rescale;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod rotation;
 #[cfg(test)]
 mod second_start;

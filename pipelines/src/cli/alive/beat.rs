@@ -98,10 +98,11 @@ fn living(
     }
     let Some((_, first)) = seen.first() else { return Ok(None) };
     watching(read(first).as_ref(), pace);
-    let clock = Stopwatch::start();
-    while !seen.is_empty() && clock.elapsed() < pace.watched {
+    let mut watched = Duration::ZERO;
+    while !seen.is_empty() && watched < pace.watched {
+        let clock = Stopwatch::start();
         thread::park_timeout(pace.look);
-        let mut unchanged = Vec::new();
+        let (paused, mut unchanged) = (clock.elapsed(), Vec::new());
         for (name, before) in seen {
             match store.get(name)? {
                 None => {}
@@ -110,6 +111,9 @@ fn living(
             }
         }
         seen = unchanged;
+        // While the store did not answer, a living run could not write, either.
+        let was_away = clock.elapsed() - paused > pace.watched / 3;
+        watched = if was_away { Duration::ZERO } else { watched + paused };
     }
     Ok(None)
 }

@@ -54,8 +54,15 @@ pub(super) fn take(folder: &Path, me: &Who, take_over: bool) -> Taken {
     let path = folder.join(NAME);
     loop {
         let made: Vec<PathBuf> = folder.ancestors().take_while(|above| !above.exists()).map(Path::to_owned).collect();
-        let opened = fs::create_dir_all(folder).and_then(|()| open(&path));
-        let Ok(mut file) = opened else { return Taken::NoFolder };
+        if fs::create_dir_all(folder).is_err() {
+            return Taken::NoFolder;
+        }
+        let mut file = match open(&path) {
+            Ok(file) => file,
+            // A run that ended has taken the folder away with its lock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Taken::NoLocks(error),
+        };
         return match file.try_lock() {
             // The run that held it has taken it away with itself.
             Ok(()) if !is_at(&file, &path) => continue,

@@ -150,7 +150,7 @@ pub(crate) struct RunArguments {
     /// and for ever where files are.
     #[arg(long, value_name = "DAYS")]
     pub(super) raw_days: Option<u32>,
-    /// The same for tables by minute, views and sessions: 730, or for ever.
+    /// The same for tables by minute: 730, or for ever. Sessions and views stay.
     #[arg(long, value_name = "DAYS")]
     pub(super) rollup_days: Option<u32>,
     /// Leave a sink out; fixed when the folder is begun. May be given several times.

@@ -52,11 +52,15 @@ pub(super) struct Job {
 impl Job {
     /// What to say of how long the tables of a live run are kept.
     pub(super) fn kept(&self) -> Option<String> {
-        let days = |days: u32| if days == 0 { "for ever".to_owned() } else { format!("{days} days") };
+        let days = |days: u32| match days {
+            0 => "for ever".to_owned(),
+            1 => "for a day".to_owned(),
+            days => format!("for {days} days"),
+        };
         let Retention { raw_days, rollup_days } = self.retention;
         (self.lake.is_some() && !self.files).then(|| {
             format!(
-                "the lake keeps events {} and tables by minute and sessions {}; --raw-days and --rollup-days say otherwise, 0 \
+                "the lake keeps events {} and tables by minute {}; --raw-days and --rollup-days say otherwise, 0 \
                  keeps them for ever",
                 days(raw_days),
                 days(rollup_days)
