@@ -41,8 +41,9 @@ fn a_run_that_slept_through_a_new_one_commits_nothing_and_says_so() {
         outcome.assert_refused(&[4], &["run"]);
         expected.assert_equal(&tidemill().tables(&out), "after the sleeper woke up");
         let after = files_under(&out);
-        // The sleeper's own unfinished file, which no other run looks at, is its to take away.
-        let own = |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp-"));
+        // The sleeper's own unfinished file, which no other run looks at, and its lock are its to take away.
+        let is_own = |name: &str| name.starts_with(".tmp-") || name == "running.lock";
+        let own = |file: &Path| file.file_name().is_some_and(|name| is_own(&name.to_string_lossy()));
         let gone: Vec<_> = before.iter().filter(|file| !after.contains(file) && !own(file)).collect();
         assert!(gone.is_empty(), "the fenced run deleted {gone:?}");
     }
