@@ -20,6 +20,10 @@ use crate::api::{Refusal, Snapshot, Unread};
 /// Bytes of a line that a worker says.
 const MOST_SAID: u64 = 1 << 20;
 
+/// What is said of a statement at which the engine panicked.
+const BEYOND: &str =
+    "the statement ended its process: it asks for more than a value or the engine can hold; ask for less";
+
 /// How SQL is answered.
 #[derive(Clone, Debug)]
 pub enum SqlOptions {
@@ -193,6 +197,8 @@ impl Worker {
         let _ = self.child.start_kill();
         match self.child.wait().await {
             Ok(status) if status.signal().is_some() => Refusal::TooCostly(memory >> 20),
+            // Some functions panic at values that are larger than their type holds.
+            Ok(status) if !status.success() => Refusal::OfWorker { status: 400, message: BEYOND.to_owned() },
             Ok(status) => Refusal::Unfinished(format!("the process of the statement ended with {status}: {error}")),
             Err(gone) => Refusal::Unfinished(gone.to_string()),
         }
