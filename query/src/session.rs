@@ -222,7 +222,15 @@ fn progress(visible: &Visible, through: Option<i64>) -> Result<RecordBatch> {
 /// When it is not understood, names a table that does not exist, or would change something.
 pub(crate) async fn plan(context: &SessionContext, statement: &str) -> Result<DataFrame, QueryError> {
     sql::check(statement)?;
-    let not_understood = |error: DataFusionError| QueryError::Sql(Box::new(error));
+    let not_understood = |error: DataFusionError| match error {
+        // DataFusion says what the parser said twice, once as Rust has it.
+        DataFusionError::SQL(parser, _) => {
+            let said = parser.to_string();
+            let reason = said.strip_prefix("sql parser error: ").unwrap_or(&said).to_owned();
+            QueryError::Unreadable { reason }
+        }
+        error => QueryError::Sql(Box::new(error)),
+    };
     let state = context.state();
     let dialect = state.config_options().sql_parser.dialect;
     let parsed = state.sql_to_statement(statement, &dialect).map_err(not_understood)?;

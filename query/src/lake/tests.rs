@@ -225,7 +225,7 @@ fn whatever_does_not_only_read_is_refused() {
         lake.sql(sql).unwrap();
     }
     let error = lake.sql("SELEC 1").unwrap_err();
-    assert!(error.chain().starts_with("the query is not understood: "), "{}", error.chain());
+    assert!(error.chain().starts_with("the query is not understood: Expected: "), "{}", error.chain());
     let no_column = lake.sql("SELECT nothing FROM sessions").unwrap_err();
     assert!(matches!(no_column, QueryError::Sql(_)), "{no_column:?}");
 }
