@@ -329,7 +329,11 @@ fn same_format(wanted: &Format, recorded: &str, name: &str) -> Result<Format, So
         return Ok(Format::Records);
     }
     if *wanted != Format::Guess && *wanted != format {
-        let problem = format!("{name} was read as {recorded} before; leave --format {} away", wanted.name());
+        let problem = format!(
+            "{name} was read as {recorded} before, and {} is asked for; leave --format or --log-format away to go on so, or \
+             start in a new output folder to read it anew",
+            wanted.name()
+        );
         return Err(SourceError::Usage(problem));
     }
     Ok(format)

@@ -212,7 +212,7 @@ impl ApiKeys {
             }
             Err(error) => {
                 if !keys.damaged.swap(true, Ordering::Relaxed) {
-                    warn!("the keys stay as they were: {error}");
+                    warn!("the keys stay as they were, those that were taken away too: {error}");
                 }
             }
         }

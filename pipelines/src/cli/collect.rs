@@ -26,7 +26,7 @@ const OWN_FOLDER: &str = "_collector";
 #[derive(Debug, Args)]
 pub(crate) struct CollectArguments {
     /// The folder of the log; topics events.page_view, events.click, events.purchase, events.error and events.other.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = units::folder)]
     log: PathBuf,
     /// Where to listen; port 0 takes a free one, which is printed.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]

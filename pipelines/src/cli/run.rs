@@ -338,7 +338,10 @@ fn end(job: &Job, report: &RunReport, usage: &Usage, before: &Books, status: &St
         without_records: &without_records,
         finished: report.finished,
         dead_letters: &job.place_of_dead_letters(),
-        unverified_table: job.pipeline.unverified_table(),
+        unverified_table: job
+            .pipeline
+            .unverified_table()
+            .filter(|table| !job.options.disabled_sinks.iter().any(|sink| sink == table)),
     };
     let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
         ending.books;

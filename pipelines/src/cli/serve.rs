@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tidemill_http::{ApiKeys, ConnectionLimits, Descriptors};
-use tidemill_log::Location;
+use tidemill_log::{FOLDER, Location};
 use tidemill_query::api::{Server, ServerOptions};
 use tidemill_query::sql::{Program, SqlOptions, WorkerOptions, work};
 
@@ -153,6 +153,14 @@ pub(crate) fn serve(arguments: &ServeArguments, catalog: &Catalog) -> Result<(),
         tables: catalog.tables(),
         ..ServerOptions::new(arguments.data.clone())
     };
+    if let Location::Folder(folder) = &arguments.data
+        && !folder.join(FOLDER).exists()
+    {
+        lines::warn(&format!(
+            "no run has written to {} yet; its tables are empty until one does: check --data if none is to come",
+            folder.display()
+        ));
+    }
     let server = Server::start(&options, listener).map_err(|error| Failure::failed(with_causes(&error)))?;
     otlp::numbers(server.openmetrics());
     let line = format!("serving {}://{}\n", arguments.tls.scheme(), server.address());

@@ -1,6 +1,7 @@
 //! Durations, byte counts and days as people write them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tidemill_connectors::events::Bounds;
@@ -22,6 +23,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let millis = number.checked_mul(scale).filter(|millis| *millis > 0).ok_or_else(wrong)?;
     Ok(Duration::from_millis(millis))
+}
+
+/// Reads the path of a folder; an address would make a folder of that name.
+pub(crate) fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.contains("://") {
+        let path = text.split_once("://").map_or(text, |(_, path)| path);
+        Err(format!("it is an address, and a folder is needed; write its path, such as {path}"))
+    } else {
+        Ok(text.into())
+    }
+}
+
+/// Reads a number of days; 0 is for ever.
+pub(crate) fn days(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number of days; write for example 90, or 0 for ever"))
 }
 
 /// How long a log keeps what it was given.
@@ -54,7 +70,11 @@ impl fmt::Display for Retained {
 
 /// Reads `7d` or `forever`.
 pub(crate) fn retained(text: &str) -> Result<Retained, String> {
-    if text == "forever" { Ok(Retained::Forever) } else { duration(text).map(Retained::Within) }
+    if text == "forever" {
+        return Ok(Retained::Forever);
+    }
+    let wrong = || format!("`{text}` is no duration; write for example 36h or 7d, or forever");
+    duration(text).map(Retained::Within).map_err(|_| wrong())
 }
 
 /// Reads a number of things of which there has to be one.
@@ -108,7 +128,15 @@ mod tests {
             retained("7d").map(|kept| (kept.age(), kept.to_string())),
             Ok((duration("7d").ok(), "for 7 days".into()))
         );
-        assert!(retained("ever").is_err());
+        for wrong in ["ever", "0", "7", "1w"] {
+            assert!(retained(wrong).unwrap_err().contains("forever"), "{wrong}");
+        }
+        assert_eq!((days("90"), days("0")), (Ok(90), Ok(0)));
+        for wrong in ["x", "0.5", "-1", ""] {
+            assert!(days(wrong).unwrap_err().contains("no number of days"), "{wrong}");
+        }
+        assert_eq!(folder("/a/b"), Ok("/a/b".into()));
+        assert!(folder("log:///tmp/log").unwrap_err().contains("such as /tmp/log"));
         assert_eq!(oldest("2000-01-01"), Ok(Bounds::default()));
         for taken in ["1970-01-01", "2199-12-31"] {
             assert!(oldest(taken).is_ok(), "{taken}");

@@ -80,7 +80,7 @@ fn a_format_string_is_taken_from_the_configuration_or_refused_with_its_place() {
         assert_eq!(counter(&outcome.json(), "accepted"), 1);
     }
     let other = run(text.as_bytes(), &out, &["--format", "combined"]);
-    other.assert_refused(&[2], &["was read as", "leave --format combined away"]);
+    other.assert_refused(&[2], &["was read as", "combined is asked for; leave --format or --log-format away"]);
     for (options, words) in [
         (&["--log-format", "$remote_adr [$time_local] \"$request\""][..], &["character 1", "$remote_addr meant"][..]),
         (&["--log-format", "%h %t"], &["no request"]),

@@ -83,7 +83,7 @@ pub(crate) struct RunArguments {
     #[arg(long, requires = "from")]
     pub(super) until_end: bool,
     /// The folder for tables, dead letters, log and state.
-    #[arg(long, value_name = "DIR", required_unless_present = "state", conflicts_with = "state")]
+    #[arg(long, value_name = "DIR", value_parser = units::folder, required_unless_present = "state", conflicts_with = "state")]
     pub(super) out: Option<PathBuf>,
     /// A place for the tables, once or several times: clickhouse://HOST:PORT/DB, s3://BUCKET/PREFIX,
     /// kafka://HOST:PORT/PREFIX, or a folder.
@@ -148,10 +148,10 @@ pub(crate) struct RunArguments {
     pub(super) keep_bindings: u64,
     /// Days that the lake keeps events after they arrived; 0 keeps them for ever. By default 90 where a live source is read,
     /// and for ever where files are.
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = units::days)]
     pub(super) raw_days: Option<u32>,
     /// The same for tables by minute: 730, or for ever. Sessions and views stay.
-    #[arg(long, value_name = "DAYS")]
+    #[arg(long, value_name = "DAYS", value_parser = units::days)]
     pub(super) rollup_days: Option<u32>,
     /// Leave a sink out; fixed when the folder is begun. May be given several times.
     #[arg(long, value_name = "ID")]
