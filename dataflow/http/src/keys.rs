@@ -67,6 +67,13 @@ struct Known {
     version: Option<Version>,
 }
 
+impl Known {
+    /// The same, if it lets somebody in.
+    fn of_somebody(self, place: &dyn fmt::Display) -> Result<Known, KeysError> {
+        if self.senders.is_empty() { Err(KeysError::Empty { place: place.to_string() }) } else { Ok(self) }
+    }
+}
+
 /// What changes when a file does: its length and the time of its last change.
 type Version = (u64, Option<SystemTime>);
 
@@ -124,7 +131,7 @@ impl ApiKeys {
     /// # Errors
     /// [`KeysError`] names the line.
     pub fn from_file(path: &Path) -> Result<ApiKeys, KeysError> {
-        let known = read(path)?;
+        let known = read(path)?.of_somebody(&path.display())?;
         let keys = Keys { file: Some(path.to_owned()), known: RwLock::new(known), damaged: AtomicBool::new(false) };
         Ok(ApiKeys { keys: Some(Arc::new(keys)) })
     }
@@ -143,7 +150,7 @@ impl ApiKeys {
                 _ => Err(KeysError::Malformed { place, example: "a key and its tenant as key=tenant" }),
             }
         });
-        let known = Known { senders: distinct(pairs, &variable)?, version: None };
+        let known = Known { senders: distinct(pairs)?, version: None }.of_somebody(&variable)?;
         let keys = Keys { file: None, known: RwLock::new(known), damaged: AtomicBool::new(false) };
         Ok(ApiKeys { keys: Some(Arc::new(keys)) })
     }
@@ -204,7 +211,7 @@ impl ApiKeys {
         if version(path).is_some_and(|now| keys.known().version == Some(now)) {
             return;
         }
-        match read(path).or_else(nobody) {
+        match read(path) {
             Ok(known) => {
                 info!("the keys were read again: {} has {} now", path.display(), known.senders.len());
                 *keys.known.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -269,18 +276,9 @@ fn read(path: &Path) -> Result<Known, KeysError> {
         let place = || format!("{}, line {}", path.display(), row + 1);
         (!line.is_empty()).then(|| of_line(line, place))
     });
-    Ok(Known { senders: distinct(lines, &path.display())?, version })
-}
-
-/// A file in which the last key was taken away lets nobody in; one without any text may be one that is just being written.
-fn nobody(error: KeysError) -> Result<Known, KeysError> {
-    match error {
-        KeysError::Empty { place } if std::fs::read_to_string(&place).is_ok_and(|text| !text.trim().is_empty()) => {
-            let version = version(Path::new(&place));
-            Ok(Known { senders: Vec::new(), version })
-        }
-        error => Err(error),
-    }
+    let known = Known { senders: distinct(lines)?, version };
+    // A file without any text may be one that is just being written.
+    if text.trim().is_empty() { known.of_somebody(&path.display()) } else { Ok(known) }
 }
 
 fn of_line(line: &str, place: impl Fn() -> String) -> Result<(String, Hash, Tenants), KeysError> {
@@ -295,7 +293,6 @@ fn of_line(line: &str, place: impl Fn() -> String) -> Result<(String, Hash, Tena
 
 fn distinct(
     found: impl Iterator<Item = Result<(String, Hash, Tenants), KeysError>>,
-    source: &dyn fmt::Display,
 ) -> Result<Vec<(Hash, Tenants)>, KeysError> {
     let (mut senders, mut seen) = (Vec::new(), HashSet::new());
     for sender in found {
@@ -305,7 +302,7 @@ fn distinct(
         }
         senders.push((hash, tenants));
     }
-    if senders.is_empty() { Err(KeysError::Empty { place: source.to_string() }) } else { Ok(senders) }
+    Ok(senders)
 }
 
 fn tenants(name: &str) -> Option<Tenants> {

@@ -55,6 +55,16 @@ fn collector(folder: &TempDir, options: &[&str]) -> (String, Running) {
     (address, collector)
 }
 
+/// The query server, the server of a run, and a collector: where each answers, and its process.
+fn all_three(folder: &TempDir) -> [(String, Running); 3] {
+    let (data, served) = (tables(folder.path()), free_address("127.0.0.1"));
+    let mut server = tidemill().start(&["serve", "--data", &data, "--listen", &served, "--connections", "64"]);
+    ready(&mut server, &served);
+    let (watched, mut run) = watched_run(folder.path(), &[]);
+    ready(&mut run, &watched);
+    [(served, server), (watched, run), collector(folder, &["--connections", "64"])]
+}
+
 #[test]
 fn an_address_that_sends_a_byte_now_and_then_leaves_others_their_connections() {
     let folder = TempDir::new().unwrap();
@@ -106,12 +116,7 @@ fn closed(mut stream: TcpStream) {
 #[test]
 fn an_address_that_reads_no_answers_leaves_others_theirs_and_is_let_go_of() {
     let folder = TempDir::new().unwrap();
-    let (data, served) = (tables(folder.path()), free_address("127.0.0.1"));
-    let mut server = tidemill().start(&["serve", "--data", &data, "--listen", &served, "--connections", "64"]);
-    ready(&mut server, &served);
-    let (watched, mut run) = watched_run(folder.path(), &[]);
-    ready(&mut run, &watched);
-    let (collected, mut collector) = collector(&folder, &["--connections", "64"]);
+    let [(served, mut server), (watched, mut run), (collected, mut collector)] = all_three(&folder);
     let servers = [(&served, "/assets/js/tiles.js"), (&watched, "/ops.js"), (&collected, "/metrics")];
     thread::scope(|scope| {
         let clogs: Vec<_> = servers
@@ -143,12 +148,7 @@ fn an_address_that_reads_no_answers_leaves_others_theirs_and_is_let_go_of() {
 #[test]
 fn heads_that_come_a_byte_at_a_time_stop_nobody() {
     let folder = TempDir::new().unwrap();
-    let (data, served) = (tables(folder.path()), free_address("127.0.0.1"));
-    let mut server = tidemill().start(&["serve", "--data", &data, "--listen", &served, "--connections", "64"]);
-    ready(&mut server, &served);
-    let (watched, mut run) = watched_run(folder.path(), &[]);
-    ready(&mut run, &watched);
-    let (collected, mut collector) = collector(&folder, &["--connections", "64"]);
+    let [(served, mut server), (watched, mut run), (collected, mut collector)] = all_three(&folder);
     let servers = [&served, &watched, &collected];
     let connect = |address: &&String| TcpStream::connect(address.as_str()).unwrap();
     let mut slow: Vec<TcpStream> =

@@ -22,7 +22,7 @@ pub(super) struct Lock {
     _waits: Option<Sender<()>>,
 }
 
-/// The locked file, and what was made for it, outermost first.
+/// The locked file, and the folders that were made for it, innermost first.
 struct Mine {
     file: File,
     path: PathBuf,
@@ -34,7 +34,7 @@ impl Drop for Lock {
         // Still locked, so that nobody signs a file that is about to go.
         if let Some(Mine { file, path, made }) = self.held.take() {
             let _ = fs::remove_file(path);
-            made.iter().rev().all(|folder| fs::remove_dir(folder).is_ok());
+            made.iter().all(|folder| fs::remove_dir(folder).is_ok());
             drop(file);
         }
     }
@@ -68,7 +68,6 @@ pub(super) fn take(folder: &Path, me: &Who, take_over: bool) -> Taken {
             Ok(()) if !is_at(&file, &path) => continue,
             Ok(()) => {
                 sign(&mut file, me);
-                let made = made.into_iter().rev().collect();
                 Taken::Ours(Lock { held: Some(Mine { file, path, made }), _waits: None })
             }
             Err(TryLockError::WouldBlock) if take_over => Taken::Ours(wait_for(path, me.clone())),
