@@ -14,6 +14,7 @@
 //! | [`runtime`] | running it all |
 //! | [`quarantine`] | which records panic, and are set aside |
 //! | [`testing`] | whole runs in one process, for the tests of operators |
+//! | [`verdict`] | whether starting again may heal a failure |
 //! | [`status`] | what a run does right now, and why a window is still open |
 
 pub mod batch;
@@ -46,4 +47,5 @@ pub mod status;
 pub mod stream;
 pub mod testing;
 pub mod time;
+pub mod verdict;
 pub mod watermark;

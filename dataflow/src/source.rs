@@ -42,6 +42,14 @@ pub enum SourceError {
         /// What it is, and what to do.
         problem: String,
     },
+    /// The server, or the file system, refuses who we are or what we may do, in its own words. Exit code 5.
+    #[error("{partition}: {problem}")]
+    Denied {
+        /// The partition, or the server.
+        partition: String,
+        /// What was answered, and what to do.
+        problem: String,
+    },
     /// Reading failed.
     #[error("cannot read {partition}: {source}")]
     Io {
