@@ -222,7 +222,8 @@ impl AnalyticsIo {
         let mut observers: Vec<Box<dyn CommitObserver>> = Vec::new();
         for target in &self.targets {
             if let SinkTarget::ClickHouse(target) = target {
-                observers.push(Box::new(ProgressWriter::new(target.clone(), self.pipeline.name())));
+                let progress = ProgressWriter::new(target.clone(), self.pipeline.name());
+                observers.push(Box::new(progress.watching(self.pipeline.specs())));
             }
         }
         if let Some(config) = self.source.kafka() {

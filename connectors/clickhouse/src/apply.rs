@@ -7,8 +7,8 @@ use std::fmt;
 
 use tidemill_tables::{Retention, TableSpec};
 
-use crate::check::{Difference, Found, FoundObject, differences, objects, window_statement};
-use crate::client::Client;
+use crate::check::{Difference, Found, FoundObject, differences, left_behind, objects, window_statement};
+use crate::client::{Client, quote};
 use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, retention_clause};
 use crate::error::ClickHouseError;
 use crate::target::Target;
@@ -20,6 +20,8 @@ pub enum Change {
     Created(String),
     /// A view was put in the place of another version.
     Replaced(String),
+    /// A view or an empty table of an earlier version was dropped.
+    Dropped(String),
     /// A table was altered.
     Altered {
         /// The table.
@@ -34,6 +36,7 @@ impl fmt::Display for Change {
         match self {
             Self::Created(name) => write!(out, "created {name}"),
             Self::Replaced(name) => write!(out, "replaced {name}"),
+            Self::Dropped(name) => write!(out, "dropped {name}, which held no rows"),
             Self::Altered { statement, .. } => out.write_str(statement),
         }
     }
@@ -41,8 +44,8 @@ impl fmt::Display for Change {
 
 /// Creates the database and all tables of the analytics pipelines, or brings what is there up to date.
 ///
-/// Pipelines may go on meanwhile, unless views of another version are replaced: between the old and the new one, rows would
-/// not reach the tables behind them. [`crate::diff`] says beforehand whether there are any.
+/// Pipelines of this version may go on meanwhile. Those of an earlier one must be stopped: they write through views that are
+/// dropped.
 ///
 /// # Errors
 /// When the server refuses, or a table is there that differs in a way that only its owner can decide about; what could be
@@ -77,11 +80,16 @@ pub fn apply_tables(
     for object in &expected {
         for (statement, change) in steps(object, &found, &wrong) {
             client.execute(&statement).map_err(failed(&format!("run {statement:?}")))?;
-            changes.extend(change);
+            changes.push(change);
         }
     }
+    for gone in left_behind(&found, specs).iter().filter(|gone| gone.remedy.starts_with("DROP ")) {
+        client.execute(&format!("{} SYNC", gone.remedy)).map_err(failed(&gone.remedy))?;
+        changes.push(Change::Dropped(gone.object.clone()));
+    }
     let after = Found::read(&client).map_err(failed("describe its tables"))?;
-    let left = differences(&after, &expected);
+    let mut left = differences(&after, &expected);
+    left.extend(left_behind(&after, specs));
     if left.is_empty() {
         return Ok(changes);
     }
@@ -95,35 +103,34 @@ pub fn apply_tables(
 pub fn drop_tables(target: &Target, specs: &[TableSpec]) -> Result<(), ClickHouseError> {
     let client = Client::patient(target)?;
     for spec in specs {
+        let run = |statement: String| client.execute(&statement).map_err(|source| client.failed(&statement, source));
         for object in ddl::table(spec, Retention::default())?.iter().rev() {
             let what = if matches!(object.kind, Kind::Table { .. }) { "TABLE" } else { "VIEW" };
-            let statement = format!("DROP {what} IF EXISTS {} SYNC", object.name);
-            client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
+            run(format!("DROP {what} IF EXISTS {} SYNC", object.name))?;
         }
-        let forget = format!("DELETE FROM {} WHERE name = {}", ddl::WRITERS, crate::client::quote(&spec.name));
-        client.execute(&forget).map_err(|source| client.failed(&forget, source))?;
+        run(format!("DELETE FROM {} WHERE name = {}", ddl::WRITERS, quote(&spec.name)))?;
+        for storage in ddl::storages(spec) {
+            run(format!("DELETE FROM {} WHERE name = {}", ddl::STORAGES, quote(&storage)))?;
+        }
     }
     Ok(())
 }
 
-/// What brings one object up to date; a statement without a change belongs to the next one.
-fn steps(object: &Object, found: &Found, wrong: &[Difference]) -> Vec<(String, Option<Change>)> {
+/// What brings one object up to date.
+fn steps(object: &Object, found: &Found, wrong: &[Difference]) -> Vec<(String, Change)> {
     let name = &object.name;
     let Some(there) = found.get(name) else {
-        return vec![(object.create(), Some(Change::Created(name.clone())))];
+        return vec![(object.create(), Change::Created(name.clone()))];
     };
     let differs = wrong.iter().any(|difference| difference.object == *name);
-    let replaced = Some(Change::Replaced(name.clone()));
+    let replaced = Change::Replaced(name.clone());
     let altered = |statement: String| {
         let change = Change::Altered { table: name.clone(), statement: statement.clone() };
-        (statement, Some(change))
+        (statement, change)
     };
     match &object.kind {
         Kind::View { .. } if differs && there.engine == "View" => {
             object.replace().map(|statement| (statement, replaced)).into_iter().collect()
-        }
-        Kind::Feed { .. } if differs && there.engine == "MaterializedView" => {
-            vec![(format!("DROP VIEW {name} SYNC"), None), (object.create(), replaced)]
         }
         Kind::Table { retention_days, remembers, .. } if there.engine.ends_with(object.engine()) => {
             let mut all: Vec<_> = widenings(object, there).map(altered).collect();

@@ -1,18 +1,19 @@
 //! Whether the tables are as they have to be; everything that is wrong is said at once.
 //!
-//! Promise (INV-3): a writer starts only where every table that its inserts reach, also through views, recognises a
-//! repeated insert for as long as one can come.
+//! Promise (INV-3): a writer starts only where every table that it writes to recognises a repeated insert for as long as
+//! one can come.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use clickhouse::error::Error;
 use serde_json::Value;
-use tidemill_tables::{Retention, TableSpec};
+use tidemill_tables::{Fold, Retention, TableSpec};
 
 use crate::client::Client;
 use crate::ddl::{self, DEDUP_WINDOW, Kind, Object};
 use crate::error::ClickHouseError;
+use crate::identity::retention_days;
 use crate::target::Target;
 
 /// One thing that is not as it has to be.
@@ -56,7 +57,49 @@ pub fn diff_tables(target: &Target, specs: &[TableSpec]) -> Result<Vec<Differenc
         }]);
     }
     let found = Found::read(&client).map_err(asked)?;
-    Ok(differences(&found, &objects(specs, Retention::default())?))
+    let mut all = differences(&found, &objects(specs, Retention::default())?);
+    all.extend(left_behind(&found, specs));
+    Ok(all)
+}
+
+/// What an earlier version wrote through and this one does not: views of users that read it would get nothing any more.
+pub(crate) fn left_behind(found: &Found, specs: &[TableSpec]) -> Vec<Difference> {
+    let mut all = Vec::new();
+    for spec in specs {
+        let names = ddl::obsolete(spec);
+        for name in names.iter().filter(|name| found.get(name).is_some()) {
+            let others: Vec<&str> =
+                found.readers(name).filter(|reader| !names.iter().any(|own| own == reader)).collect();
+            let (text, remedy) = if others.is_empty() {
+                let what = if found.get(name).is_some_and(|there| there.engine == "Null") { "TABLE" } else { "VIEW" };
+                (format!("{name} is written to no more"), format!("DROP {what} {name}"))
+            } else {
+                let (readers, data) = (others.join(", "), ddl::storage(spec));
+                (
+                    format!("view {readers} reads {name}, which is written to no more"),
+                    format!("make {readers} anew so that it reads {data}"),
+                )
+            };
+            all.push(Difference { object: name.clone(), text, remedy });
+        }
+    }
+    all
+}
+
+/// How long the tables named keep rows now, for others that take their place; the default where none is there.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn retention(target: &Target, specs: &[TableSpec]) -> Result<Retention, ClickHouseError> {
+    let client = Client::patient(target)?;
+    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
+    let days = |fold: Fold, default: u32| {
+        let tables = specs.iter().filter(|spec| spec.fold == fold).map(ddl::storage);
+        let mut there = tables.filter(|table| found.get(table).is_some());
+        there.next().map_or(default, |table| retention_days(&found, &table).unwrap_or(0))
+    };
+    let usual = Retention::default();
+    Ok(Retention { raw_days: days(Fold::Append, usual.raw_days), rollup_days: days(Fold::Deltas, usual.rollup_days) })
 }
 
 /// All objects of some tables, those of the database first.
@@ -79,9 +122,18 @@ pub(crate) struct FoundObject {
     pub(crate) comment: String,
     pub(crate) uuid: String,
     pub(crate) columns: Vec<(String, String)>,
+    /// The statement that created it, as the server keeps it.
+    pub(crate) created: String,
+    /// Views that read it when it is written to, those of other databases with the database's name.
+    pub(crate) readers: Vec<String>,
 }
 
 impl FoundObject {
+    /// Whether the server may refuse a row for what it holds: the owner added constraints, or columns that are computed.
+    pub(crate) fn may_refuse(&self, own: &[String]) -> bool {
+        self.created.contains(" CONSTRAINT ") || self.columns.iter().any(|(column, _)| !own.contains(column))
+    }
+
     /// How many tokens the table remembers.
     pub(crate) fn window(&self) -> u64 {
         if self.engine.starts_with("Replicated") || self.engine.starts_with("Shared") {
@@ -110,12 +162,25 @@ pub(crate) struct Found(BTreeMap<String, FoundObject>);
 impl Found {
     pub(crate) fn read(client: &Client) -> Result<Self, Error> {
         let mut all = BTreeMap::new();
-        let tables = "SELECT name, engine, engine_full, sorting_key, partition_key, comment, toString(uuid) \
+        let tables = "SELECT name, engine, engine_full, sorting_key, partition_key, comment, toString(uuid), \
+                      create_table_query, arrayStringConcat(arrayMap((d, t) -> if(d = currentDatabase(), t, concat(d, '.', t)), \
+                      dependencies_database, dependencies_table), ' ') \
                       FROM system.tables WHERE database = currentDatabase()";
         for row in client.rows(tables)? {
-            let [name, engine, definition, sorting_key, partition_key, comment, uuid] = texts(row)?;
+            let [name, engine, definition, sorting_key, partition_key, comment, uuid, created, readers] = texts(row)?;
+            let readers = readers.split_whitespace().map(str::to_owned).collect();
             let columns = Vec::new();
-            let object = FoundObject { engine, definition, sorting_key, partition_key, comment, uuid, columns };
+            let object = FoundObject {
+                engine,
+                definition,
+                sorting_key,
+                partition_key,
+                comment,
+                uuid,
+                columns,
+                created,
+                readers,
+            };
             all.insert(name, object);
         }
         let columns =
@@ -131,6 +196,11 @@ impl Found {
 
     pub(crate) fn get(&self, name: &str) -> Option<&FoundObject> {
         self.0.get(name)
+    }
+
+    /// Views that read a table when it is written to.
+    pub(crate) fn readers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.get(name).into_iter().flat_map(|object| object.readers.iter().map(String::as_str))
     }
 }
 
@@ -178,7 +248,7 @@ pub(crate) fn differences(found: &Found, expected: &[Object]) -> Vec<Difference>
                     say(text, window_statement(name, DEDUP_WINDOW));
                 }
             }
-            Kind::View { .. } | Kind::Feed { .. } => {
+            Kind::View { .. } => {
                 if there.comment != ddl::comment() {
                     let text = format!("view {name} was made by another version ({:?})", there.comment);
                     say(text, object.replace().unwrap_or_else(|| remake(object)));
@@ -217,7 +287,7 @@ pub(crate) fn window_statement(table: &str, window: u64) -> String {
 fn kind(object: &Object) -> &'static str {
     match object.kind {
         Kind::Table { .. } => "table",
-        Kind::View { .. } | Kind::Feed { .. } => "view",
+        Kind::View { .. } => "view",
     }
 }
 
@@ -225,7 +295,6 @@ fn kind(object: &Object) -> &'static str {
 fn remake(object: &Object) -> String {
     match object.kind {
         Kind::View { .. } => object.replace().unwrap_or_else(|| object.create()),
-        Kind::Feed { .. } => format!("DROP VIEW {}; {}", object.name, object.create()),
         Kind::Table { .. } => format!("rename or drop {}, then {}", object.name, object.create()),
     }
 }
@@ -255,6 +324,8 @@ mod tests {
             comment: String::new(),
             uuid: String::new(),
             columns: Vec::new(),
+            created: String::new(),
+            readers: Vec::new(),
         };
         assert_eq!(object.window(), 77);
         assert_eq!(object.retention(), Some("inserted_at + toIntervalDay(90)"));

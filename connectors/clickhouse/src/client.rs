@@ -3,6 +3,7 @@
 //! Sinks live on threads of their own and block; the asynchronous client runs on a small runtime that belongs to this
 //! client alone. No call waits for ever: a server that hangs counts as one that does not answer.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use clickhouse::error::Error;
@@ -11,6 +12,7 @@ use clickhouse::{Client as Http, Compression};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::check::texts;
 use crate::error::ClickHouseError;
 use crate::target::Target;
 
@@ -21,24 +23,67 @@ const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// The pieces in which an insert's bytes are compressed and sent.
 const PIECE: usize = 1 << 20;
 
-/// What each insert says about itself, so that one insert is one block that is recognised when it comes again:
-/// nothing is gathered with other inserts, nothing is cut, views learn the token too, and the answer comes after the
-/// last of them has written.
-const INSERT_SETTINGS: [(&str, &str); 9] = [
+/// What inserts say beside: one insert is one block that is recognised when it comes again, nothing is gathered with other
+/// inserts, cut or left out, users' views learn the token too, and the answer comes after the last of them has written.
+const INSERT_SETTINGS: [(&str, &str); 23] = [
     ("async_insert", "0"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_insert_select", "force_enable"),
+    ("ignore_materialized_views_with_dropped_target_table", "0"),
+    ("input_format_null_as_default", "0"),
     ("input_format_parallel_parsing", "0"),
     ("insert_deduplicate", "1"),
+    ("insert_null_as_default", "0"),
+    ("insert_select_deduplicate", "1"),
     ("materialized_views_ignore_errors", "0"),
+    ("max_block_size", "1048449"),
     ("max_insert_block_size", "1048449"),
     ("max_insert_threads", "1"),
     ("max_partitions_per_insert_block", "100"),
+    ("max_rows_to_group_by", "0"),
+    ("max_rows_to_read", "0"),
+    ("min_insert_block_size_bytes", "1073741824"),
+    ("min_insert_block_size_rows", "1048449"),
+    ("optimize_on_insert", "1"),
     ("parallel_view_processing", "0"),
+    ("throw_on_max_partitions_per_insert_block", "1"),
+    ("use_async_executor_for_materialized_views", "0"),
 ];
+
+/// Without it a repeated insert counts twice.
+const TOKEN: &str = "insert_deduplication_token";
+
+/// What each question and insert says about itself, whatever the user's profile says: a part of an answer is none, and
+/// expressions mean what they mean by default.
+const SETTINGS: [(&str, &str); 13] = [
+    ("additional_result_filter", ""),
+    ("additional_table_filters", "{}"),
+    ("aggregate_functions_null_for_empty", "0"),
+    ("group_by_overflow_mode", "throw"),
+    ("group_by_use_nulls", "0"),
+    ("join_use_nulls", "0"),
+    ("limit", "0"),
+    ("offset", "0"),
+    ("prefer_column_name_to_alias", "0"),
+    ("read_overflow_mode", "throw"),
+    ("result_overflow_mode", "throw"),
+    ("timeout_overflow_mode", "throw"),
+    ("transform_null_in", "0"),
+];
+
+/// A setting of inserts, as the server knows it.
+struct Setting {
+    name: &'static str,
+    value: &'static str,
+    /// The user's profile forbids to change it, and says something else.
+    forbidden: bool,
+}
 
 /// A connection to one database.
 pub(crate) struct Client {
     http: Http,
+    settings: OnceCell<Vec<Setting>>,
     runtime: Runtime,
     target: Target,
     /// The limit of each statement other than an insert.
@@ -65,7 +110,10 @@ impl Client {
             http = http.with_password(password);
         }
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ClickHouseError::Local)?;
-        Ok(Self { http, runtime, target: target.clone(), patience: PATIENCE })
+        for (name, value) in SETTINGS {
+            http = http.with_setting(name, value);
+        }
+        Ok(Self { http, settings: OnceCell::new(), runtime, target: target.clone(), patience: PATIENCE })
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -111,17 +159,41 @@ impl Client {
         String::from_utf8(bytes.into()).map_err(|error| Error::Custom(error.to_string()))
     }
 
+    /// The settings of inserts that this server knows, asked for once.
+    fn insert_settings(&self) -> Result<&[Setting], Error> {
+        if let Some(known) = self.settings.get() {
+            return Ok(known);
+        }
+        let wanted = || INSERT_SETTINGS.into_iter().chain([(TOKEN, "")]);
+        let names: Vec<String> = wanted().map(|(name, _)| quote(name)).collect();
+        let sql = format!("SELECT name, value, readonly FROM system.settings WHERE name IN ({})", names.join(", "));
+        let mut known = Vec::new();
+        for row in self.rows(&sql)? {
+            let [name, now, readonly] = texts(row)?;
+            let Some((name, value)) = wanted().find(|(wanted, _)| *wanted == name) else { continue };
+            let forbidden = readonly != "0" && (name == TOKEN || now != value);
+            known.push(Setting { name, value, forbidden });
+        }
+        Ok(self.settings.get_or_init(|| known))
+    }
+
+    /// A setting of inserts that the user's profile does not let us change.
+    pub(crate) fn forbidden_setting(&self) -> Result<Option<&'static str>, Error> {
+        Ok(self.insert_settings()?.iter().find(|setting| setting.forbidden).map(|setting| setting.name))
+    }
+
     /// Sends one insert and waits until the table, and every table behind a view, has it.
     ///
     /// Without a token the server does not recognise the insert when it comes again.
     pub(crate) fn insert(&self, statement: &str, token: Option<&str>, body: &[u8]) -> Result<(), Error> {
+        let settings = self.insert_settings()?;
         self.runtime.block_on(async {
             let mut insert = self.http.insert_formatted_with(statement).with_timeouts(Some(PATIENCE), Some(PATIENCE));
-            for (name, value) in INSERT_SETTINGS {
-                insert = insert.with_setting(name, value);
+            for setting in settings.iter().filter(|setting| setting.name != TOKEN) {
+                insert = insert.with_setting(setting.name, setting.value);
             }
             if let Some(token) = token {
-                insert = insert.with_setting("insert_deduplication_token", token);
+                insert = insert.with_setting(TOKEN, token);
             }
             for piece in body.chunks(PIECE) {
                 insert.send_compressed(CompressedData::new(piece, Compression::Lz4)?).await?;

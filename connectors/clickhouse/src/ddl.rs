@@ -3,13 +3,15 @@
 //! The names that users read are views, folded and exact at any moment, also before the server merges. Beneath them:
 //!
 //! ```text
-//! Deltas   NAME_in (Null) --+-- NAME_mv --------> NAME_data         sums; exact distinct as a state built in the server
-//!                           '-- NAME_by_day_mv -> NAME_by_day_data  the same by day, with an approximate state beside it
+//! Deltas   NAME_data         sums; exact distinct as a state built in the server
+//!          NAME_by_day_data  the same by day, with an approximate state beside it
 //! Signed   NAME_data (SummingMergeTree over the sign): equal rows add up, what adds up to nothing goes away
 //! Append   NAME_data (MergeTree)
 //! ```
-//! - Every table that an insert reaches, also through a view, keeps a window of tokens: plain MergeTree ignores them otherwise.
-//! - Hash lists are sent as arrays and become states in the server; a client that wrote states would have to know their bytes.
+//! - Every table keeps a window of tokens: plain MergeTree ignores them otherwise. No view stands between a writer and a
+//!   table: one that is dropped or detached for a moment would swallow rows, and nothing would tell.
+//! - Hash lists are sent as arrays and become states in the statement that inserts them; a client that wrote states would have
+//!   to know their bytes.
 //! - A session's retraction and assertion meet in one partition, chosen by user and never by start, so one part holds both.
 //! - Event times partition by day (events) or month (minutes, days) from 2000 to 2099; what lies outside shares one partition at
 //!   either end, so that stray clocks cannot make a hundred thousand parts.
@@ -34,13 +36,15 @@ pub(crate) fn widening(table: &str, column: &str, found: &str, expected: &str) -
 }
 
 /// The version of the objects here; views of another one are replaced by `tidemill tables apply`.
-pub(crate) const DDL_VERSION: u32 = 2;
+pub(crate) const DDL_VERSION: u32 = 3;
 /// Tokens that a table remembers, one for each partition of an insert.
 pub const DEDUP_WINDOW: u64 = 10_000;
 /// Into how many partitions signed rows are dealt.
 pub(crate) const SIGNED_PARTITIONS: usize = 16;
 /// Who writes what: one row for each table and instance.
 pub(crate) const WRITERS: &str = "tidemill_writers";
+/// Which storage holds what an instance wrote: one row for each table beneath and instance.
+pub(crate) const STORAGES: &str = "tidemill_storages";
 /// Rows that a table did not take.
 pub(crate) const REJECTED: &str = "rejected_rows";
 /// How far the inputs are contained.
@@ -82,11 +86,43 @@ pub(crate) fn sent_columns(spec: &TableSpec) -> Result<Vec<(String, String)>, Cl
     spec.columns.iter().map(|column| Ok((column.name.clone(), sent_type(&spec.name, column)?))).collect()
 }
 
-/// The table that inserts name.
-pub(crate) fn insert_table(spec: &TableSpec) -> String {
+/// What writes sent rows to one of the tables that keep them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Insert {
+    pub(crate) table: String,
+    /// Names of the columns that are written.
+    columns: String,
+    /// What computes them from the sent rows; empty where rows are stored as they are sent.
+    select: String,
+}
+
+impl Insert {
+    /// The statement that goes before encoded rows.
+    pub(crate) fn statement(&self) -> String {
+        self.into(&self.table)
+    }
+
+    /// The same, into a table of the same columns.
+    pub(crate) fn into(&self, table: &str) -> String {
+        let Self { columns, select, .. } = self;
+        format!("INSERT INTO {table} ({columns}) {select} FORMAT RowBinaryWithNamesAndTypes")
+    }
+}
+
+/// What writes rows to each of the tables that keep them, in the order of [`storages`].
+pub(crate) fn inserts(spec: &TableSpec) -> Result<Vec<Insert>, ClickHouseError> {
+    if spec.fold == Fold::Deltas {
+        return statements::delta_inserts(spec);
+    }
+    let columns: Vec<String> = spec.columns.iter().map(|column| format!("`{}`", column.name)).collect();
+    Ok(vec![Insert { table: storage(spec), columns: columns.join(", "), select: String::new() }])
+}
+
+/// What version 2 wrote deltas through, in the order in which it can be dropped: two views, and the table that they read.
+pub(crate) fn obsolete(spec: &TableSpec) -> Vec<String> {
     match spec.fold {
-        Fold::Deltas => format!("{}_in", spec.name),
-        Fold::Append | Fold::Signed => storage(spec),
+        Fold::Deltas => vec![format!("{}_mv", spec.name), format!("{}_mv", by_day(spec)), format!("{}_in", spec.name)],
+        Fold::Append | Fold::Signed => Vec::new(),
     }
 }
 
@@ -95,7 +131,7 @@ pub(crate) fn storage(spec: &TableSpec) -> String {
     format!("{}_data", spec.name)
 }
 
-/// Every table that keeps what an insert into `spec` brings.
+/// Every table that keeps rows of `spec`.
 pub(crate) fn storages(spec: &TableSpec) -> Vec<String> {
     match spec.fold {
         Fold::Deltas => vec![storage(spec), format!("{}_data", by_day(spec))],
@@ -121,7 +157,7 @@ pub(crate) fn table(spec: &TableSpec, retention: Retention) -> Result<Vec<Object
     }
 }
 
-/// What is there once for a database: writers, rejected rows, progress.
+/// What is there once for a database: writers, storages, rejected rows, progress.
 pub(crate) fn shared(retention: Retention) -> Vec<Object> {
     statements::shared(retention.raw_days)
 }

@@ -62,7 +62,7 @@ pub enum ClickHouseError {
         /// Its type.
         data_type: String,
     },
-    /// The table holds what another pipeline wrote, or this one in a life that its log does not know.
+    /// The table holds what another pipeline wrote, or not what this one wrote.
     #[error("{0}")]
     Owner(String),
     /// A value of the profile stands in the way of exact writes.
@@ -88,6 +88,22 @@ pub enum ClickHouseError {
         needed: u64,
         /// What widens the windows.
         statements: String,
+    },
+    /// A view that is not ours fails for a row that a table takes.
+    #[error(
+        "a view behind {place} fails{}: mend or drop {views}, then start again; what was written before is recognised and \
+         not written twice", .row.as_ref().map(|row| format!(" for the row {row}")).unwrap_or_default()
+    )]
+    View {
+        /// The table, its database and server.
+        place: String,
+        /// The views that read the table.
+        views: String,
+        /// The first row that it fails for, as JSON, if it was found.
+        row: Option<String>,
+        /// What the server answered.
+        #[source]
+        source: clickhouse::error::Error,
     },
     /// The rows do not fit the table, or are too many at once.
     #[error(transparent)]

@@ -6,6 +6,7 @@
 //!
 //! - [`apply`] and [`diff`] make the tables and say what is wrong with them.
 //! - [`ClickHouseTable`] is the sink of one table, [`ProgressWriter`] follows the commits.
+//! - [`missing`] says which tables lost what was written to them.
 //! - [`digest`], [`first_difference`], [`plan_exchange`] and [`exchange`] compare a rebuilt set of tables with the live one and
 //!   put it in its place.
 
@@ -15,8 +16,10 @@ mod chunks;
 mod client;
 mod ddl;
 mod digest;
+mod dry;
 mod error;
 mod exchange;
+mod identity;
 mod owner;
 mod progress;
 mod rejected;
@@ -27,12 +30,13 @@ mod target;
 mod window;
 
 pub use apply::{Change, apply, apply_tables, drop_tables};
-pub use check::{Difference, diff, diff_tables};
+pub use check::{Difference, diff, diff_tables, retention};
 pub use chunks::ChunkLimits;
 pub use ddl::{DEDUP_WINDOW, default_tables, suffixed};
 pub use digest::{DifferingRow, Partition, PartitionDigest, digest, first_difference};
 pub use error::ClickHouseError;
-pub use exchange::{Exchange, exchange, plan_exchange};
+pub use exchange::{Exchange, Writer, exchange, plan_exchange};
+pub use owner::missing;
 pub use progress::ProgressWriter;
 pub use table::ClickHouseTable;
 pub use target::Target;

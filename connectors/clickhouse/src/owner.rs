@@ -1,20 +1,29 @@
 //! Whose rows a table holds: one instance of one pipeline, and through which epoch at least.
 //!
 //! Tokens begin with the instance, so rows of another one would be counted beside them, twice. A table that is empty can
-//! be taken; one with rows belongs to the instance that wrote them, for as long as its log is there.
+//! be taken by an instance that has committed nothing; one with rows belongs to the instance that wrote them, for as long as
+//! its log is there. One that has lost its rows since ([`crate::identity`]) is refused, at the start and while it is written.
 
+use std::time::{Duration, Instant};
+
+use clickhouse::error::Error;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Retention, TableSpec};
 
-use crate::check::texts;
+use crate::apply::require;
+use crate::check::{Found, differences, objects, texts};
 use crate::client::{Client, quote};
 use crate::ddl::{self, PROGRESS, WRITERS};
 use crate::error::ClickHouseError;
+use crate::identity::{self, Loss, Storage};
 use crate::retry::{Fence, answer};
 use crate::row_binary::{header, insert_statement, write_text};
+use crate::target::Target;
 
 /// After how many epochs the highest one written is noted again, and the owner looked at.
 const NOTE_EVERY: u64 = 64;
+/// How often it is looked whether the tables still have their rows.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// This instance's hold on one table.
 pub(crate) struct Owner {
@@ -24,6 +33,32 @@ pub(crate) struct Owner {
     shown: Shown,
     run: u64,
     noted: u64,
+    /// The tables beneath.
+    storages: Vec<String>,
+    /// Whether a table is known whose rows can be missed.
+    holds_rows: bool,
+    look: Look,
+}
+
+/// When to look at the tables again.
+pub(crate) struct Look {
+    every: Duration,
+    last: Instant,
+}
+
+impl Look {
+    pub(crate) fn every(every: Duration) -> Self {
+        Self { every, last: now() }
+    }
+
+    /// Whether it is time; if so, the next time is counted from now.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let due = self.last.elapsed() >= self.every;
+        if due {
+            self.last = now();
+        }
+        due
+    }
 }
 
 /// Where readers learn how far a table is.
@@ -40,7 +75,8 @@ impl Owner {
     pub(crate) fn claim(
         (client, fence): (&Client, &Fence),
         spec: &TableSpec,
-        (pipeline, shown): (&str, Shown),
+        found: &Found,
+        (pipeline, shown, look): (&str, Shown, Look),
         start: &SinkStart,
     ) -> Result<Self, SinkError> {
         let mut owner = Self {
@@ -50,6 +86,9 @@ impl Owner {
             shown,
             run: start.run,
             noted: 0,
+            storages: ddl::storages(spec),
+            holds_rows: false,
+            look,
         };
         match owner.current(client, fence)? {
             Some((instance, epoch)) if instance == start.instance => {
@@ -58,24 +97,77 @@ impl Owner {
                     return Err(owner.lost(client, written, start.bound).into());
                 }
                 owner.noted = epoch;
+                owner.require_rows(client, fence, found, start)?;
             }
             other => {
                 if !is_empty(client, fence, spec)? {
                     return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).into());
                 }
+                if start.committed > 0 {
+                    return Err(owner.holds_nothing(client, start.committed).into());
+                }
                 // A log that begins anew begins its progress anew.
-                if start.committed == 0 && shown == Shown::InProgress {
+                if shown == Shown::InProgress {
                     let forget = format!("DELETE FROM {PROGRESS}_data WHERE pipeline = {}", quote(pipeline));
                     answer(client, fence, "forget the progress of an earlier pipeline", || client.execute(&forget))?;
                 }
+                owner.note_storages(client, fence)?;
                 owner.note(client, fence, 0)?;
             }
         }
         Ok(owner)
     }
 
+    /// Fails if a table lost what this instance wrote to it; notes what the tables are if nobody has.
+    fn require_rows(
+        &mut self,
+        client: &Client,
+        fence: &Fence,
+        found: &Found,
+        start: &SinkStart,
+    ) -> Result<(), SinkError> {
+        let instance = Some(self.instance.as_str());
+        let losses = losses(client, fence, found, instance, &self.storages)?;
+        if let Some(loss) = losses.first() {
+            return Err(loss.clone().into_error(client).into());
+        }
+        let noted = answer(client, fence, WHAT, || identity::noted(client, instance, &self.storages))?;
+        self.holds_rows =
+            self.storages.iter().all(|table| noted.get(table).is_some_and(|noted| !noted.storage.blocks.is_empty()));
+        if noted.is_empty() && self.storages.len() > 1 && start.bound > start.committed {
+            // An earlier build wrote these through views, whose tokens are others.
+            return Err(self.in_flight(client, start).into());
+        }
+        if self.holds_rows { Ok(()) } else { self.note_storages(client, fence) }
+    }
+
+    fn note_storages(&mut self, client: &Client, fence: &Fence) -> Result<(), SinkError> {
+        let now = answer(client, fence, WHAT, || identity::read(client, &self.storages))?;
+        answer(client, fence, "note its tables", || identity::note(client, &self.instance, &now))?;
+        self.holds_rows = self.storages.iter().all(|table| now.get(table).is_some_and(Storage::has_rows));
+        Ok(())
+    }
+
+    /// Whether it is time to look whether the tables still have their rows, and are as they have to be.
+    pub(crate) fn is_time_to_look(&mut self) -> bool {
+        self.look.is_due()
+    }
+
+    /// Looks, and notes what the tables are by now.
+    pub(crate) fn look(&mut self, client: &Client, fence: &Fence, found: &Found) -> Result<(), SinkError> {
+        let losses = losses(client, fence, found, Some(&self.instance), &self.storages)?;
+        match losses.into_iter().next() {
+            Some(loss) => Err(loss.into_error(client).into()),
+            None => self.note_storages(client, fence),
+        }
+    }
+
     /// Says now and then that an epoch is written, after looking whether the table is still this instance's.
     pub(crate) fn wrote(&mut self, client: &Client, fence: &Fence, epoch: u64) -> Result<(), SinkError> {
+        // The first rows are missed from now on.
+        if !self.holds_rows {
+            self.note_storages(client, fence)?;
+        }
         if epoch < self.noted.saturating_add(NOTE_EVERY) {
             return Ok(());
         }
@@ -111,22 +203,10 @@ impl Owner {
     }
 
     fn note(&mut self, client: &Client, fence: &Fence, epoch: u64) -> Result<(), SinkError> {
-        let columns = [
-            ("name", "String"),
-            ("instance", "String"),
-            ("pipeline", "String"),
-            ("run", "UInt64"),
-            ("epoch", "UInt64"),
-        ]
-        .map(|(name, data_type)| (name.to_owned(), data_type.to_owned()));
-        let mut body = header(&columns);
-        for text in [&self.table, &self.instance, &self.pipeline] {
-            write_text(text, &mut body);
-        }
-        body.extend_from_slice(&self.run.to_le_bytes());
-        body.extend_from_slice(&epoch.to_le_bytes());
-        let statement = insert_statement(WRITERS, &columns);
-        answer(client, fence, "note who writes a table", || client.insert(&statement, None, &body))?;
+        let Self { table, instance, pipeline, run, .. } = self;
+        answer(client, fence, "note who writes a table", || {
+            note_writer(client, [table, instance, pipeline], *run, epoch)
+        })?;
         self.noted = epoch;
         Ok(())
     }
@@ -134,26 +214,136 @@ impl Owner {
     fn foreign(&self, client: &Client, other: Option<&str>) -> ClickHouseError {
         let Self { table, instance, .. } = self;
         let whose = other.map_or("of which nobody noted the writer".to_owned(), |other| format!("of instance {other}"));
-        let target = client.target();
+        let place = client.target().place_of(table);
         ClickHouseError::Owner(format!(
-            "table {table} in database {} at {} holds rows {whose}, this pipeline is instance {instance}: give the \
-             --state that belongs to those rows, or empty the tables, or name another database",
-            target.database(),
-            target.at()
+            "{place} holds rows {whose}, this pipeline is instance {instance}: give the --state that belongs to those rows, or \
+             empty the tables, or name another database"
+        ))
+    }
+
+    fn holds_nothing(&self, client: &Client, committed: u64) -> ClickHouseError {
+        let Self { table, instance, pipeline, .. } = self;
+        let place = client.target().place_of(table);
+        ClickHouseError::Owner(format!(
+            "{place} is empty, and instance {instance} of this pipeline has committed epochs \
+             through {committed}: the table was made anew, or is new; fill it with `tidemill tables refill {pipeline}`"
+        ))
+    }
+
+    fn in_flight(&self, client: &Client, start: &SinkStart) -> ClickHouseError {
+        let (place, from, to) = (client.target().place_of(&self.table), start.committed + 1, start.bound);
+        ClickHouseError::Owner(format!(
+            "{place} may hold a part of epochs {from} to {to}, which an earlier version of this program wrote through views and \
+             did not commit: that part would count twice; fill the table anew with `tidemill tables refill --table {}`",
+            self.table
         ))
     }
 
     fn lost(&self, client: &Client, written: u64, bound: u64) -> ClickHouseError {
         let Self { table, instance, .. } = self;
-        let target = client.target();
+        let place = client.target().place_of(table);
         ClickHouseError::Owner(format!(
-            "table {table} in database {} at {} holds epochs through {written} of instance {instance}, whose state knows \
-             them only through {bound}: part of the state is lost; bring the newest state back, or begin anew with an \
-             empty database and an empty --state",
-            target.database(),
-            target.at()
+            "{place} holds epochs through {written} of instance {instance}, whose state knows them only through {bound}: part \
+             of the state is lost; bring the newest state back, or begin anew with an empty database and an empty --state"
         ))
     }
+}
+
+/// Notes that `instance` of `pipeline` writes `table`, and has written it through an epoch.
+pub(crate) fn note_writer(
+    client: &Client,
+    [table, instance, pipeline]: [&str; 3],
+    run: u64,
+    epoch: u64,
+) -> Result<(), Error> {
+    let columns =
+        [("name", "String"), ("instance", "String"), ("pipeline", "String"), ("run", "UInt64"), ("epoch", "UInt64")]
+            .map(|(name, data_type)| (name.to_owned(), data_type.to_owned()));
+    let mut body = header(&columns);
+    for text in [table, instance, pipeline] {
+        write_text(text, &mut body);
+    }
+    body.extend_from_slice(&run.to_le_bytes());
+    body.extend_from_slice(&epoch.to_le_bytes());
+    client.insert(&insert_statement(WRITERS, &columns), None, &body)
+}
+
+const WHAT: &str = "describe its tables";
+
+#[expect(clippy::disallowed_methods, reason = "when to look at the tables again reaches no result")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A table that lost what was written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) table: String,
+    loss: Loss,
+}
+
+impl Lost {
+    /// The sentence to stop with.
+    pub(crate) fn into_error(self, client: &Client) -> ClickHouseError {
+        let what = match self.loss {
+            Loss::MadeAnew => "was made anew",
+            Loss::Emptied => "was emptied",
+        };
+        ClickHouseError::Owner(format!(
+            "{} {what} since this pipeline wrote to it: rows are missing there; stop the run and fill it again with `tidemill \
+             tables refill`",
+            client.target().place_of(&self.table)
+        ))
+    }
+}
+
+/// The tables that lost what `instance`, or whoever noted last, wrote to them.
+pub(crate) fn losses(
+    client: &Client,
+    fence: &Fence,
+    found: &Found,
+    instance: Option<&str>,
+    tables: &[String],
+) -> Result<Vec<Lost>, SinkError> {
+    // First what was noted, then what is there: what comes between can only add.
+    let noted = answer(client, fence, WHAT, || identity::noted(client, instance, tables))?;
+    let there = answer(client, fence, WHAT, || identity::read(client, tables))?;
+    let missing = Storage::default();
+    let lost = noted.into_iter().filter_map(|(table, noted)| {
+        let now = there.get(&table).unwrap_or(&missing);
+        let loss = identity::lost(&noted, now, identity::retention_days(found, &table))?;
+        Some(Lost { table, loss })
+    });
+    Ok(lost.collect())
+}
+
+/// The tables of `specs` that do not hold what the log `instance` has committed to them: they were emptied, or dropped and
+/// made anew, or never written.
+///
+/// # Errors
+/// When the server cannot be asked, or a table is not there.
+pub fn missing(target: &Target, specs: &[TableSpec], instance: &str) -> Result<Vec<String>, ClickHouseError> {
+    let client = Client::patient(target)?;
+    let failed = |source| client.failed(WHAT, source);
+    let found = Found::read(&client).map_err(failed)?;
+    require(&client, differences(&found, &objects(specs, Retention::default())?))?;
+    let mut all = Vec::new();
+    for spec in specs {
+        let storages = ddl::storages(spec);
+        let noted = identity::noted(&client, Some(instance), &storages).map_err(failed)?;
+        let there = identity::read(&client, &storages).map_err(failed)?;
+        let lost = |table: &String| {
+            let now = there.get(table).cloned().unwrap_or_default();
+            match noted.get(table) {
+                Some(noted) => identity::lost(noted, &now, identity::retention_days(&found, table)).is_some(),
+                None => !now.has_rows(),
+            }
+        };
+        if storages.iter().any(lost) {
+            all.push(spec.name.clone());
+        }
+    }
+    Ok(all)
 }
 
 /// Whether no row is stored in any of the tables beneath; what a view hides counts too.

@@ -3,27 +3,48 @@
 //! Written after each commit, so it never says more than what is there. Of each partition the newest row stays; the view
 //! shows those of the newest commit. Writing a commit twice, or an older one late, changes nothing.
 
-use tidemill_dataflow::sink::{CommitObserver, Committed, SinkError};
+use std::time::Duration;
 
+use tidemill_dataflow::sink::{CommitObserver, Committed, SinkError};
+use tidemill_tables::TableSpec;
+
+use crate::check::Found;
 use crate::client::Client;
-use crate::ddl::PROGRESS;
+use crate::ddl::{self, PROGRESS};
+use crate::owner::{LOOK_EVERY, Look, losses};
 use crate::retry::{Fence, answer};
 use crate::row_binary::{header, insert_statement, write_text};
 use crate::target::Target;
 
-/// Follows a pipeline's commits into its `progress` table.
+/// Follows a pipeline's commits into its `progress` table, and looks once a minute whether its tables have their rows.
 pub struct ProgressWriter {
     target: Target,
     pipeline: String,
     fence: Fence,
     client: Option<Client>,
+    /// The tables beneath those of the pipeline.
+    storages: Vec<String>,
+    look: Look,
 }
 
 impl ProgressWriter {
     /// For `pipeline`, under the same name as its tables have. Nothing is connected before the first commit.
     #[must_use]
     pub fn new(target: Target, pipeline: &str) -> Self {
-        Self { target, pipeline: pipeline.to_owned(), fence: Fence::from(never_fenced()), client: None }
+        let (fence, look) = (Fence::from(never_fenced()), Look::every(LOOK_EVERY));
+        Self { target, pipeline: pipeline.to_owned(), fence, client: None, storages: Vec::new(), look }
+    }
+
+    /// The same writer; it fails when one of these tables loses what was written to it, also one that gets no rows.
+    #[must_use]
+    pub fn watching(self, specs: &[TableSpec]) -> Self {
+        Self { storages: specs.iter().flat_map(ddl::storages).collect(), ..self }
+    }
+
+    /// The same writer, looking as often as this.
+    #[must_use]
+    pub fn looking_every(self, time: Duration) -> Self {
+        Self { look: Look::every(time), ..self }
     }
 
     /// The same writer, stopped by `fence` (that of the run) also while it waits for the server.
@@ -48,6 +69,12 @@ impl CommitObserver for ProgressWriter {
             None => Client::new(&self.target)?,
         };
         let client = self.client.insert(client);
+        if !self.storages.is_empty() && self.look.is_due() {
+            let found = answer(client, &self.fence, "describe its tables", || Found::read(client))?;
+            if let Some(loss) = losses(client, &self.fence, &found, None, &self.storages)?.into_iter().next() {
+                return Err(loss.into_error(client).into());
+            }
+        }
         let columns = columns();
         let body = body(&self.pipeline, commit, &columns);
         let statement = insert_statement(&format!("{PROGRESS}_data"), &columns);

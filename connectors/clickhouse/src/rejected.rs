@@ -1,9 +1,8 @@
 //! Rows that a table did not take: kept beside it, with the reason (INV-6).
 //!
-//! A row of which a value breaks a constraint, or which a view behind the table cannot compute with, would stop the
-//! pipeline for ever: every restart meets it again. It is looked for by halving its chunk, put into `rejected_rows` as JSON,
-//! and the rest goes on. Constraints are for the operator to change while nothing is in flight: a chunk that was taken in
-//! halves, and after a crash is taken whole, would count twice.
+//! A row that breaks a constraint would stop the pipeline for ever: every restart meets it again. It is found on a copy of
+//! the table ([`crate::dry`]), put into `rejected_rows` as JSON, and the rest is written under the chunk's own token. A chunk
+//! that was written before keeps the rows that it had then.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int8Type, Int64Type, TimestampMillisecondType, UInt64Type};
@@ -24,6 +23,11 @@ pub(crate) fn columns() -> Vec<(String, String)> {
     [("tenant", "Nullable(String)"), ("table", "String"), ("epoch", "UInt64"), ("row", "String"), ("reason", "String")]
         .map(|(name, data_type)| (name.to_owned(), data_type.to_owned()))
         .to_vec()
+}
+
+/// A row as JSON.
+pub(crate) fn shown(spec: &TableSpec, rows: &RecordBatch, row: usize) -> String {
+    Value::Object(as_object(spec, rows, row)).to_string()
 }
 
 /// Refused rows as an insert's body.

@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clickhouse::error::Error;
@@ -145,9 +145,33 @@ pub(crate) enum Ended {
     Refused(Error, Verdict),
 }
 
-/// How many wait for one server; clones of an address share it. It is no part of what the address is.
+/// Codes of errors by which a server does not know who asks.
+const OF_A_LOGIN: [u32; 4] = [
+    192, // UNKNOWN_USER
+    193, // WRONG_PASSWORD
+    194, // REQUIRED_PASSWORD
+    516, // AUTHENTICATION_FAILED
+];
+
+/// Whether the server refuses user or password.
+fn is_of_login(error: &Error) -> bool {
+    let Error::BadResponse(text) = error else { return false };
+    match code_of(text) {
+        Some(code) => OF_A_LOGIN.contains(&code),
+        None => text.starts_with("401"),
+    }
+}
+
+/// How many wait for one server, and whether it ever answered; clones of an address share it. It is no part of what the
+/// address is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Waiters(Arc<AtomicUsize>);
+pub(crate) struct Waiters(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: AtomicUsize,
+    answered: AtomicBool,
+}
 
 impl PartialEq for Waiters {
     fn eq(&self, _: &Waiters) -> bool {
@@ -165,20 +189,20 @@ struct Wait {
 
 impl Wait {
     fn new(waiters: &Waiters) -> Wait {
-        Wait { is_the_first: waiters.0.fetch_add(1, Ordering::Relaxed) == 0, waiters: waiters.clone() }
+        Wait { is_the_first: waiters.0.waiting.fetch_add(1, Ordering::Relaxed) == 0, waiters: waiters.clone() }
     }
 
     /// Ends the wait; gives whether nobody else waits.
     fn was_the_last(self) -> bool {
         let waiters = self.waiters.clone();
         drop(self);
-        waiters.0.load(Ordering::Relaxed) == 0
+        waiters.0.waiting.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.waiters.0.fetch_sub(1, Ordering::Relaxed);
+        self.waiters.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -194,6 +218,7 @@ pub(crate) fn until_answered<T>(
         fence().map_err(Ended::Fenced)?;
         let error = match call() {
             Ok(answer) => {
+                client.target().waiters().0.answered.store(true, Ordering::Relaxed);
                 if wait.take().is_some_and(Wait::was_the_last) {
                     info!("ClickHouse at {} answers again", client.target().at());
                 }
@@ -203,6 +228,8 @@ pub(crate) fn until_answered<T>(
         };
         match judge(&error) {
             Verdict::Retry => {}
+            // A password that worked is being changed: who changes it comes to this process, too.
+            _ if is_of_login(&error) && client.target().waiters().0.answered.load(Ordering::Relaxed) => {}
             verdict => return Err(Ended::Refused(error, verdict)),
         }
         if wait.is_none() {

@@ -17,7 +17,6 @@ use crate::error::ClickHouseError;
 pub(crate) struct Encoder {
     header: Vec<u8>,
     columns: Vec<Column>,
-    rows: usize,
 }
 
 struct Column {
@@ -52,11 +51,7 @@ impl Encoder {
             };
             Column { cells, nullable: declared.nullable, nulls: array.nulls().cloned() }
         });
-        Ok(Self { header, columns: columns.collect(), rows: batch.num_rows() })
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
+        Ok(Self { header, columns: columns.collect() })
     }
 
     /// About how many bytes a row takes.
@@ -69,8 +64,8 @@ impl Encoder {
         self.columns.iter().map(cell).sum()
     }
 
-    /// Replaces the buffer's content with the rows of a range, header first.
-    pub(crate) fn write(&self, rows: Range<usize>, out: &mut Vec<u8>) {
+    /// Replaces the buffer's content with these rows, header first.
+    pub(crate) fn write(&self, rows: impl IntoIterator<Item = usize>, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(&self.header);
         for row in rows {

@@ -1,29 +1,41 @@
-//! The sink of one table: an epoch's rows, folded, cut into chunks, each chunk one insert that is recognised when it comes again.
+//! The sink of one table: an epoch's rows, folded, cut into chunks, each chunk an insert that is recognised when it comes
+//! again.
 //!
-//! Promises: INV-3 (the token of an insert is pipeline, instance, table, epoch, shard and chunk, and its rows are the same
-//! each time, so writing it twice has the effect of once), INV-6 (a row that the table refuses goes to `rejected_rows`).
+//! Promises: INV-3 (the token of an insert is pipeline, instance, table, epoch, shard and chunk, for as long as there are
+//! attempts, and its rows are the same each time, so writing it twice has the effect of once), INV-6 (a row that the table
+//! refuses goes to `rejected_rows`).
 //!
 //! ```text
-//! rows of (e, shard) -> fold, sort -> arrange by day if there are many -> cut -> per chunk: fence, insert with its token
-//!                                                                                 | busy, away: again, for ever
-//!                                                                                 | a value refused: in halves
-//!                                                                                 ' the table has changed: stop
+//! rows of (e, shard) -> fold, sort -> arrange by day if there are many -> cut -> per chunk:
+//!
+//!   tables with constraints: tried on copies first --+
+//!                                                    v
+//!   fence, insert with its token <---- rows that are refused are set aside
+//!     | busy, away: again, for ever                  ^
+//!     | a value refused: tried on copies ------------+ they refuse it
+//!     |                        '---- they take it: a view of a user fails: stop
+//!     ' the table has changed: stop
 //! ```
 //! An epoch of which only some chunks arrived is written again as a whole; the server drops those it has.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use arrow::array::RecordBatch;
+use clickhouse::error::Error;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_tables::{Retention, TableSpec, fold};
 use tracing::warn;
 
 use crate::apply::require;
-use crate::check::{Found, differences, objects};
+use crate::check::{Found, FoundObject, differences, left_behind, objects};
 use crate::chunks::{Chunk, ChunkLimits, arrange, cut};
 use crate::client::Client;
-use crate::ddl::{self, REJECTED, insert_table, suffixed};
+use crate::ddl::{self, Insert, REJECTED, suffixed};
+use crate::dry::Dry;
 use crate::error::ClickHouseError;
-use crate::owner::{Owner, Shown};
+use crate::owner::{LOOK_EVERY, Look, Owner, Shown};
 use crate::rejected::{self, Refused};
 use crate::retry::{Ended, Fence, Verdict, answer, chain, until_answered};
 use crate::row_binary::{Encoder, insert_statement};
@@ -42,6 +54,7 @@ pub struct ClickHouseTable {
     limits: ChunkLimits,
     shards: u64,
     in_flight: u64,
+    look_every: Duration,
     opened: Option<Opened>,
 }
 
@@ -51,17 +64,39 @@ struct Opened {
     fence: Fence,
     owner: Owner,
     instance: String,
-    statement: String,
+    inserts: Vec<Insert>,
+    /// A table may refuse a row for what it holds, so chunks are tried on copies before they are written.
+    may_refuse: bool,
     window: Window,
     buffer: Vec<u8>,
+}
+
+/// A chunk on its way.
+struct Shipment<'a> {
+    spec: &'a TableSpec,
+    epoch: Epoch,
+    /// The rows of the epoch and shard, and the same as they are sent.
+    rows: &'a RecordBatch,
+    encoder: &'a Encoder,
+    chunk: &'a Chunk,
+    token: String,
 }
 
 impl ClickHouseTable {
     /// The table `spec` of `pipeline` in the database of `target`. Nothing is connected before `open`.
     #[must_use]
     pub fn new(target: Target, spec: TableSpec, pipeline: &str) -> Self {
-        let (pipeline, limits) = (pipeline.to_owned(), ChunkLimits::default());
-        Self { target, spec, pipeline, shown: Shown::InProgress, limits, shards: 1, in_flight: IN_FLIGHT, opened: None }
+        Self {
+            target,
+            spec,
+            pipeline: pipeline.to_owned(),
+            shown: Shown::InProgress,
+            limits: ChunkLimits::default(),
+            shards: 1,
+            in_flight: IN_FLIGHT,
+            look_every: LOOK_EVERY,
+            opened: None,
+        }
     }
 
     /// The one that is rebuilt beside it, by a replay with a log of its own: under its name with `suffix` behind it
@@ -89,6 +124,12 @@ impl ClickHouseTable {
         Self { limits, ..self }
     }
 
+    /// The same table; it is looked at as often as this whether it has lost rows or changed.
+    #[must_use]
+    pub fn looking_every(self, time: Duration) -> Self {
+        Self { look_every: time, ..self }
+    }
+
     fn place(&mut self, epoch: Epoch, shard: u32, rows: &RecordBatch) -> Result<(), SinkError> {
         let Self { spec, pipeline, limits, opened, .. } = self;
         let opened = opened.as_mut().ok_or_else(|| {
@@ -100,87 +141,122 @@ impl ClickHouseTable {
         let chunks = cut(spec, &rows, *limits, |row| encoder.row_bytes(row)).map_err(arrow)?;
         opened.window.admit(&opened.client, &opened.fence, epoch, &chunks)?;
         let name = format!("{pipeline}/{}/{}/{epoch}/{shard}", opened.instance, spec.name);
-        for (at, chunk) in chunks.into_iter().enumerate() {
+        for (at, chunk) in chunks.iter().enumerate() {
             let token = format!("{name}/{at}");
-            let mut refused = Vec::new();
-            opened.insert(spec, &encoder, &token, &chunk, &chunk, &mut refused)?;
-            if !refused.is_empty() {
-                opened.set_aside(spec, epoch, &token, &rows, &refused)?;
-            }
+            opened.ship(&Shipment { spec, epoch, rows: &rows, encoder: &encoder, chunk, token })?;
         }
-        opened.owner.wrote(&opened.client, &opened.fence, epoch)
+        opened.wrote(spec, epoch)
     }
 }
 
 impl Opened {
-    /// Inserts a part of `whole`; where a value is refused, its halves, down to the rows that are.
-    ///
-    /// The halves have tokens of their own, by position, so that they too are recognised when they come again.
-    fn insert(
-        &mut self,
-        spec: &TableSpec,
-        encoder: &Encoder,
-        token: &str,
-        whole: &Chunk,
-        part: &Chunk,
-        refused: &mut Vec<Refused>,
-    ) -> Result<(), SinkError> {
-        let rows = part.rows.clone();
-        debug_assert!(rows.end <= encoder.rows());
-        encoder.write(rows.clone(), &mut self.buffer);
-        let own = if part == whole {
-            token.to_owned()
-        } else {
-            format!("{token}/{}-{}", rows.start - whole.rows.start, rows.end - whole.rows.start)
-        };
-        let Self { client, fence, statement, buffer, .. } = self;
-        let (error, verdict) = match until_answered(client, fence, || client.insert(statement, Some(&own), buffer)) {
-            Ok(()) => return Ok(()),
-            Err(Ended::Fenced(error)) => return Err(error),
-            Err(Ended::Refused(error, verdict)) => (error, verdict),
-        };
-        self.still_fits(spec)?;
-        if verdict != Verdict::Rejected {
-            return Err(self.client.failed(&format!("take rows for table {}", spec.name), error).into());
+    /// Writes a chunk, but for the rows that a table refuses: those are set aside before.
+    fn ship(&mut self, shipment: &Shipment<'_>) -> Result<(), SinkError> {
+        let Shipment { spec, encoder, chunk, .. } = *shipment;
+        let mut refused = if self.may_refuse { self.refused(shipment)? } else { Vec::new() };
+        loop {
+            let aside: BTreeSet<usize> = refused.iter().map(|one| one.row).collect();
+            encoder.write(chunk.rows.clone().filter(|row| !aside.contains(row)), &mut self.buffer);
+            if aside.len() == chunk.rows.len() {
+                return Ok(());
+            }
+            let (insert, error, verdict) = match self.insert(&shipment.token)? {
+                None => return Ok(()),
+                Some(failed) => failed,
+            };
+            let found = inspect(&self.client, &self.fence, spec)?;
+            if verdict == Verdict::Rejected && refused.is_empty() {
+                refused = self.refused(shipment)?;
+                if !refused.is_empty() {
+                    continue;
+                }
+            }
+            return Err(self.failed(shipment, &insert, error, &found)?.into());
         }
-        if rows.len() == 1 {
-            refused.push(Refused { row: rows.start, reason: chain(&error) });
-            return Ok(());
-        }
-        let middle = rows.start + rows.len() / 2;
-        for half in [rows.start..middle, middle..rows.end] {
-            let half = Chunk { rows: half, partitions: part.partitions };
-            self.insert(spec, encoder, token, whole, &half, refused)?;
-        }
-        Ok(())
     }
 
-    /// Keeps what the table did not take.
-    fn set_aside(
-        &self,
-        spec: &TableSpec,
-        epoch: Epoch,
-        token: &str,
-        rows: &RecordBatch,
-        refused: &[Refused],
-    ) -> Result<(), SinkError> {
-        let body = rejected::body(spec, epoch, rows, refused);
+    /// Sends the buffer to each of the tables; gives the insert that was refused, and why.
+    fn insert(&self, token: &str) -> Result<Option<(Insert, Error, Verdict)>, SinkError> {
+        let Self { client, fence, buffer, .. } = self;
+        for insert in &self.inserts {
+            let statement = insert.statement();
+            match until_answered(client, fence, || client.insert(&statement, Some(token), buffer)) {
+                Ok(()) => {}
+                Err(Ended::Fenced(error)) => return Err(error),
+                Err(Ended::Refused(error, verdict)) => return Ok(Some((insert.clone(), error, verdict))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rows of a chunk that a table refuses, which are kept beside it now.
+    fn refused(&self, shipment: &Shipment<'_>) -> Result<Vec<Refused>, SinkError> {
+        let mut dry = Dry::new(&self.client, &self.fence, &self.inserts)?;
+        let refused = dry.refused(shipment.encoder, shipment.chunk.rows.clone())?;
+        if !refused.is_empty() {
+            self.set_aside(shipment, &refused)?;
+        }
+        Ok(refused)
+    }
+
+    /// Keeps what the table does not take.
+    fn set_aside(&self, shipment: &Shipment<'_>, refused: &[Refused]) -> Result<(), SinkError> {
+        let Shipment { spec, epoch, rows, token, .. } = shipment;
+        let body = rejected::body(spec, *epoch, rows, refused);
         let statement = insert_statement(REJECTED, &rejected::columns());
         let (client, reason) = (&self.client, &refused[0].reason);
         answer(client, &self.fence, "keep rejected rows", || client.insert(&statement, Some(token), &body))?;
         warn!(
-            "table {} did not take {} rows of epoch {epoch}, they are in {REJECTED}: {reason}",
+            "table {} does not take {} rows of epoch {epoch}, they are in {REJECTED}: {reason}",
             spec.name,
             refused.len()
         );
         Ok(())
     }
 
-    /// Whether it is the table that has changed.
-    fn still_fits(&self, spec: &TableSpec) -> Result<(), SinkError> {
-        inspect(&self.client, &self.fence, spec)?;
-        Ok(())
+    /// The sentence for an insert that every table takes and the server refuses: a view behind them fails, or the server
+    /// says why.
+    fn failed(
+        &self,
+        shipment: &Shipment<'_>,
+        insert: &Insert,
+        error: Error,
+        found: &Found,
+    ) -> Result<ClickHouseError, SinkError> {
+        let views: Vec<&str> = found.readers(&insert.table).collect();
+        if views.is_empty() || !chain(&error).contains("while pushing to view") {
+            return Ok(self.client.failed(&format!("take rows for table {}", insert.table), error));
+        }
+        let mut dry = Dry::new(&self.client, &self.fence, std::slice::from_ref(insert))?;
+        let row = dry.fails_a_view(shipment.encoder, shipment.chunk.rows.clone(), found)?;
+        Ok(ClickHouseError::View {
+            place: self.client.target().place_of(&insert.table),
+            views: views.join(", "),
+            row: row.map(|refused| rejected::shown(shipment.spec, shipment.rows, refused.row)),
+            source: error,
+        })
     }
+
+    /// An epoch is written: says so now and then, and looks once a minute whether the tables are as they were.
+    fn wrote(&mut self, spec: &TableSpec, epoch: Epoch) -> Result<(), SinkError> {
+        if self.owner.is_time_to_look() {
+            let found = inspect(&self.client, &self.fence, spec)?;
+            self.may_refuse = may_refuse(&found, spec)?;
+            self.owner.look(&self.client, &self.fence, &found)?;
+        }
+        self.owner.wrote(&self.client, &self.fence, epoch)
+    }
+}
+
+/// Whether one of the tables may refuse a row for what it holds.
+fn may_refuse(found: &Found, spec: &TableSpec) -> Result<bool, ClickHouseError> {
+    let objects = ddl::table(spec, Retention::default())?;
+    let storages = ddl::storages(spec);
+    Ok(objects.iter().filter(|object| storages.contains(&object.name)).any(|object| {
+        let plain = object.columns.iter().map(|(name, _)| name);
+        let own: Vec<String> = plain.chain(object.filled.iter().map(|(name, ..)| name)).cloned().collect();
+        found.get(&object.name).is_some_and(|there: &FoundObject| there.may_refuse(&own))
+    }))
 }
 
 /// Fails with everything that is wrong with a table; else what was found.
@@ -189,7 +265,9 @@ fn inspect(client: &Client, fence: &Fence, spec: &TableSpec) -> Result<Found, Si
     let found = answer(client, fence, "describe its tables", || {
         if client.database_exists()? { Found::read(client) } else { Ok(Found::default()) }
     })?;
-    require(client, differences(&found, &expected))?;
+    let mut wrong = differences(&found, &expected);
+    wrong.extend(left_behind(&found, std::slice::from_ref(spec)));
+    require(client, wrong)?;
     Ok(found)
 }
 
@@ -202,10 +280,16 @@ impl TableWriter for ClickHouseTable {
         let epochs = self.in_flight.max(start.bound.saturating_sub(start.committed));
         let window = Window::of(&found, &self.spec, epochs, self.shards);
         window.require(&client, self.limits.days as u64)?;
-        let owner = Owner::claim((&client, &fence), &self.spec, (&self.pipeline, self.shown), start)?;
-        let statement = insert_statement(&insert_table(&self.spec), &ddl::sent_columns(&self.spec)?);
-        let instance = start.instance.clone();
-        self.opened = Some(Opened { client, fence, owner, instance, statement, window, buffer: Vec::new() });
+        let owner = Owner::claim(
+            (&client, &fence),
+            &self.spec,
+            &found,
+            (&self.pipeline, self.shown, Look::every(self.look_every)),
+            start,
+        )?;
+        let (instance, inserts) = (start.instance.clone(), ddl::inserts(&self.spec)?);
+        let may_refuse = may_refuse(&found, &self.spec)?;
+        self.opened = Some(Opened { client, fence, owner, instance, inserts, may_refuse, window, buffer: Vec::new() });
         Ok(())
     }
 
@@ -223,10 +307,7 @@ impl TableWriter for ClickHouseTable {
 
 /// Whether the user may say how inserts are treated: rows that the server gathered by itself would lose their tokens.
 fn writable_settings(client: &Client, fence: &Fence) -> Result<(), SinkError> {
-    let sql = "SELECT name FROM system.settings WHERE readonly != 0 AND \
-               name IN ('async_insert', 'insert_deduplicate', 'insert_deduplication_token') ORDER BY name";
-    let rows = answer(client, fence, "show its settings", || client.rows(sql))?;
-    match rows.first().and_then(|row| row.first()?.as_str()) {
+    match answer(client, fence, "show its settings", || client.forbidden_setting())? {
         None => Ok(()),
         Some(setting) => {
             Err(ClickHouseError::ReadOnlySetting { at: client.target().at(), setting: setting.to_owned() }.into())

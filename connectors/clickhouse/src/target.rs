@@ -72,6 +72,11 @@ impl Target {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// A table with its database and server, for messages.
+    pub(crate) fn place_of(&self, table: &str) -> String {
+        format!("table {table} in database {} at {}", self.database, self.at())
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> &str {

@@ -3,7 +3,7 @@
 use std::io;
 
 use thiserror::Error;
-use tidemill_log::{LogError, LogErrorKind, StoreError};
+use tidemill_log::{LogError, LogErrorKind, StoreError, with_causes};
 
 use crate::checkpoint::RestoreError;
 use crate::cluster::ClusterError;
@@ -39,7 +39,7 @@ pub enum RunError {
     #[error("{0}")]
     Usage(String),
     /// A sink could not write.
-    #[error("cannot write {table}: {error}")]
+    #[error("cannot write {table}: {}", with_causes(&**error))]
     Sink {
         /// The table.
         table: String,

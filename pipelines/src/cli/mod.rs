@@ -21,6 +21,7 @@ mod measure;
 mod otlp;
 mod progress;
 mod query;
+mod refill;
 mod replay;
 mod rescale;
 mod run;

@@ -19,25 +19,31 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidemill_clickhouse::{
-    ClickHouseError, Exchange, Partition, Retention, Target, apply_tables, digest, exchange, first_difference,
-    plan_exchange, suffixed,
+    ClickHouseError, Exchange, Partition, Target, apply_tables, digest, exchange, first_difference, plan_exchange,
+    retention, suffixed,
 };
 use tidemill_connectors::events::Bounds;
 use tidemill_connectors::parquet_source::ParquetSource;
 use tidemill_dataflow::quarantine::Quarantined;
 use tidemill_dataflow::runtime::{self, RunContext, RunError, RunOptions, StopHandle};
 use tidemill_dataflow::time::EventTime;
+use tidemill_embedded_log::is_log_address;
 use tidemill_kafka::{KafkaSource, Start};
-use tidemill_log::{Commit, Entry, FOLDER, Location, LocationError, Log, LogOptions, LogState, Seal, Store, reader};
+use tidemill_log::{
+    Commit, Entry, FOLDER, History, Location, LocationError, Log, LogError, LogOptions, LogState, Seal, Store, reader,
+};
 use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
-use super::run::{clickhouse_target, drive, failure, open_store, stop_on_signals, topics, with_registry};
+use super::run::{clickhouse_target, drive, failure, open_store, stop_on_signals, topics, user_key_of, with_registry};
 use super::{Failure, alive, units, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
 
 mod anew;
+
+use anew::Named;
+pub(super) use anew::history;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
@@ -91,23 +97,32 @@ pub(crate) struct ReplayArguments {
 }
 
 /// What the tables beside live ones are built from.
-struct Rebuild<'a> {
-    arguments: &'a ReplayArguments,
-    from: &'a str,
-    state: &'a Location,
-    to: &'a str,
-    suffix: &'a str,
+pub(super) struct Rebuild<'a> {
+    pub(super) from: Option<&'a str>,
+    pub(super) input: &'a [PathBuf],
+    /// Where the cuts are recorded that are repeated; fresh ones without it.
+    pub(super) cuts: Option<Location>,
+    pub(super) state: &'a Location,
+    pub(super) suffix: &'a str,
+    pub(super) since: Option<i64>,
+    pub(super) until: Option<i64>,
+    pub(super) oldest: Bounds,
+    pub(super) workers: u32,
 }
 
-impl<'a> Rebuild<'a> {
-    fn of(arguments: &'a ReplayArguments) -> Option<Self> {
-        let (from, state) = (arguments.from.as_deref()?, arguments.state.as_ref()?);
-        Some(Rebuild { arguments, from, state, to: arguments.to.as_deref()?, suffix: arguments.into.as_deref()? })
+impl Rebuild<'_> {
+    /// Whether the lake is read, and not topics.
+    pub(super) fn archive(&self) -> bool {
+        self.from.is_some_and(|from| !(from.starts_with("kafka://") || is_log_address(from)))
     }
 
-    /// Whether the lake is read, and not topics.
-    fn archive(&self) -> bool {
-        !self.from.starts_with("kafka://")
+    fn named(&self) -> Named<'_> {
+        Named { from: self.from, input: self.input, oldest: self.oldest }
+    }
+
+    /// Where the run that rebuilds has its log.
+    pub(super) fn place(&self) -> Location {
+        self.state.below(&format!("replay/{}", self.suffix))
     }
 }
 
@@ -116,25 +131,33 @@ pub(crate) fn replay(arguments: &ReplayArguments, catalog: &Catalog) -> Result<(
     if let Some(out) = &arguments.out {
         return anew::replay(arguments, pipeline, out);
     }
-    let rebuild = Rebuild::of(arguments)
-        .ok_or_else(|| Failure::usage("tables beside live ones need --from, --state, --to and --into"))?;
-    beside(&rebuild, pipeline)
+    let ReplayArguments { from: Some(from), state: Some(state), to: Some(to), into: Some(suffix), .. } = arguments
+    else {
+        return Err(Failure::usage("tables beside live ones need --from, --state, --to and --into"));
+    };
+    let ReplayArguments { since, until, oldest, workers, .. } = *arguments;
+    let wanted = Rebuild { from: Some(from), input: &[], cuts: None, state, suffix, since, until, oldest, workers };
+    beside(&wanted, arguments, &clickhouse_target(to)?, pipeline)
 }
 
-fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
-    let (arguments, suffix) = (wanted.arguments, wanted.suffix);
+fn beside(
+    wanted: &Rebuild<'_>,
+    arguments: &ReplayArguments,
+    target: &Target,
+    pipeline: &Pipeline,
+) -> Result<(), Failure> {
+    let suffix = wanted.suffix;
     if suffix.is_empty() || !suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return Err(Failure::usage(format!("--into {suffix}: give letters, digits and underscores, such as _rebuilt")));
     }
     if arguments.swap && (arguments.since.is_some() || arguments.until.is_some()) {
         return Err(Failure::usage("--swap needs all of the time: leave out --since and --until"));
     }
-    let target = clickhouse_target(wanted.to)?;
     let live_store = open_store(wanted.state)?;
     let live = read(&live_store, wanted.state)?
         .ok_or_else(|| Failure::refused(format!("{}: there is no log of a live run", wanted.state)))?;
     let floor = live.committed().ok_or_else(|| Failure::refused("the live run has committed nothing yet"))?;
-    let place = wanted.state.below(&format!("replay/{suffix}"));
+    let place = wanted.place();
     let store = open_store(&place)?;
     if read(&store, &place)?.is_some_and(|state| state.exchange().is_some()) {
         return Err(Failure::refused(format!(
@@ -143,9 +166,7 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
     }
     let _alive = alive::claim(&place, &store, arguments.take_over)?;
     let specs = pipeline.specs();
-    let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, suffix)).collect();
-    apply_tables(&target, &rebuilt, Retention::default()).map_err(|error| of_clickhouse(&error))?;
-    rebuild(wanted, pipeline, &live, &target, Arc::clone(&store))?;
+    rebuild(wanted, pipeline, &live, target, Arc::clone(&store))?;
     say(&format!("rebuilt through epoch {floor} of the live run"))?;
 
     let now = read(&live_store, wanted.state)?.and_then(|state| state.committed());
@@ -162,7 +183,7 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
         return say("not compared: the rebuilt tables hold a part of the time only");
     }
     let compared = specs.iter().filter(|spec| !wanted.archive() || !is_of_unverified(&spec.name));
-    let equal = compare(&target, compared, suffix);
+    let equal = compare(target, compared, suffix);
     // Rows of an epoch are there before it is committed, but never before it is bound.
     let bound = read(&live_store, wanted.state)?.and_then(|state| state.bound());
     if bound != Some(floor) {
@@ -173,7 +194,7 @@ fn beside(wanted: &Rebuild<'_>, pipeline: &Pipeline) -> Result<(), Failure> {
         return Ok(());
     }
     let _live = alive::claim(wanted.state, &live_store, arguments.take_over)?;
-    swap(&target, specs, suffix, live_store, store, floor)
+    swap(target, (pipeline.name(), specs, suffix), live_store, store, floor)
 }
 
 /// The records that the run which is replayed leaves out.
@@ -181,11 +202,11 @@ fn set_aside(live: Option<&LogState>) -> Vec<Quarantined> {
     live.and_then(LogState::seal).map(|seal| seal.quarantined.clone()).unwrap_or_default()
 }
 
-fn of_clickhouse(error: &ClickHouseError) -> Failure {
+pub(super) fn of_clickhouse(error: &ClickHouseError) -> Failure {
     Failure::failed(with_causes(error))
 }
 
-fn read(store: &Arc<dyn Store>, place: &Location) -> Result<Option<LogState>, Failure> {
+pub(super) fn read(store: &Arc<dyn Store>, place: &Location) -> Result<Option<LogState>, Failure> {
     let failed = |error| Failure::refused(format!("{place}: {}", with_causes(&error)));
     if !reader::is_initialized(Arc::clone(store), FOLDER).map_err(failed)? {
         return Ok(None);
@@ -193,54 +214,72 @@ fn read(store: &Arc<dyn Store>, place: &Location) -> Result<Option<LogState>, Fa
     reader::read(Arc::clone(store), FOLDER).map(Some).map_err(failed)
 }
 
-fn say(line: &str) -> Result<(), Failure> {
+pub(super) fn say(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
 }
 
-/// Runs the pipeline through what the live run had read at its last commit.
-fn rebuild(
+/// Makes the tables beside the live ones, and runs the pipeline through what the live run had read at its last commit.
+pub(super) fn rebuild(
     wanted: &Rebuild<'_>,
     pipeline: &Pipeline,
     live: &LogState,
     target: &Target,
     store: Arc<dyn Store>,
 ) -> Result<(), Failure> {
-    let source = source(wanted, live)?;
-    let settings = match live.committed() {
+    let specs = pipeline.specs();
+    let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, wanted.suffix)).collect();
+    let retention = retention(target, specs).map_err(|error| of_clickhouse(&error))?;
+    apply_tables(target, &rebuilt, retention).map_err(|error| of_clickhouse(&error))?;
+    let cuts = match &wanted.cuts {
+        Some(place) => Some(history(place)?),
+        None => None,
+    };
+    let (source, settings) = match (&cuts, live.committed()) {
+        (Some(cuts), _) => {
+            let key = user_key_of(Some(wanted.state), wanted.state);
+            (anew::repeated(wanted.named(), cuts, key)?, "cuts=recorded to=rebuilt".to_owned())
+        }
         // Its files are what they were when it was first read.
-        Some(floor) if wanted.archive() => format!("from=lake through={floor} to=rebuilt"),
-        _ => "from=kafka to=rebuilt".to_owned(),
+        (None, Some(floor)) if wanted.archive() => {
+            (source(wanted, live)?, format!("from=lake through={floor} to=rebuilt"))
+        }
+        _ => (source(wanted, live)?, "from=kafka to=rebuilt".to_owned()),
     };
     let targets = vec![SinkTarget::Rebuilt(target.clone(), wanted.suffix.to_owned())];
     let io = AnalyticsIo::new(pipeline.clone(), source, targets, DeadLetters::Files(Arc::clone(&store)));
     let quarantined = set_aside(Some(live));
-    let options = RunOptions { workers: wanted.arguments.workers, quarantined, settings, ..RunOptions::default() };
+    let options = RunOptions { workers: wanted.workers, quarantined, settings, ..RunOptions::default() };
     // Nobody follows a replay: the live run's consumer group, for one, must not be moved back.
     let pipeline = pipeline.on(io);
-    let begin = |context: RunContext, stop: &StopHandle| runtime::run(pipeline, &options, context, stop);
+    let through = cuts.as_ref().map(History::through);
+    let begin = |context: RunContext, stop: &StopHandle| match cuts {
+        Some(cuts) => runtime::repeat(pipeline, &options, context, cuts, stop),
+        None => runtime::run(pipeline, &options, context, stop),
+    };
     let ended = drive(&stop_on_signals()?, begin, (store, None), None, Vec::new(), Arc::default())?;
     let report = ended.map_err(failure)?;
-    if report.finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
+    let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
+    if finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }
 
 /// What the live run had read at its last commit, from its topics or its archive.
 fn source(wanted: &Rebuild<'_>, live: &LogState) -> Result<EventSource, Failure> {
-    let arguments = wanted.arguments;
+    let from = wanted.from.ok_or_else(|| Failure::usage("name what is read again with --from"))?;
     if wanted.archive() {
-        let location =
-            wanted.from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
-        let (since, until) = (arguments.since.map(EventTime), arguments.until.map(EventTime));
+        let location = from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
+        let (since, until) = (wanted.since.map(EventTime), wanted.until.map(EventTime));
         return Ok(EventSource::archive(ParquetSource { location, table: "raw_events".into(), since, until }));
     }
-    if arguments.until.is_some() {
+    if wanted.until.is_some() {
         return Err(Failure::usage("--until is of a lake only: topics are read to where the live run was"));
     }
-    let mut config = topics(wanted.from)?;
-    if let Some(since) = arguments.since {
-        config.start = Start::Timestamp(since);
-    }
+    let Some(since) = wanted.since else {
+        return anew::afresh(wanted.named(), Some(live), user_key_of(Some(wanted.state), wanted.state));
+    };
+    let mut config = topics(from)?;
+    config.start = Start::Timestamp(since);
     let source = with_registry(KafkaSource::new(config).until_offsets(ends(live)))?;
-    Ok(EventSource::topics(source).within(arguments.oldest))
+    Ok(EventSource::topics(source).within(wanted.oldest))
 }
 
 /// Where each partition stood at the last commit.
@@ -285,46 +324,51 @@ fn compare<'a>(target: &Target, specs: impl Iterator<Item = &'a TableSpec>, suff
 /// Takes the live log over, records the exchange and its floor, carries it out.
 fn swap(
     target: &Target,
-    specs: &[TableSpec],
-    suffix: &str,
+    (pipeline, specs, suffix): (&str, &[TableSpec], &str),
     live_store: Arc<dyn Store>,
     store: Arc<dyn Store>,
     floor: u64,
 ) -> Result<(), Failure> {
-    let plan = plan_exchange(target, specs, suffix).map_err(|error| of_clickhouse(&error))?;
-    let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
-    record(live_store, floor, &recorded)?;
-    exchange(target, &plan).map_err(|error| of_clickhouse(&error))?;
-    // From here on a replay with this suffix would add to what was live before.
-    let own = read(&store, &Location::Folder(suffix.into()))?.and_then(|state| state.committed());
-    if let Some(own) = own {
-        record(store, own, &recorded)?;
-    }
-    say(&format!("exchanged; the live run goes on at epoch {}, and its old tables are those with {suffix}", floor + 1))
-}
-
-/// Appends the exchange to a log as a run of its own: whoever wrote the log before is fenced.
-fn record(store: Arc<dyn Store>, floor: u64, plan: &serde_json::Value) -> Result<(), Failure> {
-    let failed = |error: tidemill_log::LogError| Failure::from(RunError::Log(error));
-    let mut log = Log::start(store, LogOptions::default()).map_err(failed)?.log;
-    let (run, state) = (log.run(), log.state().clone());
-    if state.committed() != Some(floor) || state.bound() != Some(floor) {
+    let mut log = Log::start(live_store, LogOptions::default()).map_err(of_log)?.log;
+    let live = log.state();
+    if live.committed() != Some(floor) || live.bound() != Some(floor) {
         return Err(Failure::refused(
             "the live run has epochs that are not committed, or has gone on; start and stop it once, then repeat this",
         ));
     }
+    let instance = live.seal().map(|seal| seal.instance.clone()).unwrap_or_default();
+    let plan =
+        plan_exchange(target, specs, suffix, (pipeline, &instance, floor)).map_err(|error| of_clickhouse(&error))?;
+    let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
+    record(&mut log, &recorded)?;
+    exchange(target, &plan).map_err(|error| of_clickhouse(&error))?;
+    // From here on a replay with this suffix would add to what was live before.
+    let own = read(&store, &Location::Folder(suffix.into()))?.and_then(|state| state.committed());
+    if own.is_some() {
+        record(&mut Log::start(store, LogOptions::default()).map_err(of_log)?.log, &recorded)?;
+    }
+    say(&format!("exchanged; the live run goes on at epoch {}, and its old tables are those with {suffix}", floor + 1))
+}
+
+pub(super) fn of_log(error: LogError) -> Failure {
+    Failure::from(RunError::Log(error))
+}
+
+/// Appends the exchange to a log as a run of its own: whoever wrote the log before is fenced.
+pub(super) fn record(log: &mut Log, plan: &serde_json::Value) -> Result<(), Failure> {
+    let (run, state) = (log.run(), log.state().clone());
     let before = state.seal().cloned().ok_or_else(|| Failure::refused("the log has no seal"))?;
     let checkpoint = state.checkpoints().last().map(|checkpoint| checkpoint.epoch);
-    log.seal(|_| Ok::<_, tidemill_log::LogError>(Seal { run, checkpoint, ..before.clone() })).map_err(failed)?;
+    log.seal(|_| Ok::<_, LogError>(Seal { run, checkpoint, ..before.clone() })).map_err(of_log)?;
     let commit = Commit {
-        epoch: floor,
+        epoch: state.committed().unwrap_or(0),
         watermark: state.watermark(),
         counts: state.counts().clone(),
         drained: state.drained(),
         exchange: Some(plan.clone()),
         ..Commit::default()
     };
-    log.append(Entry::Commit(commit)).map(drop).map_err(failed)
+    log.append(Entry::Commit(commit)).map(drop).map_err(of_log)
 }
 
 /// Carries out an exchange that was recorded, in case whoever recorded it died before it was done.

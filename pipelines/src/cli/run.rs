@@ -231,7 +231,13 @@ fn own_port(first: u16, process: u32) -> Option<u16> {
 
 /// Whether the tables are not what this state wrote, or not as they have to be.
 fn refused(error: &ClickHouseError) -> bool {
-    matches!(error, ClickHouseError::Owner(_) | ClickHouseError::Differs { .. } | ClickHouseError::Window { .. })
+    matches!(
+        error,
+        ClickHouseError::Owner(_)
+            | ClickHouseError::Differs { .. }
+            | ClickHouseError::Window { .. }
+            | ClickHouseError::View { .. }
+    )
 }
 
 /// A sink that met a later run's producer was fenced like one that met it in the log.

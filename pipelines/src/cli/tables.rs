@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use tidemill_clickhouse::{Retention, apply_tables, diff_tables};
 use tidemill_tables::TableSpec;
 
+use super::refill::{RefillArguments, refill};
 use super::run::clickhouse_target;
 use super::{Failure, with_causes};
 use crate::pipeline::Catalog;
@@ -40,6 +41,9 @@ enum TablesCommand {
         #[arg(long, value_name = "URL")]
         to: String,
     },
+    /// Fill tables again that lost what a run wrote to them: they were emptied, or dropped and made anew. The run must be
+    /// stopped; it goes on afterwards where it was.
+    Refill(RefillArguments),
 }
 
 pub(crate) fn tables(arguments: &TablesArguments, catalog: &Catalog) -> Result<(), Failure> {
@@ -52,6 +56,7 @@ pub(crate) fn tables(arguments: &TablesArguments, catalog: &Catalog) -> Result<(
                 apply_tables(&target, &specs, retention).map_err(|error| Failure::failed(with_causes(&error)))?;
             print(changes.iter().map(ToString::to_string), "nothing to do: everything is there")
         }
+        TablesCommand::Refill(arguments) => refill(arguments, catalog),
         TablesCommand::Diff { pipeline, to } => {
             let specs = specs(catalog, pipeline.as_deref())?;
             let differences =

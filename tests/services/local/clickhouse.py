@@ -21,6 +21,45 @@ QUERY = ("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; "
          "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(1)) "
          "SETTINGS max_block_size=1, function_sleep_max_microseconds_per_block=0")
 
+CONFIG = "<clickhouse><users_config>users.xml</users_config></clickhouse>\n"
+# Beside the default user: one whose profile changes what inserts and questions mean, and one who may not write.
+USERS = """<clickhouse>
+  <profiles>
+    <default/>
+    <reading><readonly>1</readonly></reading>
+    <odd>
+      <aggregate_functions_null_for_empty>1</aggregate_functions_null_for_empty>
+      <async_insert>1</async_insert>
+      <deduplicate_insert>disable</deduplicate_insert>
+      <deduplicate_insert_select>disable</deduplicate_insert_select>
+      <group_by_overflow_mode>any</group_by_overflow_mode>
+      <group_by_use_nulls>1</group_by_use_nulls>
+      <insert_deduplicate>0</insert_deduplicate>
+      <limit>7</limit>
+      <max_block_size>3</max_block_size>
+      <max_insert_block_size>5</max_insert_block_size>
+      <max_rows_to_group_by>5</max_rows_to_group_by>
+      <min_insert_block_size_rows>1</min_insert_block_size_rows>
+      <offset>3</offset>
+      <optimize_on_insert>0</optimize_on_insert>
+      <transform_null_in>1</transform_null_in>
+    </odd>
+  </profiles>
+  <quotas><default/></quotas>
+  <users>
+    <default>
+      <password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+    </default>
+    <odd>
+      <password>odd</password><networks><ip>::/0</ip></networks><profile>odd</profile><quota>default</quota>
+    </odd>
+    <reading>
+      <password>reading</password><networks><ip>::/0</ip></networks><profile>reading</profile><quota>default</quota>
+    </reading>
+  </users>
+</clickhouse>
+"""
+
 
 class ClickHouse(Service):
     """One server; databases, tables and the log of deduplication survive `kill -9`."""
@@ -44,8 +83,12 @@ class ClickHouse(Service):
         archive.unlink()
 
     def prepare(self, place: Place) -> Launch:
-        place.data.mkdir(parents=True, exist_ok=True)
+        settings = place.data / "config"
+        settings.mkdir(parents=True, exist_ok=True)
+        (settings / "config.xml").write_text(CONFIG)
+        (settings / "users.xml").write_text(USERS)
         command = [sys.executable, str(LAUNCHER), f"{place.installed}/libchdb.so", "--multiquery",
+                   f"--config-file={settings / 'config.xml'}",
                    f"--path={place.data}", f"--listen_host={HOST}", f"--http_port={place.ports['http']}",
                    f"--tcp_port={place.ports['native']}", "--logger.console", "--log-level=warning", f"--query={QUERY}"]
         return Launch(command, {}, str(place.data))

@@ -23,13 +23,6 @@ pub(crate) enum Kind {
         /// Its query.
         query: String,
     },
-    /// A view that writes into a table whenever its source is written to.
-    Feed {
-        /// The table it writes to.
-        into: String,
-        /// Its query.
-        query: String,
-    },
 }
 
 /// A table or view.
@@ -37,7 +30,7 @@ pub(crate) enum Kind {
 pub(crate) struct Object {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Names and types, in order. Of a feed they follow from its query and are not stated.
+    /// Names and types, in order.
     pub(crate) columns: Vec<(String, String)>,
     /// Columns that the server fills: name, type and default.
     pub(crate) filled: Vec<(String, String, String)>,
@@ -61,11 +54,6 @@ impl Object {
 
     pub(crate) fn view(name: impl Into<String>, query: String, columns: Vec<(String, String)>) -> Self {
         Self { name: name.into(), kind: Kind::View { query }, columns, filled: Vec::new() }
-    }
-
-    pub(crate) fn feed(name: impl Into<String>, into: impl Into<String>, query: String) -> Self {
-        let kind = Kind::Feed { into: into.into(), query };
-        Self { name: name.into(), kind, columns: Vec::new(), filled: Vec::new() }
     }
 
     pub(crate) fn partitioned(mut self, by: &str) -> Self {
@@ -104,7 +92,6 @@ impl Object {
         match &self.kind {
             Kind::Table { engine, .. } => engine.split('(').next().unwrap_or(engine),
             Kind::View { .. } => "View",
-            Kind::Feed { .. } => "MaterializedView",
         }
     }
 
@@ -117,7 +104,7 @@ impl Object {
     pub(crate) fn replace(&self) -> Option<String> {
         match &self.kind {
             Kind::View { .. } => Some(self.statement("CREATE OR REPLACE")),
-            Kind::Table { .. } | Kind::Feed { .. } => None,
+            Kind::Table { .. } => None,
         }
     }
 
@@ -126,9 +113,6 @@ impl Object {
         let version = comment();
         match &self.kind {
             Kind::View { query } => format!("{verb} VIEW {name}\nAS {query}\nCOMMENT '{version}'"),
-            Kind::Feed { into, query } => {
-                format!("{verb} MATERIALIZED VIEW {name} TO {into}\nAS {query}\nCOMMENT '{version}'")
-            }
             Kind::Table { engine, partition_by, order_by, retention_days, remembers } => {
                 let plain = self.columns.iter().map(|(column, t)| format!("    `{column}` {t}"));
                 let filled = self.filled.iter().map(|(column, t, value)| format!("    `{column}` {t} DEFAULT {value}"));

@@ -2,7 +2,10 @@
 
 use tidemill_tables::{Role, TableSpec};
 
-use super::{Object, PROGRESS, REJECTED, SIGNED_PARTITIONS, WRITERS, by_day, named, sent_columns, storage};
+use super::{
+    Insert, Object, PROGRESS, REJECTED, SIGNED_PARTITIONS, STORAGES, WRITERS, by_day, named, sent_columns, storage,
+};
+use crate::client::quote;
 use crate::error::ClickHouseError;
 
 const ARRIVAL: &str = "DateTime('UTC')";
@@ -76,10 +79,8 @@ pub(super) fn signed(spec: &TableSpec) -> Result<Vec<Object>, ClickHouseError> {
 pub(super) fn deltas(spec: &TableSpec, rollup_days: u32) -> Result<Vec<Object>, ClickHouseError> {
     let sent = sent_columns(spec)?;
     let time = spec.columns[spec.time].name.as_str();
-    let source = super::insert_table(spec);
     let keys: Vec<&str> = named(spec, Role::Key).map(|column| column.name.as_str()).collect();
-    let by_minute = Cells { spec, sent: &sent, day: None };
-    let by_the_day = Cells { spec, sent: &sent, day: Some(time) };
+    let [by_minute, by_the_day] = Cells::both(spec, &sent);
     let days = by_day(spec);
     let day_keys: Vec<&str> = keys.iter().map(|&key| if key == time { "day" } else { key }).collect();
     let day_table = format!("{days}_data");
@@ -94,12 +95,22 @@ pub(super) fn deltas(spec: &TableSpec, rollup_days: u32) -> Result<Vec<Object>, 
             .ordered(&day_keys)
             .kept(rollup_days, LAST_ARRIVAL)
             .remembering(),
-        Object::table(&source, "Null", sent.clone()),
         Object::view(&spec.name, by_minute.view(&storage(spec)), by_minute.shown()),
         Object::view(&days, by_the_day.view(&day_table), by_the_day.shown()),
-        Object::feed(format!("{}_mv", spec.name), storage(spec), by_minute.feed(&source)),
-        Object::feed(format!("{days}_mv"), &day_table, by_the_day.feed(&source)),
     ])
+}
+
+/// The statements that write rows of deltas: each table computes its states from the same rows.
+pub(super) fn delta_inserts(spec: &TableSpec) -> Result<Vec<Insert>, ClickHouseError> {
+    let sent = sent_columns(spec)?;
+    let [by_minute, by_the_day] = Cells::both(spec, &sent);
+    let columns: Vec<String> = sent.iter().map(|(name, data_type)| format!("`{name}` {data_type}")).collect();
+    let source = format!("input({})", quote(&columns.join(", ")));
+    let insert = |table: String, cells: &Cells<'_>| {
+        let names: Vec<String> = cells.stored().into_iter().map(|(name, _)| format!("`{name}`")).collect();
+        Insert { columns: names.join(", "), select: cells.computed_from(&source), table }
+    };
+    Ok(vec![insert(storage(spec), &by_minute), insert(format!("{}_data", by_day(spec)), &by_the_day)])
 }
 
 /// The columns of a delta table at one of its two grains.
@@ -110,7 +121,13 @@ struct Cells<'a> {
     day: Option<&'a str>,
 }
 
-impl Cells<'_> {
+impl<'a> Cells<'a> {
+    /// By minute, and by day.
+    fn both(spec: &'a TableSpec, sent: &'a [(String, String)]) -> [Cells<'a>; 2] {
+        let time = spec.columns[spec.time].name.as_str();
+        [None, Some(time)].map(|day| Cells { spec, sent, day })
+    }
+
     fn each(&self) -> impl Iterator<Item = (&str, &str, Role)> {
         let roles = self.spec.columns.iter().map(|column| column.role);
         self.sent.iter().zip(roles).map(|((name, data_type), role)| (name.as_str(), data_type.as_str(), role))
@@ -142,8 +159,8 @@ impl Cells<'_> {
             .collect()
     }
 
-    /// From inserted rows to stored ones; names are qualified because a column and its state have the same one.
-    fn feed(&self, source: &str) -> String {
+    /// From sent rows to stored ones; names are qualified because a column and its state have the same one.
+    fn computed_from(&self, source: &str) -> String {
         let mut columns = Vec::new();
         let mut keys = Vec::new();
         for (name, _, role) in self.each() {
@@ -214,7 +231,15 @@ pub(super) fn shared(raw_days: u32) -> Vec<Object> {
         ],
     )
     .ordered(&["name", "instance"]);
-    writers.filled.push(("written_at".to_owned(), "DateTime64(6, 'UTC')".to_owned(), "now64(6)".to_owned()));
+    let written_at = ("written_at".to_owned(), "DateTime64(6, 'UTC')".to_owned(), "now64(6)".to_owned());
+    writers.filled.push(written_at.clone());
+    let mut storages = Object::table(
+        STORAGES,
+        "ReplacingMergeTree(written_at)",
+        ["name", "instance", "uuid", "blocks"].map(|name| column(name, "String")).to_vec(),
+    )
+    .ordered(&["name", "instance"]);
+    storages.filled.push(written_at);
     let rejected = vec![
         column("tenant", "Nullable(String)"),
         column("table", "String"),
@@ -240,6 +265,7 @@ pub(super) fn shared(raw_days: u32) -> Vec<Object> {
     );
     vec![
         writers,
+        storages,
         // Not partitioned by arrival: a token is remembered for each partition, and a write may come again next month.
         Object::table(REJECTED, "MergeTree", rejected)
             .ordered(&["`table`", "epoch"])

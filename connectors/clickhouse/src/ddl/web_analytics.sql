@@ -9,7 +9,19 @@ CREATE TABLE tidemill_writers
 )
 ENGINE = ReplacingMergeTree(written_at)
 ORDER BY (name, instance)
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
+
+CREATE TABLE tidemill_storages
+(
+    `name` String,
+    `instance` String,
+    `uuid` String,
+    `blocks` String,
+    `written_at` DateTime64(6, 'UTC') DEFAULT now64(6)
+)
+ENGINE = ReplacingMergeTree(written_at)
+ORDER BY (name, instance)
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE rejected_rows
 (
@@ -24,7 +36,7 @@ ENGINE = MergeTree
 ORDER BY (`table`, epoch)
 TTL inserted_at + toIntervalDay(90)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE progress_data
 (
@@ -36,11 +48,11 @@ CREATE TABLE progress_data
 )
 ENGINE = ReplacingMergeTree(epoch)
 ORDER BY (pipeline, file)
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW progress
 AS SELECT CAST(NULL, 'Nullable(String)') AS tenant, epoch, complete_through, file, lines FROM (SELECT *, max(epoch) OVER (PARTITION BY pipeline) AS newest FROM progress_data FINAL) WHERE epoch = newest
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE page_views_by_minute_data
 (
@@ -56,7 +68,7 @@ PARTITION BY toYYYYMM(least(greatest(window_start, toDateTime64('1999-12-31 00:0
 ORDER BY (tenant, window_start, page)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE page_views_by_day_data
 (
@@ -73,34 +85,15 @@ PARTITION BY toYYYYMM(least(greatest(day, toDate32('1999-12-31')), toDate32('210
 ORDER BY (tenant, day, page)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
-
-CREATE TABLE page_views_by_minute_in
-(
-    `tenant` String,
-    `window_start` DateTime64(3, 'UTC'),
-    `page` String,
-    `views` Int64,
-    `users` Array(UInt64)
-)
-ENGINE = Null
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW page_views_by_minute
 AS SELECT d.tenant AS tenant, d.window_start AS window_start, d.page AS page, accurateCast(sum(toInt128(d.views)), 'Int64') AS views, toInt64(uniqExactMerge(d.users)) AS users FROM page_views_by_minute_data AS d GROUP BY tenant, window_start, page HAVING sum(toInt128(d.views)) != 0 OR uniqExactMerge(d.users) != 0
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW page_views_by_day
 AS SELECT d.tenant AS tenant, d.day AS day, d.page AS page, accurateCast(sum(toInt128(d.views)), 'Int64') AS views, toInt64(uniqExactMerge(d.users)) AS users, toInt64(uniqCombined64Merge(14)(d.users_approx)) AS users_approx FROM page_views_by_day_data AS d GROUP BY tenant, day, page HAVING sum(toInt128(d.views)) != 0 OR uniqExactMerge(d.users) != 0
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW page_views_by_minute_mv TO page_views_by_minute_data
-AS SELECT s.tenant AS tenant, s.window_start AS window_start, s.page AS page, sum(toInt128(s.views)) AS views, uniqExactArrayState(s.users) AS users FROM page_views_by_minute_in AS s GROUP BY tenant, window_start, page
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW page_views_by_day_mv TO page_views_by_day_data
-AS SELECT s.tenant AS tenant, toDate32(s.window_start) AS day, s.page AS page, sum(toInt128(s.views)) AS views, uniqExactArrayState(s.users) AS users, uniqCombined64ArrayState(14)(s.users) AS users_approx FROM page_views_by_minute_in AS s GROUP BY tenant, day, page
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE errors_by_version_by_minute_data
 (
@@ -116,7 +109,7 @@ PARTITION BY toYYYYMM(least(greatest(window_start, toDateTime64('1999-12-31 00:0
 ORDER BY (tenant, window_start, app_version)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE errors_by_version_by_day_data
 (
@@ -133,34 +126,15 @@ PARTITION BY toYYYYMM(least(greatest(day, toDate32('1999-12-31')), toDate32('210
 ORDER BY (tenant, day, app_version)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
-
-CREATE TABLE errors_by_version_by_minute_in
-(
-    `tenant` String,
-    `window_start` DateTime64(3, 'UTC'),
-    `app_version` String,
-    `errors` Int64,
-    `users` Array(UInt64)
-)
-ENGINE = Null
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW errors_by_version_by_minute
 AS SELECT d.tenant AS tenant, d.window_start AS window_start, d.app_version AS app_version, accurateCast(sum(toInt128(d.errors)), 'Int64') AS errors, toInt64(uniqExactMerge(d.users)) AS users FROM errors_by_version_by_minute_data AS d GROUP BY tenant, window_start, app_version HAVING sum(toInt128(d.errors)) != 0 OR uniqExactMerge(d.users) != 0
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW errors_by_version_by_day
 AS SELECT d.tenant AS tenant, d.day AS day, d.app_version AS app_version, accurateCast(sum(toInt128(d.errors)), 'Int64') AS errors, toInt64(uniqExactMerge(d.users)) AS users, toInt64(uniqCombined64Merge(14)(d.users_approx)) AS users_approx FROM errors_by_version_by_day_data AS d GROUP BY tenant, day, app_version HAVING sum(toInt128(d.errors)) != 0 OR uniqExactMerge(d.users) != 0
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW errors_by_version_by_minute_mv TO errors_by_version_by_minute_data
-AS SELECT s.tenant AS tenant, s.window_start AS window_start, s.app_version AS app_version, sum(toInt128(s.errors)) AS errors, uniqExactArrayState(s.users) AS users FROM errors_by_version_by_minute_in AS s GROUP BY tenant, window_start, app_version
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW errors_by_version_by_day_mv TO errors_by_version_by_day_data
-AS SELECT s.tenant AS tenant, toDate32(s.window_start) AS day, s.app_version AS app_version, sum(toInt128(s.errors)) AS errors, uniqExactArrayState(s.users) AS users, uniqCombined64ArrayState(14)(s.users) AS users_approx FROM errors_by_version_by_minute_in AS s GROUP BY tenant, day, app_version
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE revenue_by_minute_data
 (
@@ -176,7 +150,7 @@ PARTITION BY toYYYYMM(least(greatest(window_start, toDateTime64('1999-12-31 00:0
 ORDER BY (tenant, window_start, currency)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE revenue_by_day_data
 (
@@ -192,34 +166,15 @@ PARTITION BY toYYYYMM(least(greatest(day, toDate32('1999-12-31')), toDate32('210
 ORDER BY (tenant, day, currency)
 TTL inserted_at + toIntervalDay(730)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
-
-CREATE TABLE revenue_by_minute_in
-(
-    `tenant` String,
-    `window_start` DateTime64(3, 'UTC'),
-    `currency` String,
-    `orders` Int64,
-    `amount_cents` Int64
-)
-ENGINE = Null
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW revenue_by_minute
 AS SELECT d.tenant AS tenant, d.window_start AS window_start, d.currency AS currency, accurateCast(sum(toInt128(d.orders)), 'Int64') AS orders, accurateCast(sum(toInt128(d.amount_cents)), 'Int64') AS amount_cents FROM revenue_by_minute_data AS d GROUP BY tenant, window_start, currency HAVING sum(toInt128(d.orders)) != 0 OR sum(toInt128(d.amount_cents)) != 0
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW revenue_by_day
 AS SELECT d.tenant AS tenant, d.day AS day, d.currency AS currency, accurateCast(sum(toInt128(d.orders)), 'Int64') AS orders, accurateCast(sum(toInt128(d.amount_cents)), 'Int64') AS amount_cents FROM revenue_by_day_data AS d GROUP BY tenant, day, currency HAVING sum(toInt128(d.orders)) != 0 OR sum(toInt128(d.amount_cents)) != 0
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW revenue_by_minute_mv TO revenue_by_minute_data
-AS SELECT s.tenant AS tenant, s.window_start AS window_start, s.currency AS currency, sum(toInt128(s.orders)) AS orders, sum(toInt128(s.amount_cents)) AS amount_cents FROM revenue_by_minute_in AS s GROUP BY tenant, window_start, currency
-COMMENT 'tidemill tables, version 2';
-
-CREATE MATERIALIZED VIEW revenue_by_day_mv TO revenue_by_day_data
-AS SELECT s.tenant AS tenant, toDate32(s.window_start) AS day, s.currency AS currency, sum(toInt128(s.orders)) AS orders, sum(toInt128(s.amount_cents)) AS amount_cents FROM revenue_by_minute_in AS s GROUP BY tenant, day, currency
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE sessions_data
 (
@@ -234,11 +189,11 @@ ENGINE = SummingMergeTree(sign)
 PARTITION BY cityHash64(tenant, user_id) % 16
 ORDER BY (tenant, user_id, first_event, last_event, event_count)
 SETTINGS non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW sessions
 AS SELECT tenant, user_id, first_event, last_event, event_count FROM sessions_data AS d GROUP BY tenant, user_id, first_event, last_event, event_count HAVING sum(d.sign) > 0
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE raw_events_data
 (
@@ -265,11 +220,11 @@ PARTITION BY toYYYYMMDD(least(greatest(timestamp, toDateTime64('1999-12-31 00:00
 ORDER BY (tenant, event_type, timestamp, event_id)
 TTL inserted_at + toIntervalDay(90)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW raw_events
 AS SELECT tenant, event_id, event_type, user_id, session_id, timestamp, server_time, app_version, os, screen_resolution, locale, country, city, page, properties, extra FROM raw_events_data
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE TABLE unverified_events_data
 (
@@ -296,9 +251,9 @@ PARTITION BY toYYYYMMDD(least(greatest(timestamp, toDateTime64('1999-12-31 00:00
 ORDER BY (tenant, event_type, timestamp, event_id)
 TTL inserted_at + toIntervalDay(90)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 10000
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 
 CREATE VIEW unverified_events
 AS SELECT tenant, event_id, event_type, user_id, session_id, timestamp, server_time, app_version, os, screen_resolution, locale, country, city, page, properties, extra FROM unverified_events_data
-COMMENT 'tidemill tables, version 2';
+COMMENT 'tidemill tables, version 3';
 

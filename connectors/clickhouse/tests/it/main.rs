@@ -4,6 +4,7 @@
 
 mod database;
 mod exactly_once;
+mod failures;
 mod operation;
 mod rebuild;
 mod refusals;

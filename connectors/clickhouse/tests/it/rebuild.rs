@@ -87,7 +87,8 @@ fn an_exchange_puts_the_rebuilt_rows_in_place_once_and_the_writer_goes_on() {
         vec![sessions(&[("right", 0, 1, 1, 1)])],
     );
 
-    let plan = plan_exchange(&database.target, &live, "_again").unwrap();
+    let writer = ("web", "live", 1);
+    let plan = plan_exchange(&database.target, &live, "_again", writer).unwrap();
     assert_eq!(plan.len(), 3);
     let stored = serde_json::to_string(&plan).unwrap();
     // Interrupted after one table, then carried out from what was stored, then asked for again.
@@ -114,7 +115,7 @@ fn an_exchange_puts_the_rebuilt_rows_in_place_once_and_the_writer_goes_on() {
         Vec::<String>::new()
     );
     assert_eq!(diff_tables(&database.target, &live).unwrap(), []);
-    assert!(plan_exchange(&database.target, &live, "_again").is_err());
+    assert!(plan_exchange(&database.target, &live, "_again", writer).is_err());
 }
 
 #[test]

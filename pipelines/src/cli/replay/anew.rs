@@ -50,8 +50,8 @@ pub(super) fn replay(arguments: &ReplayArguments, pipeline: &Pipeline, out: &Loc
     };
     let key = user_key_of(original, out);
     let source = match &cuts {
-        Some(cuts) => repeated(arguments, cuts, key)?,
-        None => afresh(arguments, live.as_ref(), key)?,
+        Some(cuts) => repeated(Named::by(arguments), cuts, key)?,
+        None => afresh(Named::by(arguments), live.as_ref(), key)?,
     };
     let store = open_store(out)?;
     let letters = DeadLetters::Files(Arc::clone(&store));
@@ -127,7 +127,7 @@ fn state(place: &Location) -> Result<LogState, Failure> {
     read(&open_store(place)?, place)?.ok_or_else(|| Failure::refused(format!("{place}: there is no log of a run")))
 }
 
-fn history(place: &Location) -> Result<History, Failure> {
+pub(in crate::cli) fn history(place: &Location) -> Result<History, Failure> {
     let found = History::open(open_store(place)?, FOLDER);
     let found = found.map_err(|error| Failure::refused(format!("{place}: {}", with_causes(&error))))?;
     found.ok_or_else(|| Failure::refused(format!("{place}: the run there has committed nothing yet")))
@@ -150,28 +150,43 @@ fn unknown(from: &str) -> Failure {
     Failure::usage(format!("--from {from}: give kafka://HOST:PORT?topics=LIST, or log://DIR?topics=LIST"))
 }
 
+/// What is read again, as it is named now.
+#[derive(Clone, Copy)]
+pub(in crate::cli) struct Named<'a> {
+    pub(in crate::cli) from: Option<&'a str>,
+    pub(in crate::cli) input: &'a [PathBuf],
+    pub(in crate::cli) oldest: Bounds,
+}
+
+impl<'a> Named<'a> {
+    fn by(arguments: &'a ReplayArguments) -> Named<'a> {
+        Named { from: arguments.from.as_deref(), input: &arguments.input, oldest: arguments.oldest }
+    }
+}
+
 /// What the run that is repeated has read: as it is named now, or as it was recorded.
-fn repeated(arguments: &ReplayArguments, cuts: &History, key: UserKey) -> Result<EventSource, Failure> {
+pub(in crate::cli) fn repeated(named: Named<'_>, cuts: &History, key: UserKey) -> Result<EventSource, Failure> {
+    let Named { from, input, oldest } = named;
     let recorded: Vec<_> = cuts.partitions().into_values().map(as_the_connector_left_it).collect();
-    match &arguments.from {
+    match from {
         // Nothing is read beyond what is recorded, so where a topic ends now does not matter.
         Some(from) if is_log_address(from) => {
-            return Ok(EventSource::log(LogSource::new(log_config(from)?)).within(arguments.oldest));
+            return Ok(EventSource::log(LogSource::new(log_config(from)?)).within(oldest));
         }
         Some(from) if from.starts_with("kafka://") => {
             let source = with_registry(KafkaSource::new(topics(from)?))?;
-            return Ok(EventSource::topics(source).within(arguments.oldest));
+            return Ok(EventSource::topics(source).within(oldest));
         }
         Some(from) => return Err(unknown(from)),
-        None if !arguments.input.is_empty() => {
-            return Ok(files(arguments.input.clone(), &recorded, arguments.oldest, key));
+        None if !input.is_empty() => {
+            return Ok(files(input.to_vec(), &recorded, oldest, key));
         }
         None => {}
     }
     let text = |partition: &PartitionBinding, name: &str| partition.detail.get(name)?.as_str().map(PathBuf::from);
     let paths: Vec<PathBuf> = recorded.iter().filter_map(|partition| text(partition, "path")).collect();
     if !paths.is_empty() {
-        return Ok(files(paths, &recorded, arguments.oldest, key));
+        return Ok(files(paths, &recorded, oldest, key));
     }
     let Some(root) = recorded.first().and_then(|partition| text(partition, "log")) else {
         return Err(Failure::usage("where the run read from is not recorded: name it with --from"));
@@ -180,21 +195,22 @@ fn repeated(arguments: &ReplayArguments, cuts: &History, key: UserKey) -> Result
     let names: BTreeSet<&str> = names.collect();
     let topics = Topics::parse(&names.into_iter().collect::<Vec<_>>().join(",")).map_err(Failure::refused)?;
     let source = LogSource::new(LogConfig { topics, ..LogConfig::at(root) });
-    Ok(EventSource::log(source).within(arguments.oldest))
+    Ok(EventSource::log(source).within(oldest))
 }
 
 /// What is there now, or what the live run had read at its last commit.
-fn afresh(arguments: &ReplayArguments, live: Option<&LogState>, key: UserKey) -> Result<EventSource, Failure> {
+pub(in crate::cli) fn afresh(named: Named<'_>, live: Option<&LogState>, key: UserKey) -> Result<EventSource, Failure> {
+    let Named { from, input, oldest } = named;
     let ends = live.map(ends);
-    match &arguments.from {
-        None => Ok(files(arguments.input.clone(), &[], arguments.oldest, key)),
+    match from {
+        None => Ok(files(input.to_vec(), &[], oldest, key)),
         Some(from) if is_log_address(from) => {
             let source = LogSource::new(log_config(from)?);
             let source = match ends {
                 Some(ends) => source.until_offsets(ends),
                 None => source.until_end(),
             };
-            Ok(EventSource::log(source).within(arguments.oldest))
+            Ok(EventSource::log(source).within(oldest))
         }
         Some(from) if from.starts_with("kafka://") => {
             let source = KafkaSource::new(topics(from)?);
@@ -202,7 +218,7 @@ fn afresh(arguments: &ReplayArguments, live: Option<&LogState>, key: UserKey) ->
                 Some(ends) => source.until_offsets(ends),
                 None => source.until_end(),
             };
-            Ok(EventSource::topics(with_registry(source)?).within(arguments.oldest))
+            Ok(EventSource::topics(with_registry(source)?).within(oldest))
         }
         Some(from) => Err(unknown(from)),
     }
