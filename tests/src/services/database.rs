@@ -61,6 +61,21 @@ impl Database {
         self.try_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a statement.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    #[track_caller]
+    pub fn run(&self, sql: &str) {
+        drop(self.query(sql));
+    }
+
     /// The only row of an answer, as numbers.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ mod lifecycle;
 mod links;
 #[cfg(test)]
 mod live;
+mod lost_tables;
 #[cfg(test)]
 mod nexmark;
 #[cfg(test)]
