@@ -127,7 +127,7 @@ impl<'a> Dry<'a> {
                 Err(Ended::Refused(error, Verdict::Rejected)) => {
                     return Ok(Some(chain(&error).replace(&copy, &insert.table)));
                 }
-                Err(Ended::Refused(error, _)) => return Err(client.failed(TRY, error).into()),
+                Err(Ended::Refused(error, _)) => return Err(client.failed(TRY, error).judged()),
             }
         }
         Ok(None)

@@ -1,8 +1,11 @@
 //! Why something could not be done in ClickHouse, each with what the operator does about it.
 
+use tidemill_dataflow::sink::SinkError;
+use tidemill_dataflow::verdict::Judged;
 use tidemill_tables::FoldError;
 
 use crate::check::Difference;
+use crate::retry::is_denial;
 
 /// Why something could not be done in ClickHouse.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +120,18 @@ pub enum ClickHouseError {
         #[source]
         source: arrow::error::ArrowError,
     },
+}
+
+impl ClickHouseError {
+    /// The failure of a sink, with what a supervisor does about it.
+    pub(crate) fn judged(self) -> SinkError {
+        match &self {
+            Self::Owner(_) | Self::Differs { .. } | Self::Window { .. } | Self::View { .. } => Judged::refused(self),
+            Self::ReadOnlySetting { .. } => Judged::denied(self),
+            Self::Server { source, .. } if is_denial(source) => Judged::denied(self),
+            _ => Box::new(self),
+        }
+    }
 }
 
 fn sentences(differences: &[Difference]) -> String {

@@ -94,17 +94,17 @@ impl Owner {
             Some((instance, epoch)) if instance == start.instance => {
                 let written = epoch.max(owner.shown(client, fence)?);
                 if written > start.bound {
-                    return Err(owner.lost(client, written, start.bound).into());
+                    return Err(owner.lost(client, written, start.bound).judged());
                 }
                 owner.noted = epoch;
                 owner.require_rows(client, fence, found, start)?;
             }
             other => {
                 if !is_empty(client, fence, spec)? {
-                    return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).into());
+                    return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).judged());
                 }
                 if start.committed > 0 {
-                    return Err(owner.holds_nothing(client, start.committed).into());
+                    return Err(owner.holds_nothing(client, start.committed).judged());
                 }
                 // A log that begins anew begins its progress anew.
                 if shown == Shown::InProgress {
@@ -129,14 +129,14 @@ impl Owner {
         let instance = Some(self.instance.as_str());
         let losses = losses(client, fence, found, instance, &self.storages)?;
         if let Some(loss) = losses.first() {
-            return Err(loss.clone().into_error(client).into());
+            return Err(loss.clone().into_error(client).judged());
         }
         let noted = answer(client, fence, WHAT, || identity::noted(client, instance, &self.storages))?;
         self.holds_rows =
             self.storages.iter().all(|table| noted.get(table).is_some_and(|noted| !noted.storage.blocks.is_empty()));
         if noted.is_empty() && self.storages.len() > 1 && start.bound > start.committed {
             // An earlier build wrote these through views, whose tokens are others.
-            return Err(self.in_flight(client, start).into());
+            return Err(self.in_flight(client, start).judged());
         }
         if self.holds_rows { Ok(()) } else { self.note_storages(client, fence) }
     }
@@ -157,7 +157,7 @@ impl Owner {
     pub(crate) fn look(&mut self, client: &Client, fence: &Fence, found: &Found) -> Result<(), SinkError> {
         let losses = losses(client, fence, found, Some(&self.instance), &self.storages)?;
         match losses.into_iter().next() {
-            Some(loss) => Err(loss.into_error(client).into()),
+            Some(loss) => Err(loss.into_error(client).judged()),
             None => self.note_storages(client, fence),
         }
     }
@@ -172,7 +172,7 @@ impl Owner {
             return Ok(());
         }
         match self.current(client, fence)? {
-            Some((instance, _)) if instance != self.instance => Err(self.foreign(client, Some(&instance)).into()),
+            Some((instance, _)) if instance != self.instance => Err(self.foreign(client, Some(&instance)).judged()),
             _ => self.note(client, fence, epoch),
         }
     }

@@ -72,7 +72,7 @@ impl CommitObserver for ProgressWriter {
         if !self.storages.is_empty() && self.look.is_due() {
             let found = answer(client, &self.fence, "describe its tables", || Found::read(client))?;
             if let Some(loss) = losses(client, &self.fence, &found, None, &self.storages)?.into_iter().next() {
-                return Err(loss.into_error(client).into());
+                return Err(loss.into_error(client).judged());
             }
         }
         let columns = columns();

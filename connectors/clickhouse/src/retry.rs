@@ -162,6 +162,14 @@ fn is_of_login(error: &Error) -> bool {
     }
 }
 
+/// Whether the server refuses who asks, or what that user may do.
+pub(crate) fn is_denial(error: &Error) -> bool {
+    const READONLY: u32 = 164;
+    const ACCESS_DENIED: u32 = 497;
+    let Error::BadResponse(text) = error else { return false };
+    is_of_login(error) || matches!(code_of(text), Some(READONLY | ACCESS_DENIED))
+}
+
 /// How many wait for one server, and whether it ever answered; clones of an address share it. It is no part of what the
 /// address is.
 #[derive(Clone, Debug, Default)]
@@ -252,7 +260,7 @@ pub(crate) fn answer<T>(
 ) -> Result<T, SinkError> {
     until_answered(client, fence, call).map_err(|ended| match ended {
         Ended::Fenced(error) => error,
-        Ended::Refused(error, _) => client.failed(what, error).into(),
+        Ended::Refused(error, _) => client.failed(what, error).judged(),
     })
 }
 
@@ -299,6 +307,20 @@ mod tests {
         assert_eq!(judge(&Error::TimedOut), Verdict::Retry);
         assert_eq!(judge(&Error::Network("connection refused".into())), Verdict::Retry);
         assert_eq!(judge(&Error::SchemaMismatch("x".to_owned())), Verdict::Fatal);
+    }
+
+    #[test]
+    fn a_password_that_worked_is_waited_for_and_one_that_never_did_is_not() {
+        let refused = || Error::BadResponse("Code: 516. DB::Exception: Authentication failed".to_owned());
+        let target = crate::Target::parse("clickhouse://127.0.0.1:1/db", None, None).unwrap();
+        let client = Client::new(&target).unwrap();
+        let fence: Fence = Arc::new(|| Ok(()));
+        let never: Result<(), Ended> = until_answered(&client, &fence, || Err(refused()));
+        assert!(matches!(never, Err(Ended::Refused(error, _)) if is_denial(&error)));
+        assert!(until_answered(&client, &fence, || Ok(())).is_ok());
+        let mut answers = vec![Ok(7), Err(refused()), Err(Error::BadResponse("401 Unauthorized".to_owned()))];
+        let healed = until_answered(&client, &fence, || answers.pop().unwrap());
+        assert!(matches!(healed, Ok(7)));
     }
 
     #[test]

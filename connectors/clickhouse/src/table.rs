@@ -171,7 +171,7 @@ impl Opened {
                     continue;
                 }
             }
-            return Err(self.failed(shipment, &insert, error, &found)?.into());
+            return Err(self.failed(shipment, &insert, error, &found)?.judged());
         }
     }
 
@@ -267,7 +267,7 @@ fn inspect(client: &Client, fence: &Fence, spec: &TableSpec) -> Result<Found, Si
     })?;
     let mut wrong = differences(&found, &expected);
     wrong.extend(left_behind(&found, std::slice::from_ref(spec)));
-    require(client, wrong)?;
+    require(client, wrong).map_err(ClickHouseError::judged)?;
     Ok(found)
 }
 
@@ -279,7 +279,7 @@ impl TableWriter for ClickHouseTable {
         writable_settings(&client, &fence)?;
         let epochs = self.in_flight.max(start.bound.saturating_sub(start.committed));
         let window = Window::of(&found, &self.spec, epochs, self.shards);
-        window.require(&client, self.limits.days as u64)?;
+        window.require(&client, self.limits.days as u64).map_err(ClickHouseError::judged)?;
         let owner = Owner::claim(
             (&client, &fence),
             &self.spec,
@@ -310,7 +310,7 @@ fn writable_settings(client: &Client, fence: &Fence) -> Result<(), SinkError> {
     match answer(client, fence, "show its settings", || client.forbidden_setting())? {
         None => Ok(()),
         Some(setting) => {
-            Err(ClickHouseError::ReadOnlySetting { at: client.target().at(), setting: setting.to_owned() }.into())
+            Err(ClickHouseError::ReadOnlySetting { at: client.target().at(), setting: setting.to_owned() }.judged())
         }
     }
 }

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use serde_json::json;
-use tidemill_clickhouse::ClickHouseError;
 use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
 use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
 use tidemill_dataflow::status::Status;
+use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_log::secrets::masked;
 use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
@@ -229,24 +229,13 @@ fn own_port(first: u16, process: u32) -> Option<u16> {
     (first > 0).then(|| first.checked_add(u16::try_from(process).ok()?))?
 }
 
-/// Whether the tables are not what this state wrote, or not as they have to be.
-fn refused(error: &ClickHouseError) -> bool {
-    matches!(
-        error,
-        ClickHouseError::Owner(_)
-            | ClickHouseError::Differs { .. }
-            | ClickHouseError::Window { .. }
-            | ClickHouseError::View { .. }
-    )
-}
-
 /// A sink that met a later run's producer was fenced like one that met it in the log.
 pub(crate) fn failure(error: RunError) -> Failure {
     match &error {
         RunError::Sink { error: cause, .. } if cause.downcast_ref::<Fenced>().is_some() => {
             Failure::fenced(with_causes(&error))
         }
-        RunError::Sink { error: cause, .. } if cause.downcast_ref().is_some_and(refused) => {
+        RunError::Sink { error: cause, .. } if Judged::of(cause) == Verdict::Refused => {
             Failure::refused(with_causes(&error))
         }
         // All processes of a supervisor are alike: whoever listens there took the address before one of them could.

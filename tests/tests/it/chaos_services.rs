@@ -3,7 +3,7 @@
 //! What readers see in ClickHouse never shrinks and never exceeds what was sent, and in the end every place equals the
 //! oracle. `SEED` and `KILLS` in the environment choose another schedule: `make chaos-services SEED= KILLS=`.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -42,6 +42,9 @@ struct World<'a> {
     to_s3: Proxy,
     stream: Stream,
     run: Run,
+    state: String,
+    /// Counted up before and after a table is emptied.
+    emptied: AtomicUsize,
 }
 
 impl World<'_> {
@@ -87,6 +90,32 @@ impl World<'_> {
         self.services.revive("clickhouse");
     }
 
+    /// Waits until the job stops by itself with exit code 3 and a sentence that has all of `words`.
+    fn refuses(&self, mut running: Running, words: &[&str], context: &str) {
+        let mut looks = 0;
+        running.until(|_| {
+            looks += 1;
+            if looks % 100 == 0 {
+                self.revive();
+            }
+            false
+        });
+        eprintln!("{context}: it stops");
+        running.wait().assert_refused(&[3], words);
+    }
+
+    /// Empties a table and fills it again.
+    fn lose(&self, table: &str, workers: usize, context: &str) {
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+        self.stream.database().run(&format!("TRUNCATE TABLE {table}"));
+        self.emptied.fetch_add(1, Ordering::SeqCst);
+        self.refuses(self.start(workers), &[table, "tidemill tables refill"], context);
+        let (from, to) = (self.stream.source(), self.stream.database().address());
+        let refill = ["tables", "refill", "--from", &from, "--state", &self.state, "--to", &to];
+        let done = self.stream.tidemill().command(&refill);
+        assert_eq!(done.code, Some(0), "{context}: {}", done.stderr);
+    }
+
     /// Takes one step; gives the job that runs after it.
     fn take(&self, step: &Step, mut running: Running, context: &str) -> Running {
         pause(step.before);
@@ -119,6 +148,21 @@ impl World<'_> {
                 assert_eq!(sleeper.code, Some(4), "{context}: the run that slept: {}", sleeper.stderr);
                 next
             }
+            Blow::FailView(table) => {
+                self.clear();
+                let sql = format!("CREATE MATERIALIZED VIEW boom ENGINE = Null AS SELECT throwIf(1) AS x FROM {table}");
+                self.stream.database().run(&sql);
+                self.refuses(running, &[table, "boom", "mend or drop"], context);
+                self.stream.database().run("DROP VIEW boom SYNC");
+                self.start(step.workers)
+            }
+            Blow::EmptyTable(table) => {
+                self.get_on(&mut running, context);
+                let _ = running.kill_after(std::time::Duration::ZERO);
+                self.clear();
+                self.lose(table, step.workers, context);
+                self.start(step.workers)
+            }
             Blow::KillService(name) => {
                 self.services.kill(name);
                 pause(step.away);
@@ -134,7 +178,7 @@ impl World<'_> {
 
 #[test]
 fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
-    let (seed, kills) = (setting("SEED", 1), setting("KILLS", 6));
+    let (seed, kills) = (setting("SEED", 1), setting("KILLS", 8));
     let _repeat = Repeat(seed, kills);
     eprintln!("SEED={seed} KILLS={kills}");
     let services = Services::own("chaos", &["kafka", "clickhouse", "s3", "toxiproxy"]);
@@ -156,7 +200,7 @@ fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
         .run(&state)
         .option(&["--epoch-every", "200ms", "--checkpoint-every", "500ms"])
         .environment("AWS_ENDPOINT_URL", &format!("http://{}", to_s3.place()));
-    let world = World { services: &services, to_clickhouse, to_s3, stream, run };
+    let world = World { services: &services, to_clickhouse, to_s3, stream, run, state, emptied: AtomicUsize::new(0) };
 
     let sent = AtomicUsize::new(0);
     let (stop_producer, producer_stops) = channel();
@@ -164,10 +208,10 @@ fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
     let (count, looks) = thread::scope(|scope| {
         // Dropped when a step fails too, so that the scope ends.
         let (stop_producer, stop_watcher) = (stop_producer, stop_watcher);
-        let (topics, limits, sent) = (&topics, &limits, &sent);
+        let (topics, limits, sent, emptied) = (&topics, &limits, &sent, &world.emptied);
         let (brokers, database) = (services.brokers(), world.stream.database());
         let producer = scope.spawn(move || chaos::produce(topics, brokers, RATE, sent, &producer_stops));
-        let watcher = scope.spawn(move || chaos::watch(database, limits, sent, &watcher_stops));
+        let watcher = scope.spawn(move || chaos::watch(database, limits, (sent, emptied), &watcher_stops));
         let mut running = world.start(2);
         for (at, step) in chaos::schedule(seed, kills).iter().enumerate() {
             let context = format!("SEED={seed} step {} of {kills}: {step:?}", at + 1);

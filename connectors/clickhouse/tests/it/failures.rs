@@ -6,6 +6,7 @@ use tidemill_clickhouse::{
     ClickHouseTable, ProgressWriter, Target, apply, apply_tables, diff, exchange, missing, plan_exchange, suffixed,
 };
 use tidemill_dataflow::sink::{CommitObserver, TableWriter};
+use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_log::with_causes;
 use tidemill_tables::{Retention, TableSpec, web_analytics};
 
@@ -137,6 +138,26 @@ fn a_profile_of_a_user_changes_no_row() {
     }
     assert_eq!(sums(&database), ["2000", "2000"]);
     assert_eq!(database.one("SELECT sum(users) FROM page_views_by_minute"), "2000");
+}
+
+#[test]
+fn a_user_who_may_not_write_is_told_so_by_the_servers_own_words() {
+    let database = Database::with_tables();
+    if std::env::var_os("CLICKHOUSE_USER").is_some() {
+        // The users are those of the test server.
+        return;
+    }
+    for (user, password, words) in
+        [("odd", "wrong", "Code: 516"), ("nobody", "", "Code: 516"), ("reading", "reading", "Code: 164")]
+    {
+        let address = database.target.to_string();
+        let target = Target::parse(&address, Some(user.to_owned()), Some(password.to_owned())).unwrap();
+        let mut table = ClickHouseTable::new(target, web_analytics::sessions(), "web");
+        let error = table.open(&first_run("i")).unwrap_err();
+        assert_eq!(Judged::of(&error), Verdict::Denied, "{error}");
+        let message = with_causes(&*error);
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[test]
