@@ -21,6 +21,8 @@
 //! | [`sink::a_write_that_stopped_halfway_is_completed`] | by the next run, whatever was there |
 //! | [`sink::a_restart_goes_on_behind_what_was_committed`] | committed epochs stay, the next one follows |
 //! | [`sink::a_fenced_writer_changes_nothing`] | once a later run has begun |
+//! | [`sink::a_refused_row_doubles_no_other`] | where a server may refuse a row (INV-6) |
+//! | [`sink::lost_rows_are_noticed`] | where others may take away what was committed |
 
 pub mod reading;
 pub mod sink;

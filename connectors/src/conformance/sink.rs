@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
 use tidemill_dataflow::time::Epoch;
+use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_tables::{TableSpec, web_analytics};
 
 use super::Broken;
@@ -50,8 +51,8 @@ struct Log {
 }
 
 impl Log {
-    /// Begins a run; its fence fails once `later` is set, or when it was asked `patience` times.
-    fn begin(&mut self, sink: &Sink<'_>, patience: u32) -> Result<Run, Broken> {
+    /// What the next run is told; its fence fails once the flag is set, or when it was asked `patience` times.
+    fn start(&mut self, sink: &Sink<'_>, patience: u32) -> (SinkStart, Arc<AtomicBool>) {
         self.run += 1;
         let later = Arc::new(AtomicBool::new(false));
         let (flag, asked) = (Arc::clone(&later), AtomicU32::new(0));
@@ -62,9 +63,13 @@ impl Log {
             Ok(())
         };
         let (instance, run, committed, bound) = (sink.instance.clone(), self.run, self.committed, self.bound);
-        let start = SinkStart { instance, run, committed, bound, fence: Arc::new(fence) };
+        (SinkStart { instance, run, committed, bound, fence: Arc::new(fence) }, later)
+    }
+
+    fn begin(&mut self, sink: &Sink<'_>, patience: u32) -> Result<Run, Broken> {
+        let (start, later) = self.start(sink, patience);
         let mut writer = (sink.writer)();
-        writer.open(&start).map_err(|error| format!("run {run} could not open the sink: {error}"))?;
+        writer.open(&start).map_err(|error| format!("run {} could not open the sink: {error}", start.run))?;
         Ok(Run { writer, later })
     }
 
@@ -77,9 +82,14 @@ impl Log {
     }
 
     fn commit(&mut self, epoch: Epoch, files: Vec<DataFile>) {
+        self.expect(epoch, plain(epoch), files);
+    }
+
+    /// An epoch is committed, of which readers see these rows.
+    fn expect(&mut self, epoch: Epoch, rows: Vec<Row>, files: Vec<DataFile>) {
         self.committed = self.committed.max(epoch);
         self.files.extend(files.into_iter().map(|file| (file.path.clone(), file)));
-        for (tenant, minute, currency, orders, cents) in plain(epoch) {
+        for (tenant, minute, currency, orders, cents) in rows {
             let cell = self.expected.entry((tenant, minute, currency)).or_default();
             *cell = (cell.0 + orders, cell.1 + cents);
         }
@@ -247,4 +257,60 @@ pub fn a_fenced_writer_changes_nothing(sink: &Sink<'_>) -> Result<(), Broken> {
     log.check(sink, "after a fenced writer wrote an epoch of its own")?;
     log.write(&mut later, 3)?;
     log.check(sink, "after the later run went on")
+}
+
+/// Where the server refuses some rows (`refuse` tells it to), those are left out and every other row is there once, also when
+/// the epoch is written again, and once the server takes them all (`take` tells it to).
+///
+/// Rows of the currency `EUR` whose number of orders is divisible by 500 are to be refused.
+///
+/// # Errors
+/// The broken promise.
+pub fn a_refused_row_doubles_no_other(
+    sink: &Sink<'_>,
+    refuse: impl FnOnce(),
+    take: impl FnOnce(),
+) -> Result<(), Broken> {
+    let mut log = Log::default();
+    let mut run = log.begin(sink, u32::MAX)?;
+    log.write(&mut run, 1)?;
+    drop(run);
+    refuse();
+    log.bound = 2;
+    let is_taken = |row: &Row| row.2 != "EUR" || row.3 % 500 != 0;
+    let taken: Vec<Row> = plain(2).into_iter().filter(is_taken).collect();
+    for _ in 0..2 {
+        let mut again = log.begin(sink, u32::MAX)?;
+        again.writer.write_epoch(2, 0, rows(2)).map_err(|error| format!("a row that is refused: {error}"))?;
+    }
+    take();
+    let mut last = log.begin(sink, u32::MAX)?;
+    let files =
+        last.writer.write_epoch(2, 0, rows(2)).map_err(|error| format!("rows that are taken again: {error}"))?;
+    log.expect(2, taken, files);
+    log.check(sink, "after rows were refused")?;
+    log.write(&mut last, 3)?;
+    log.check(sink, "after the epoch behind it")
+}
+
+/// A writer is refused where `lose` took away rows that were committed, whatever was written since; what a supervisor does
+/// about it is nothing.
+///
+/// # Errors
+/// The broken promise.
+pub fn lost_rows_are_noticed(sink: &Sink<'_>, lose: impl FnOnce()) -> Result<(), Broken> {
+    let mut log = Log::default();
+    let mut run = log.begin(sink, u32::MAX)?;
+    log.write(&mut run, 1)?;
+    log.write(&mut run, 2)?;
+    lose();
+    // A writer that goes on may not notice it at once.
+    let _ = log.write(&mut run, 3);
+    drop(run);
+    let start = log.start(sink, u32::MAX).0;
+    match (sink.writer)().open(&start) {
+        Ok(()) => Err("a sink that lost committed rows was opened".into()),
+        Err(error) if Judged::of(&error) == Verdict::Refused => Ok(()),
+        Err(error) => Err(format!("a sink that lost rows does not say that starting again is useless: {error}")),
+    }
 }

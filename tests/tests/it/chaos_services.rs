@@ -43,7 +43,7 @@ struct World<'a> {
     stream: Stream,
     run: Run,
     state: String,
-    /// Counted up before and after a table is emptied.
+    /// Counted up before a table is emptied, and again when it is filled.
     emptied: AtomicUsize,
 }
 
@@ -108,12 +108,12 @@ impl World<'_> {
     fn lose(&self, table: &str, workers: usize, context: &str) {
         self.emptied.fetch_add(1, Ordering::SeqCst);
         self.stream.database().run(&format!("TRUNCATE TABLE {table}"));
-        self.emptied.fetch_add(1, Ordering::SeqCst);
         self.refuses(self.start(workers), &[table, "tidemill tables refill"], context);
         let (from, to) = (self.stream.source(), self.stream.database().address());
         let refill = ["tables", "refill", "--from", &from, "--state", &self.state, "--to", &to];
         let done = self.stream.tidemill().command(&refill);
         assert_eq!(done.code, Some(0), "{context}: {}", done.stderr);
+        self.emptied.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Takes one step; gives the job that runs after it.

@@ -174,6 +174,34 @@ fn tables_in_clickhouse_keep_the_contract_of_a_sink() {
 }
 
 #[test]
+fn tables_in_clickhouse_leave_out_what_they_refuse_and_notice_what_they_lost() {
+    let place = Services::shared().clickhouse_place();
+    let losses = ["TRUNCATE TABLE revenue_by_day_data", "DROP TABLE revenue_by_minute_data SYNC"];
+    for loss in [None].into_iter().chain(losses.map(Some)) {
+        let database = Database::new(place, &unique("conformance"));
+        let target = Target::parse(&database.address(), None, None).unwrap();
+        apply(&target, Retention::default()).unwrap();
+        let writer = || Box::new(ClickHouseTable::new(target.clone(), sink::table(), PIPELINE)) as Box<dyn TableWriter>;
+        let read = |_: &[DataFile]| {
+            let lines = database.try_query("SELECT * FROM revenue_by_minute")?;
+            Ok(corpus::lines(&lines).iter().map(|line| parsed(&serde_json::from_slice(line).unwrap())).collect())
+        };
+        let sink = Sink { instance: unique("run"), writer: &writer, read: &read };
+        let alter = |what: &str| database.run(&format!("ALTER TABLE revenue_by_minute_data {what}"));
+        let refuse = || alter("ADD CONSTRAINT few CHECK currency != 'EUR' OR orders % 500 != 0");
+        let done = match loss {
+            None => sink::a_refused_row_doubles_no_other(&sink, refuse, || alter("DROP CONSTRAINT few")),
+            Some(loss) => sink::lost_rows_are_noticed(&sink, || {
+                database.run(loss);
+                apply(&target, Retention::default()).unwrap();
+            }),
+        };
+        done.unwrap_or_else(|broken| panic!("{loss:?}: {broken}"));
+        database.drop_all();
+    }
+}
+
+#[test]
 fn topics_keep_the_contract_of_a_sink() {
     let brokers = Services::shared().brokers();
     check_sink(|check| {
