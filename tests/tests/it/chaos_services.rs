@@ -123,7 +123,7 @@ impl World<'_> {
         self.change(step.weather, step.at_clickhouse);
         pause(step.lasts);
         running.assert_alive(context);
-        if step.weather.is_blocking() && step.blow == Blow::SleepRun {
+        if step.weather.is_blocking() && matches!(step.blow, Blow::SleepRun | Blow::EmptyTable(_)) {
             self.clear();
         }
         let after = match step.blow {
