@@ -65,6 +65,8 @@ struct Opened {
     owner: Owner,
     instance: String,
     inserts: Vec<Insert>,
+    /// Those of the inserts.
+    statements: Vec<String>,
     /// A table may refuse a row for what it holds, so chunks are tried on copies before they are written.
     may_refuse: bool,
     window: Window,
@@ -175,18 +177,21 @@ impl Opened {
         }
     }
 
-    /// Sends the buffer to each of the tables; gives the insert that was refused, and why.
+    /// Sends the buffer to all of the tables at once; gives the insert that was refused, and why.
     fn insert(&self, token: &str) -> Result<Option<(Insert, Error, Verdict)>, SinkError> {
-        let Self { client, fence, buffer, .. } = self;
-        for insert in &self.inserts {
-            let statement = insert.statement();
-            match until_answered(client, fence, || client.insert(&statement, Some(token), buffer)) {
-                Ok(()) => {}
-                Err(Ended::Fenced(error)) => return Err(error),
-                Err(Ended::Refused(error, verdict)) => return Ok(Some((insert.clone(), error, verdict))),
-            }
+        let Self { client, fence, statements, buffer, .. } = self;
+        let mut failed = 0;
+        let sent = until_answered(client, fence, || {
+            client.insert_by_all(statements, token, buffer).map_err(|(at, error)| {
+                failed = at;
+                error
+            })
+        });
+        match sent {
+            Ok(()) => Ok(None),
+            Err(Ended::Fenced(error)) => Err(error),
+            Err(Ended::Refused(error, verdict)) => Ok(Some((self.inserts[failed].clone(), error, verdict))),
         }
-        Ok(None)
     }
 
     /// The rows of a chunk that a table refuses, which are kept beside it now.
@@ -289,7 +294,9 @@ impl TableWriter for ClickHouseTable {
         )?;
         let (instance, inserts) = (start.instance.clone(), ddl::inserts(&self.spec)?);
         let may_refuse = may_refuse(&found, &self.spec)?;
-        self.opened = Some(Opened { client, fence, owner, instance, inserts, may_refuse, window, buffer: Vec::new() });
+        let (statements, buffer) = (inserts.iter().map(Insert::statement).collect(), Vec::new());
+        let opened = Opened { client, fence, owner, instance, inserts, statements, may_refuse, window, buffer };
+        self.opened = Some(opened);
         Ok(())
     }
 
