@@ -6,6 +6,8 @@
     services.py kill | pause | resume NAME...    SIGKILL, SIGSTOP, SIGCONT: what faults look like
     services.py env                              export lines: eval "$(python3 tests/services/services.py env)"
 
+kafka-secure, a broker with TLS, passwords and rights, is started where it is named only.
+
 Every command takes --dir DIR: where data, logs, `env` and `services.json` are (.cache/services/run). Any number of
 folders can run at once. Everything listens on loopback only, on ports that were free.
 
@@ -33,6 +35,7 @@ from local.clickhouse import ClickHouse
 from local.failure import Failure
 from local.installation import CACHE
 from local.kafka import Kafka
+from local.kafka_secure import KafkaSecure
 from local.lifecycle import Lifecycle
 from local.registry import Registry
 from local.run_folder import RunFolder
@@ -41,7 +44,7 @@ from local.service import Service
 from local.toxiproxy import Toxiproxy
 
 SERVICES: dict[str, Service] = {
-    service.name: service for service in (Kafka(), ClickHouse(), Registry(), S3(), Toxiproxy())
+    service.name: service for service in (Kafka(), ClickHouse(), Registry(), S3(), Toxiproxy(), KafkaSecure())
 }
 WIDTH = max(map(len, SERVICES))
 
@@ -188,7 +191,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    names = list(dict.fromkeys(getattr(given, "names", []))) or list(SERVICES)
+    names = list(dict.fromkeys(getattr(given, "names", []))) or [name for name, service in SERVICES.items() if not service.optional]
     commands = Commands(names, RunFolder(given.dir))
     action = "foreground" if getattr(given, "foreground", False) else given.command
     sys.exit(0 if getattr(commands, action)() else 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 METADATA = 3
 CREATE_TOPICS = 19
+CREATE_ACLS = 30
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,24 @@ def metadata(brokers: str) -> Metadata:
     if not found:
         raise ConnectionError("no broker is registered yet")
     return Metadata(found, topics)
+
+
+def allow(brokers: str, principal: str) -> None:
+    """Lets a user read and describe topics, use groups and begin transactions; ConnectionError if that is refused."""
+    anything, literal, read, describe, write, permit = "*", 3, 3, 8, 4, 3
+    topic, group, transactional_id = 2, 3, 5
+    rights = [(topic, read), (topic, describe), (group, read), (transactional_id, write), (transactional_id, describe)]
+    body = struct.pack(">i", len(rights))
+    for kind, operation in rights:
+        body += struct.pack(">b", kind) + _string(anything) + struct.pack(">b", literal) + _string(principal)
+        body += _string(anything) + struct.pack(">bb", operation, permit)
+    answer = _ask(brokers, CREATE_ACLS, 1, body)
+    answer.int32()
+    for _ in range(answer.int32()):
+        code = answer.int16()
+        if code != 0:
+            raise ConnectionError(f"the broker refuses rights of {principal} with error code {code}: {answer.string()}")
+        answer.string()
 
 
 def create_topic(brokers: str, name: str, partitions: int) -> None:

@@ -144,7 +144,8 @@ class Lifecycle:
     def _ports(self, record: Record | None) -> dict[str, int]:
         """The ports the service had if they are free, else new ones."""
         with _choosing:
-            if record and record.ports and all(map(is_free, record.ports.values())):
+            known = record and record.ports and record.ports.keys() == set(self._service.ports)
+            if record and known and all(map(is_free, record.ports.values())):
                 _chosen.update(record.ports.values())
                 return record.ports
             ports = {}
@@ -160,7 +161,8 @@ class Lifecycle:
         plan = service.prepare(place)
         address = service.address(ports[service.ports[0]])
         again = [sys.executable, str(PROGRAM), "restart", name, "--dir", str(self._run.folder)]
-        record = Record(external=False, address=address, exports=service.exports(address), ports=ports,
+        exports = service.exports(address) | service.beside(place)
+        record = Record(external=False, address=address, exports=exports, ports=ports,
                         log=str(place.log), data=str(place.data), restart=shlex.join(again))
         record = record.started_as(processes.launch(plan, place.log), plan)
         self._run.keep(name, record)

@@ -33,6 +33,8 @@ class Service(ABC):
     # How long it may take to answer, and to end when asked to, in seconds.
     start_patience: float = 60
     stop_patience: float = 10
+    # Whether it is left alone unless it is named.
+    optional: bool = False
 
     @abstractmethod
     def install(self, folder: Path, log: Path) -> None:
@@ -53,6 +55,10 @@ class Service(ABC):
     @abstractmethod
     def exports(self, address: str) -> dict[str, str]:
         """The variables that tell clients of the service where it is."""
+
+    def beside(self, place: Place) -> dict[str, str]:
+        """Variables beside those, known where it runs as one of ours."""
+        return {}
 
     def furnish(self, address: str) -> None:
         """Makes what tests expect to be there, once the service answers."""
