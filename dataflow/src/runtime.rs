@@ -45,7 +45,7 @@ pub use repeat::repeat;
 pub(crate) use begin::log_options;
 use begin::{Begun, check_options, check_settings, check_unfenced, start};
 use follow::lead;
-use threads::{Ticker, join, spawn};
+use threads::{Ticker, join, later, spawn};
 use workers::run_workers;
 
 /// How to run.
@@ -143,6 +143,22 @@ impl StopHandle {
         if let Some(shared) = &state.shared {
             shared.stop();
         }
+    }
+
+    /// Asks, and gives up waiting for what has not ended by then, a server that does not answer for one:
+    /// [`RunError::Unfinished`]. What was read and not committed is read again by the next run.
+    pub fn stop_within(&self, at_most: Duration) {
+        self.stop();
+        let state = Arc::clone(&self.0);
+        let give_up = move || {
+            let shared = state.lock().expect("no panic while it is held").shared.clone();
+            if let Some(shared) = shared {
+                let reasons = shared.status.snapshot().why_open;
+                let reason = reasons.iter().find(|reason| reason.holds).map(|reason| reason.sentence.clone());
+                shared.fail(RunError::Unfinished(reason.unwrap_or_else(|| "what was read takes longer".to_owned())));
+            }
+        };
+        later(at_most, give_up);
     }
 
     fn attach(&self, shared: &Arc<Shared>) {
@@ -311,6 +327,9 @@ fn run_in(
     let (workers, memory_budget) = (options.workers, options.memory_budget);
     let begins = Start { run, workers, processes, memory_budget, plan: &plan, state: &state };
     context.status.started(&begins);
+    if state.bound().is_none() {
+        context.status.unrecorded();
+    }
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
     let fence = journal.fence();

@@ -189,6 +189,11 @@ impl Status {
         self.book().set_aside(why, records);
     }
 
+    /// No log says where the source begins, until an epoch is bound.
+    pub(crate) fn unrecorded(&self) {
+        self.book().unrecorded();
+    }
+
     /// `bind(epoch)` is durable.
     pub(crate) fn bound(&self, epoch: Epoch) {
         self.book().bound(epoch, Moment::now());

@@ -49,6 +49,9 @@ pub enum RunError {
     /// The system refused something.
     #[error("{0}: {1}")]
     Io(String, io::Error),
+    /// It was asked to stop, and could not commit in time what it had read.
+    #[error("stopped without waiting any longer: {0}; nothing is lost, and the same command goes on from there")]
+    Unfinished(String),
     /// A worker panicked; the sentence says at which record, and what follows from it.
     #[error("{0}")]
     WorkerPanicked(String),

@@ -25,6 +25,16 @@ pub(super) fn join<R>(name: &str, thread: thread::JoinHandle<R>, shared: &Shared
     joined.ok()
 }
 
+/// Does something when so much time has passed, unless the process has ended.
+pub(super) fn later(passed: Duration, work: impl FnOnce() + Send + 'static) {
+    let wait = move || {
+        thread::park_timeout(passed);
+        work();
+    };
+    // Without a thread it is not done; so it may be nothing that a promise rests on.
+    let _ = thread::Builder::new().name("later".into()).spawn(wait);
+}
+
 /// Says when a checkpoint is due, until it is dropped.
 pub(super) struct Ticker {
     stop: std::sync::mpsc::Sender<()>,

@@ -98,6 +98,7 @@ pub(super) struct Book {
     waiting: Option<Waiting>,
     peers: BTreeMap<u32, Moment>,
     last_read: bool,
+    unrecorded: bool,
     watcher: Watcher,
 }
 
@@ -128,6 +129,11 @@ impl Book {
         self.checkpoints.epoch = state.checkpoints().last().map(|checkpoint| checkpoint.epoch);
         self.marks.push_back(Mark { at: now, events: events(&self.counts), bytes: 0 });
         self.partitions(state.bound_partitions().values(), now);
+    }
+
+    /// No log says where the source begins.
+    pub(super) fn unrecorded(&mut self) {
+        self.unrecorded = true;
     }
 
     pub(super) fn heard_from(&mut self, process: u32, at: Moment) {
@@ -207,6 +213,7 @@ impl Book {
 
     pub(super) fn bound(&mut self, epoch: Epoch, now: Moment) {
         self.epochs.bound = self.epochs.bound.max(epoch);
+        self.unrecorded = false;
         if let Some(in_flight) = self.in_flight.get_mut(&epoch) {
             in_flight.bound = Some(now);
         }
@@ -307,6 +314,7 @@ impl Book {
             workers: self.workers,
             processes: self.processes,
             state,
+            unrecorded: self.unrecorded,
             started: self.started,
             epoch: Epochs { oldest_in_flight, ..self.epochs.clone() },
             watermark: self.complete_through.map(Moment),

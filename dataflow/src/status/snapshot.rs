@@ -84,6 +84,9 @@ pub struct Snapshot {
     pub processes: u32,
     /// How far the run's life has come.
     pub state: State,
+    /// Where the source's partitions begin is in no log yet: a run that is killed now may begin elsewhere.
+    #[serde(skip)]
+    pub unrecorded: bool,
     /// When the run began; `None` before.
     pub started: Option<Moment>,
     /// Numbers of epochs.
@@ -405,7 +408,8 @@ pub struct Process {
 const STUCK: Duration = Duration::from_secs(60);
 
 impl Snapshot {
-    /// Whether the process does its work: it runs, its sinks are open, and what was read is being committed.
+    /// Whether the process does its work: it runs, its sinks are open, the log says where its partitions begin, and what was
+    /// read is being committed.
     ///
     /// # Errors
     /// Why not, in a sentence.
@@ -422,6 +426,9 @@ impl Snapshot {
                 });
             }
             State::Stopping => return Err("it is stopping: what is in flight is being committed".into()),
+        }
+        if self.unrecorded {
+            return Err("it is starting: where its partitions begin is not recorded yet".into());
         }
         let Some(oldest) = self.epoch.oldest_in_flight else { return Ok(()) };
         let moved = self.epoch.committed_at.map_or(oldest.since, |committed| committed.max(oldest.since));

@@ -191,6 +191,8 @@ fn a_run_is_ready_while_it_commits_and_says_why_when_it_does_not() {
     stuck.epoch.committed_at = Some(ago(30));
     assert_eq!(stuck.ready(NOW), Ok(()), "it is slow, and it moves");
     assert!(Snapshot::default().ready(NOW).is_err());
+    let begun = Snapshot { unrecorded: true, ..quiet() };
+    assert!(begun.ready(NOW).unwrap_err().contains("not recorded yet"), "a kill would forget where it began");
     assert!(Snapshot { state: State::Stopping, ..quiet() }.ready(NOW).is_err());
 }
 

@@ -33,6 +33,7 @@ mod tables;
 mod units;
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -215,10 +216,23 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     otlp::end();
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failed(&failure),
-    }
+    let code = done.map_or_else(
+        |failure| {
+            lines::fail(failure.code, &failure.message);
+            failure.code
+        },
+        |()| 0,
+    );
+    leave(i32::from(code))
+}
+
+/// Ends the process without the exit handlers of C libraries: OpenSSL's would take away what the threads of a client that is
+/// still being closed, or that hangs, work with.
+pub(crate) fn leave(code: i32) -> ! {
+    // Nobody is left to tell.
+    let _ = std::io::stdout().flush();
+    let _ = std::io::stderr().flush();
+    signal_hook::low_level::exit(code)
 }
 
 fn failed(failure: &Failure) -> ExitCode {

@@ -129,9 +129,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     let shown = Arc::clone(&status);
     let report = match drive(&stop, begin, (store, place), maintenance, observers, status)? {
         // It was asked to stop before it could read again what was bound: that is for the next start.
-        Err(RunError::Source(SourceError::Interrupted { .. })) => {
-            let state = existing(&job)?.unwrap_or_default();
-            RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 }
+        Err(RunError::Source(SourceError::Interrupted { .. })) => stopped_early(&job)?,
+        // What it waited for did not answer in time: that is for the next start, too.
+        Err(unfinished @ RunError::Unfinished(_)) => {
+            lines::warn(&unfinished.to_string());
+            stopped_early(&job)?
         }
         ended => ended.map_err(failure)?,
     };
@@ -141,6 +143,12 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     }
     let books_before = before.as_ref().map(Books::of).unwrap_or_default();
     end(&job, &report, &Usage::of(clock), &books_before, &shown)
+}
+
+/// The report of a run that was asked to stop before it had committed what it had read.
+fn stopped_early(job: &Job) -> Result<RunReport, Failure> {
+    let state = existing(job)?.unwrap_or_default();
+    Ok(RunReport { finished: false, state, resumed_from: None, epochs: 0, checkpoints: 0 })
 }
 
 /// Refuses where a run lives already; a supervisor has done so for its processes. Whoever tries a changed pipeline beside a
@@ -157,7 +165,7 @@ fn follow(job: &Job, place: Option<Place>, stop: &StopHandle) -> Result<(), Fail
     let asked = stop.clone();
     let stopping = "asked to stop: process 0 is told, and ends the run for all after this epoch";
     let at_once = "stopped at once; the run of all ends with this process, and the same command goes on from there";
-    signals::catch()?.stop_on(stopping, Some(at_once), move || asked.stop())?;
+    signals::catch()?.stop_on(stopping, Some(at_once), move || asked.stop_within(signals::IN_ORDER))?;
     let pipeline = job.pipeline.on(job.io.clone());
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
@@ -304,7 +312,7 @@ fn on_signals(stop: &StopHandle) -> Result<(), Failure> {
     let stopping = "stopping after this epoch; the same command goes on from there";
     let at_once = "stopped at once; nothing that was committed is affected, and the same command goes on from there";
     let stop = stop.clone();
-    signals::catch()?.stop_on(stopping, Some(at_once), move || stop.stop())
+    signals::catch()?.stop_on(stopping, Some(at_once), move || stop.stop_within(signals::IN_ORDER))
 }
 
 /// What the run used.

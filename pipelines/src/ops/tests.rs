@@ -78,6 +78,7 @@ fn full() -> Snapshot {
         workers: 1,
         processes: 2,
         state: RunState::Running,
+        unrecorded: false,
         started: Some(at(0)),
         epoch: Epochs {
             read: 10,

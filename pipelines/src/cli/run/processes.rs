@@ -32,7 +32,7 @@ use super::control::{Answer, Control, Shape, Wish};
 use super::open_store;
 use crate::cli::alive::{self, Alive};
 use crate::cli::measure::Stopwatch;
-use crate::cli::{Failure, config, lines, secrets, with_causes};
+use crate::cli::{Failure, config, lines, secrets, signals, with_causes};
 
 /// The secret that the processes of a run share.
 pub(super) const TOKEN: &str = "TIDEMILL_CLUSTER_TOKEN";
@@ -50,6 +50,8 @@ const SILENT: Duration = Duration::from_secs(10);
 const INTRODUCED: Duration = Duration::from_secs(30);
 /// How long the others have to end by themselves when one has ended.
 const GRACE: Duration = Duration::from_secs(8);
+/// How long all of them have to end once they were asked to.
+const HANGS: Duration = Duration::from_millis(9_700);
 /// How often the supervisor looks.
 const LOOK: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -106,7 +108,10 @@ pub(super) fn answer_supervisor(stop: &StopHandle) -> Result<(), Failure> {
         let mut order = String::new();
         while orders.read_line(&mut order).is_ok_and(|read| read > 0) {
             match order.trim() {
-                "stop" => stop.stop(),
+                "stop" => {
+                    signals::end_at_last("stopped at once; nothing that was committed is affected");
+                    stop.stop_within(signals::IN_ORDER);
+                }
                 "rest" => {
                     RESTS.store(true, Ordering::Release);
                     stop.stop();
@@ -295,7 +300,7 @@ impl Group {
 
     fn watch(mut self, happened: &Receiver<Event>, stops: &AtomicU32, wish: &mut Option<Wish>) -> Ended {
         let mut first: Option<(String, Stopwatch)> = None;
-        let mut led: Option<Stopwatch> = None;
+        let (mut led, mut asked): (Option<Stopwatch>, Option<Stopwatch>) = (None, None);
         loop {
             match happened.recv_timeout(LOOK) {
                 Ok(Event::Here(process, attempt, link)) if attempt == self.attempt => {
@@ -331,6 +336,7 @@ impl Group {
                 }
                 Ok(Event::Stop) => {
                     self.order("stop");
+                    asked.get_or_insert_with(Stopwatch::start);
                     if stops.load(Ordering::Acquire) > 1 {
                         self.kill();
                     }
@@ -357,7 +363,9 @@ impl Group {
                 led = Some(Stopwatch::start());
             }
             let since = first.as_ref().map(|(_, since)| since).or(led.as_ref());
-            if since.is_some_and(|since| since.elapsed() > GRACE) {
+            // One that was asked ends by itself, unless the system holds it.
+            let hangs = asked.as_ref().is_some_and(|asked| asked.elapsed() > HANGS);
+            if hangs || since.is_some_and(|since| since.elapsed() > GRACE) {
                 self.kill();
             }
         }
