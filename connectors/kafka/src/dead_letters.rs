@@ -1,14 +1,17 @@
 //! Dead letters in a topic: one JSON object a message, with the place of the message that is no event (INV-6).
 //!
+//! The key is the place, `topic/partition/offset`, so that a compacted topic takes and keeps each.
 //! `{"topic","partition","offset","reason","payload" or "payload_base64","bytes"}`: the payload has its addresses masked
 //! where it was made, and is in base64 where it is no UTF-8; `bytes` is the message's full length. A payload over 128 KiB is
 //! cut, so that no dead letter is too large for a topic.
+
+use std::borrow::Cow;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidemill_connectors::messages::parse_partition_name;
 use tidemill_connectors::messages::rows::Messages;
 use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
@@ -35,6 +38,25 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_base64: Option<String>,
     bytes: u64,
+}
+
+/// Where a line says that its message stood.
+#[derive(Deserialize)]
+struct LetterPlace<'a> {
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    partition: Option<i32>,
+    offset: u64,
+}
+
+impl LetterPlace<'_> {
+    fn key(&self) -> String {
+        let LetterPlace { topic, partition, offset } = self;
+        match partition {
+            Some(partition) => format!("{topic}/{partition}/{offset}"),
+            None => format!("{topic}/{offset}"),
+        }
+    }
 }
 
 /// Appends a dead letter of the partition `partition_name` (`topic/partition`) as one line of NDJSON.
@@ -93,10 +115,11 @@ impl TableWriter for DeadLetterTopic {
             let lines = batch.columns().first().filter(|column| *column.data_type() == DataType::Utf8);
             let lines = lines.ok_or("dead letters come as one column of text")?.as_string::<i32>();
             for line in lines.iter().flatten() {
-                messages.push_value(line.trim_end_matches('\n').as_bytes());
+                let place: LetterPlace<'_> = serde_json::from_str(line)?;
+                messages.push(place.key().as_bytes(), line.trim_end_matches('\n').as_bytes());
             }
         }
-        self.transactions.write(epoch, &messages)?;
+        self.transactions.write(epoch, messages)?;
         Ok(Vec::new())
     }
 }

@@ -12,6 +12,9 @@
 //! | `partition` | one partition's queue of fetched messages |
 //! | `topics` | which topics a pattern means, and making them |
 //! | `trouble` | what an error of the client asks for: waiting, or stopping with a sentence |
+//! | `speech` | what a listener speaks, where the client only says that connections end |
+//! | `topic_ids` | which topic a name means now |
+//! | `hands` | calls that may hang, on a thread that can be given up |
 //! | `group_offsets` | offsets mirrored to the consumer group, for lag tools |
 //! | `transactions` | one epoch, one transaction: the state machine that both sinks share |
 //! | `table` | the sink of a table |
@@ -21,11 +24,14 @@
 pub mod config;
 pub mod dead_letters;
 pub mod group_offsets;
+mod hands;
 mod partition;
 pub mod produce;
 mod reader;
 pub mod source;
+mod speech;
 pub mod table;
+mod topic_ids;
 pub mod topics;
 mod transactions;
 mod trouble;

@@ -13,7 +13,7 @@ use tidemill_connectors::messages::{AvroToJson, Cutter, Feed, Polled, Shorter, p
 use tidemill_dataflow::source::{Block, PartitionInfo, SourceError};
 use tracing::{info, warn};
 
-use crate::trouble::{Trouble, Watch, judge, refusal};
+use crate::trouble::{Trouble, Watch};
 
 /// How long the broker may take to say where a partition begins and ends, when an error has to be explained.
 const EXPLAIN: Duration = Duration::from_secs(2);
@@ -22,6 +22,8 @@ const EXPLAIN: Duration = Duration::from_secs(2);
 pub(crate) struct Partition {
     pub(crate) topic: String,
     pub(crate) id: i32,
+    /// Which topic of this name it is, where the cluster says so.
+    pub(crate) topic_id: Option<String>,
     /// Where reading began in the first run.
     pub(crate) start: u64,
     pub(crate) cutter: Cutter,
@@ -29,8 +31,16 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    pub(crate) fn name(&self) -> String {
+        partition_name(&self.topic, self.id)
+    }
+
     pub(crate) fn info(&self) -> PartitionInfo {
-        PartitionInfo { name: partition_name(&self.topic, self.id), size: 0, detail: json!({ "start": self.start }) }
+        let mut detail = json!({ "start": self.start });
+        if let Some(topic_id) = &self.topic_id {
+            detail["topic_id"] = json!(topic_id);
+        }
+        PartitionInfo { name: self.name(), size: 0, detail }
     }
 
     pub(crate) fn read(&mut self, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
@@ -51,6 +61,20 @@ impl Partition {
 /// The refusal of a partition whose content is not what it was.
 pub(crate) fn changed(topic: &str, id: i32, problem: &str) -> SourceError {
     SourceError::Changed { partition: partition_name(topic, id), problem: problem.to_owned() }
+}
+
+/// Refuses a partition whose topic is another one than was read; what has no id is not judged by it.
+pub(crate) fn same_topic(name: &str, before: Option<&str>, now: Option<&String>) -> Result<(), SourceError> {
+    match (before, now) {
+        (Some(before), Some(now)) if before != now => Err(SourceError::Changed {
+            partition: name.to_owned(),
+            problem: format!(
+                "the topic was made anew since it was read (its id was {before} and is {now}), so other messages stand at its \
+                 offsets; restore it, or start a new state folder to read the new one from its beginning"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The refusal of a partition that lost, or never had, the offset that is wanted.
@@ -154,11 +178,10 @@ impl Inbox {
         }
         let watch = self.consumer.context();
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        match judge(code) {
+        match watch.judged(code, &error.to_string()) {
             Trouble::Passing => watch.begin_outage(&error.to_string()),
-            Trouble::Refused => {
-                return Err(SourceError::Usage(refusal(&partition_name(&self.topic, self.id), &error.to_string())));
-            }
+            // Whoever serves the client stops with what was said, or waits.
+            Trouble::Credentials | Trouble::Rights => {}
             Trouble::Damaged => return Err(unusable(&self.topic, self.id, &error.to_string())),
             Trouble::OutOfRange => match watermarks(&self.consumer, (&self.topic, self.id), EXPLAIN) {
                 Ok((low, high)) => return Err(out_of_range(&self.topic, self.id, self.next, low, high)),

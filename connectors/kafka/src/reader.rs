@@ -3,8 +3,11 @@
 //! Nothing here waits but [`wait`](BlockReader::wait), and the short questions after new partitions and after a broker that
 //! was away.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -17,9 +20,10 @@ use tidemill_dataflow::time::EventTime;
 use tracing::info;
 
 use crate::config::KafkaConfig;
-use crate::partition::{Inbox, Partition, changed, watermarks};
+use crate::partition::{Inbox, Partition, changed, same_topic, watermarks};
+use crate::topic_ids::{TopicIds, topic_ids};
 use crate::topics;
-use crate::trouble::{Trouble, Watch, judge, refusal};
+use crate::trouble::{Watch, denied};
 
 /// How often new partitions are looked for.
 const DISCOVER_EVERY: Duration = Duration::from_secs(5);
@@ -29,6 +33,10 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const QUESTION: Duration = Duration::from_millis(500);
 /// The most that is slept without serving the client's events.
 const NAP: Duration = Duration::from_millis(200);
+/// How long a reader that ends waits for its clients to be closed.
+const CLOSED: Duration = Duration::from_secs(1);
+/// How often the ids of topics are asked for in vain before reading goes on: it takes a controller to know them.
+const UNANSWERED: u8 = 3;
 /// How many lists in a row must lack a topic before it counts as deleted.
 const MISSING: u8 = 3;
 
@@ -36,6 +44,8 @@ const MISSING: u8 = 3;
 pub(crate) struct Place {
     pub(crate) topic: String,
     pub(crate) id: i32,
+    /// Which topic of this name it is, where the cluster says so.
+    pub(crate) topic_id: Option<String>,
     /// Where reading began in the first run.
     pub(crate) start: u64,
     /// Where it goes on.
@@ -45,12 +55,32 @@ pub(crate) struct Place {
 }
 
 /// The clients of a reader.
+#[derive(Clone)]
 pub(crate) struct Clients {
     /// Fetches messages.
     pub(crate) fetching: Arc<BaseConsumer<Watch>>,
     /// Asks what is there. A broker answers one connection in order, so a question there would wait behind a fetch that
     /// waits for messages.
-    pub(crate) asking: BaseConsumer<Watch>,
+    pub(crate) asking: Arc<BaseConsumer<Watch>>,
+}
+
+/// Closes the clients when all others have let go of them: on a thread of its own, as that may take as long as their
+/// coordinator is away, and a run that ends waits for its reader.
+struct Closing(Option<Clients>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let (closing, closed) = channel::<()>();
+        let clients = self.0.take();
+        let close = move || {
+            drop(clients);
+            drop(closing);
+        };
+        if thread::Builder::new().name("kafka closing".into()).spawn(close).is_ok() {
+            // Ends with an error in any case: they are closed, or that takes too long.
+            let _ = closed.recv_timeout(CLOSED);
+        }
+    }
 }
 
 /// The reader of a [`KafkaSource`](crate::KafkaSource).
@@ -63,6 +93,9 @@ pub(crate) struct KafkaReader {
     discovered: Instant,
     probed: Instant,
     missing: u8,
+    unanswered: u8,
+    /// Dropped last.
+    _closing: Closing,
 }
 
 #[expect(clippy::disallowed_methods, reason = "when to ask a broker again reaches no result")]
@@ -78,14 +111,27 @@ impl KafkaReader {
         avro: Option<Arc<dyn AvroToJson>>,
     ) -> KafkaReader {
         let started = now();
-        let partitions = Vec::new();
-        KafkaReader { clients, config, extent, avro, partitions, discovered: started, probed: started, missing: 0 }
+        let (partitions, closing) = (Vec::new(), Closing(Some(clients.clone())));
+        let (missing, unanswered) = (0, 0);
+        let (discovered, probed) = (started, started);
+        KafkaReader {
+            clients,
+            config,
+            extent,
+            avro,
+            partitions,
+            discovered,
+            probed,
+            missing,
+            unanswered,
+            _closing: closing,
+        }
     }
 
     /// Begins to fetch these partitions, numbered in this order behind those that are there.
     pub(crate) fn add(&mut self, places: Vec<Place>) -> Result<(), SourceError> {
         let mut assignment = TopicPartitionList::new();
-        for Place { topic, id, start, at, end } in places {
+        for Place { topic, id, topic_id, start, at, end } in places {
             let number = u32::try_from(self.partitions.len())
                 .map_err(|_| SourceError::Usage("there are more than 2^32 partitions".into()))?;
             let inbox = Inbox::split(&self.clients.fetching, (&topic, id), at.offset, self.avro.clone())?;
@@ -94,7 +140,7 @@ impl KafkaReader {
                 assignment.add_partition_offset(&topic, id, Offset::Offset(offset)).map_err(|error| self.io(&error))?;
             }
             let cutter = Cutter::new(number, self.extent.cutting(end), at, end);
-            self.partitions.push(Partition { topic, id, start, cutter, inbox });
+            self.partitions.push(Partition { topic, id, topic_id, start, cutter, inbox });
         }
         if assignment.count() == 0 {
             return Ok(());
@@ -124,6 +170,8 @@ impl KafkaReader {
         }
         let topic = self.partitions.first().map(|partition| partition.topic.as_str());
         if self.clients.asking.fetch_metadata(topic, at_most.min(QUESTION)).is_ok() {
+            // Meanwhile somebody may have made a topic anew.
+            self.watch().doubt();
             self.watch().end_outage();
         }
         self.probed = now();
@@ -145,6 +193,10 @@ impl KafkaReader {
         if let Some(gone) = gone.filter(|_| self.missing >= MISSING) {
             return Err(changed(&gone.topic, gone.id, "it was deleted from the cluster while it was read"));
         }
+        let names: Vec<&str> = found.iter().map(|(topic, _)| topic.as_str()).collect();
+        // Without an answer the offsets tell; it is asked again the next time.
+        let ids = self.ids(&names).unwrap_or_default();
+        self.same_topics(&ids)?;
         let mut new = Vec::new();
         for (topic, count) in found {
             let known = self.partitions.iter().filter(|p| p.topic == topic).map(|p| p.id).collect::<Vec<_>>();
@@ -156,10 +208,46 @@ impl KafkaReader {
                 };
                 info!("{topic}/{id} is new and read from its beginning");
                 let at = Progress::beginning(low);
-                new.push(Place { topic: topic.clone(), id, start: low, at, end });
+                let topic_id = ids.get(&topic).cloned();
+                new.push(Place { topic: topic.clone(), id, topic_id, start: low, at, end });
             }
         }
         self.add(new)
+    }
+
+    fn ids(&self, topics: &[&str]) -> Result<TopicIds, KafkaError> {
+        topic_ids(&self.clients.asking, topics, QUESTION)
+    }
+
+    /// Whether the topics are those that were read: one of the same name, made anew, has other messages at its offsets.
+    fn same_topics(&self, ids: &TopicIds) -> Result<(), SourceError> {
+        let same = |partition: &Partition| {
+            same_topic(&partition.name(), partition.topic_id.as_deref(), ids.get(&partition.topic))
+        };
+        self.partitions.iter().try_for_each(same)
+    }
+
+    /// Asks the same, where something was said of the topics: before more of them is read.
+    fn look_at_topics(&mut self) -> Result<(), SourceError> {
+        if !self.watch().take_doubt() {
+            return Ok(());
+        }
+        let topics: BTreeSet<&str> = self.partitions.iter().map(|partition| partition.topic.as_str()).collect();
+        match self.ids(&topics.into_iter().collect::<Vec<_>>()) {
+            Ok(ids) => {
+                self.unanswered = 0;
+                self.same_topics(&ids)
+            }
+            Err(_) => {
+                self.unanswered += 1;
+                if self.unanswered < UNANSWERED {
+                    self.watch().doubt();
+                } else {
+                    self.unanswered = 0;
+                }
+                Ok(())
+            }
+        }
     }
 
     fn partition(&self, number: u32) -> &Partition {
@@ -169,25 +257,28 @@ impl KafkaReader {
 
 /// Takes what the client has to say beside the partitions' messages.
 pub(crate) fn serve(consumer: &BaseConsumer<Watch>, config: &KafkaConfig) -> Result<(), SourceError> {
-    while let Some(event) = consumer.poll(Duration::ZERO) {
-        match event {
-            Ok(message) => {
+    let mut silent = 0;
+    // A line of the client's log ends a poll like silence does, and errors stand behind it.
+    while silent < 8 {
+        match consumer.poll(Duration::ZERO) {
+            None => silent += 1,
+            Some(Ok(message)) => {
                 // It would be lost here, and what is lost must stop the run.
                 let partition = format!("{}/{}", message.topic(), message.partition());
                 let source =
                     io::Error::other("a message came outside its partition's queue; this is a mistake of ours");
                 return Err(SourceError::Io { partition, source });
             }
-            Err(error) => {
-                let trouble = error.rdkafka_error_code().map(judge);
-                if trouble == Some(Trouble::Refused) {
-                    return Err(SourceError::Usage(refusal(&config.brokers, &error.to_string())));
+            Some(Err(error)) => {
+                silent = 0;
+                if let Some(code) = error.rdkafka_error_code() {
+                    consumer.context().judged(code, &error.to_string());
                 }
             }
         }
     }
     match consumer.context().refused() {
-        Some(sentence) => Err(SourceError::Usage(sentence)),
+        Some(reason) => Err(denied(&config.brokers, &reason)),
         None => Ok(()),
     }
 }
@@ -207,6 +298,7 @@ impl BlockReader for KafkaReader {
 
     fn discover(&mut self) -> Result<bool, SourceError> {
         self.serve()?;
+        self.look_at_topics()?;
         if self.extent.bounded() || self.discovered.elapsed() < DISCOVER_EVERY {
             return Ok(false);
         }
@@ -230,13 +322,19 @@ impl BlockReader for KafkaReader {
     }
 
     fn read(&mut self, partition: u32, limit: usize, until: Option<u64>) -> Result<Option<Block>, SourceError> {
+        if self.watch().in_doubt() {
+            self.look_at_topics()?;
+            if self.watch().in_doubt() {
+                return Ok(None);
+            }
+        }
         let found = self.partitions.get_mut(partition as usize);
         found.expect("partitions are numbered as this reader lists them").read(limit, until)
     }
 
     fn position(&self, partition: u32) -> Position {
         let mut position = self.partition(partition).cutter.position();
-        position.caught_up &= !self.watch().in_outage();
+        position.caught_up &= !self.watch().in_outage() && !self.watch().in_doubt();
         position
     }
 

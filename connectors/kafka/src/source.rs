@@ -22,17 +22,22 @@ use tidemill_connectors::messages::{
     AvroToJson, Extent, MessageDecoder, Progress, parse_partition_name, partition_name,
 };
 use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceError};
+use tracing::warn;
 
 use crate::config::{KafkaConfig, Start};
-use crate::partition::{changed, out_of_range, watermarks};
+use crate::partition::{changed, out_of_range, same_topic, watermarks};
 use crate::reader::{Clients, KafkaReader, Place, serve};
+use crate::speech::mismatch;
+use crate::topic_ids::{TopicIds, topic_ids};
 use crate::topics;
-use crate::trouble::{Trouble, Watch, judge, refusal};
+use crate::trouble::Watch;
 
 /// How long brokers may be away at the start.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long one question to a broker may take.
 const QUESTION: Duration = Duration::from_secs(5);
+/// How long the question for the ids of topics may take.
+const IDENTITY: Duration = Duration::from_secs(2);
 /// Bytes of fetched messages, all partitions together; what is being fetched comes on top, at most the same again.
 const QUEUED_BYTES: usize = 32 << 20;
 
@@ -100,8 +105,9 @@ impl Source for KafkaSource {
         let opening = Opening::connect(&self.config, &watch)?;
         let found = opening.topics(recorded)?;
         let count = found.values().map(|count| usize::try_from(*count).unwrap_or(0)).sum::<usize>();
-        let mut places = opening.recorded(recorded, &found)?;
-        places.extend(opening.new_places(recorded, &found)?);
+        let ids = opening.ids(&found)?;
+        let mut places = opening.recorded(recorded, (&found, &ids))?;
+        places.extend(opening.new_places(recorded, (&found, &ids))?);
         if let Some(ends) = &self.ends {
             for place in &mut places {
                 let end = ends.get(&partition_name(&place.topic, place.id)).copied().unwrap_or(place.at.offset);
@@ -110,7 +116,7 @@ impl Source for KafkaSource {
         }
         // How much each partition may queue depends on how many there are.
         let fetching = consumer(&self.config, count.max(1), watch).map_err(|error| unusable(&error))?;
-        let clients = Clients { fetching: Arc::new(fetching), asking: opening.consumer };
+        let clients = Clients { fetching: Arc::new(fetching), asking: Arc::new(opening.consumer) };
         let mut reader = KafkaReader::new(clients, self.config.clone(), self.extent, self.avro.clone());
         reader.add(places)?;
         Ok(Box::new(reader))
@@ -143,13 +149,20 @@ impl<'a> Opening<'a> {
                 }
                 Err(error) => error,
             };
-            serve(&self.consumer, self.config)?;
-            if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
-                return Err(SourceError::Usage(refusal(brokers, &error.to_string())));
+            let watch = self.consumer.context();
+            if let Some(code) = error.rdkafka_error_code() {
+                // What the broker said of it stands in the client's queue, and says more.
+                serve(&self.consumer, self.config)?;
+                watch.judged(code, &error.to_string());
             }
-            self.consumer.context().begin_outage(&error.to_string());
+            serve(&self.consumer, self.config)?;
+            if let Some(sentence) = (!watch.worked()).then(|| mismatch(self.config)).flatten() {
+                return Err(SourceError::Usage(sentence));
+            }
+            let reason = watch.reason().unwrap_or_else(|| error.to_string());
+            watch.begin_outage(&reason);
             if self.since.elapsed() > PATIENCE {
-                let problem = format!("no broker answered for {} s ({error}); check the address", PATIENCE.as_secs());
+                let problem = format!("no broker answered for {} s ({reason}); check the address", PATIENCE.as_secs());
                 return Err(SourceError::Io {
                     partition: format!("Kafka at {brokers}"),
                     source: io::Error::other(problem),
@@ -169,7 +182,7 @@ impl<'a> Opening<'a> {
             |topic: &str| recorded.iter().any(|p| parse_partition_name(&p.name).is_some_and(|(name, _)| name == topic));
         let missing = topics.literals().iter().find(|topic| !found.contains_key(*topic) && !was_read(topic));
         if let Some(topic) = missing {
-            let remedy = "create it, or correct topics=";
+            let remedy = "create it, let this user describe it, or correct topics=";
             return Err(SourceError::Usage(format!("topic `{topic}` is not on Kafka at {brokers}; {remedy}")));
         }
         if found.is_empty() && recorded.is_empty() {
@@ -179,11 +192,29 @@ impl<'a> Opening<'a> {
         Ok(found)
     }
 
+    /// Which topics of these names they are. It takes a controller to know, and reading takes none: without one they are
+    /// told by their offsets alone.
+    fn ids(&self, found: &BTreeMap<String, i32>) -> Result<TopicIds, SourceError> {
+        let topics: Vec<&str> = found.keys().map(String::as_str).collect();
+        let mut asked = topic_ids(&self.consumer, &topics, IDENTITY);
+        if asked.is_err() {
+            serve(&self.consumer, self.config)?;
+            asked = topic_ids(&self.consumer, &topics, IDENTITY);
+        }
+        Ok(asked.unwrap_or_else(|error| {
+            warn!(
+                "Kafka at {} does not give the ids of topics now ({error}); their offsets are compared",
+                self.config.brokers
+            );
+            TopicIds::new()
+        }))
+    }
+
     /// Partitions that were read before, where they stand.
     fn recorded(
         &self,
         recorded: &[PartitionBinding],
-        found: &BTreeMap<String, i32>,
+        (found, ids): (&BTreeMap<String, i32>, &TopicIds),
     ) -> Result<Vec<Place>, SourceError> {
         let mut places = Vec::new();
         for binding in recorded {
@@ -200,12 +231,15 @@ impl<'a> Opening<'a> {
             if found.get(topic).is_none_or(|count| id >= *count) {
                 return refuse("it was read before and is gone; restore it, or start a new state folder");
             }
+            let read = binding.detail.get("topic_id").and_then(serde_json::Value::as_str);
+            same_topic(&binding.name, read, ids.get(topic))?;
+            let topic_id = ids.get(topic).cloned().or_else(|| read.map(str::to_owned));
             let (start, at) = Progress::recorded(binding)?;
             let (low, end) = self.ask(|| watermarks(&self.consumer, (topic, id), QUESTION))?;
             if at.offset < low || at.offset > end {
                 return Err(out_of_range(topic, id, at.offset, low, end));
             }
-            places.push(Place { topic: topic.to_owned(), id, start, at, end });
+            places.push(Place { topic: topic.to_owned(), id, topic_id, start, at, end });
         }
         Ok(places)
     }
@@ -214,7 +248,7 @@ impl<'a> Opening<'a> {
     fn new_places(
         &self,
         recorded: &[PartitionBinding],
-        found: &BTreeMap<String, i32>,
+        (found, ids): (&BTreeMap<String, i32>, &TopicIds),
     ) -> Result<Vec<Place>, SourceError> {
         let mut places = Vec::new();
         for (topic, count) in found {
@@ -237,7 +271,8 @@ impl<'a> Opening<'a> {
                     Start::Timestamp(ms) => self.at_time(topic, id, *ms)?.unwrap_or(end).clamp(low, end),
                 };
                 let at = Progress::beginning(start);
-                places.push(Place { topic: topic.clone(), id, start, at, end });
+                let topic_id = ids.get(topic).cloned();
+                places.push(Place { topic: topic.clone(), id, topic_id, start, at, end });
             }
         }
         if let Start::Offsets(given) = &self.config.start

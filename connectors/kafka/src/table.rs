@@ -47,7 +47,7 @@ impl TableWriter for KafkaTable {
         if epoch > self.transactions.held() && batches.iter().any(|batch| batch.num_rows() > 0) {
             let folded = fold(&self.spec, &batches)?;
             drop(batches);
-            self.transactions.write(epoch, &rows::encode(&self.spec, epoch, &folded)?)?;
+            self.transactions.write(epoch, rows::encode(&self.spec, epoch, &folded)?)?;
         }
         // Messages are no files: nothing becomes visible by the log's commit.
         Ok(Vec::new())

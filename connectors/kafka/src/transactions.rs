@@ -18,41 +18,45 @@
 //!    '-- a later run has begun: `Fenced`, and the run ends
 //! ```
 //! - `write(e)` with e at or below `held` does nothing: an epoch written twice has the effect of once.
-//! - A broker that is away is waited for in every state, for as long as it takes; the log says so once.
+//! - A broker that is away is waited for in every state, for as long as it takes; the log says so once. What waiting cannot
+//!   mend ends the run with the words of the other side, at once or after a minute (`objections`).
+//! - No call of the client is waited for beyond its limit (`hands`): it is left behind with its producer, the log says so,
+//!   and a new producer fences the old one.
 //! - A transaction that the broker gave up because it took longer than a minute looks like fencing; the log of the
 //!   pipeline tells the two apart.
 //! - The number expires with the group (`offsets.retention.minutes`, a week): after a longer rest than that, only what the
 //!   pipeline's log says is known to be there.
 
 mod deliveries;
+mod link;
+mod objections;
 mod steps;
 
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::TopicPartitionList;
 use tidemill_connectors::messages::Fenced;
 use tidemill_connectors::messages::rows::Messages;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
 use tidemill_dataflow::time::Epoch;
+use tidemill_dataflow::verdict::Judged;
 use tracing::{debug, info, warn};
 
 use crate::config::KafkaConfig;
-use crate::topics::{MAX_MESSAGE_BYTES, create_topic};
-use crate::trouble::{Trouble, Watch, judge, refusal};
+use crate::hands::{GivenUp, LeftBehind};
+use crate::speech::mismatch;
 
-use deliveries::{Deliveries, too_large};
-use steps::{Signs, Step};
+use deliveries::Said;
+use link::Link;
+use objections::Objection;
+use steps::{Signs, Step, Verdict};
 
-/// How long one request may take before it is asked again.
-const REQUEST: Duration = Duration::from_secs(10);
 /// How long to wait before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How often it is asked whether a topic that takes nothing is there at all.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A transactional writer of one topic, for one table of one pipeline.
 #[derive(Debug)]
@@ -62,20 +66,48 @@ pub(crate) struct Transactions {
     table: String,
     topic: String,
     link: Option<Link>,
+    left: LeftBehind,
 }
 
-/// What an open writer holds.
-struct Link {
-    start: SinkStart,
-    producer: BaseProducer<Deliveries>,
-    marker: BaseConsumer<Watch>,
-    /// The topic holds all epochs through this one.
-    held: Epoch,
+/// Why a step was not taken.
+enum Failure {
+    Kafka(KafkaError),
+    /// The call hangs.
+    Hangs(GivenUp),
 }
 
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("held", &self.held).finish_non_exhaustive()
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Self {
+        Failure::Kafka(error)
+    }
+}
+
+impl From<GivenUp> for Failure {
+    fn from(given_up: GivenUp) -> Self {
+        Failure::Hangs(given_up)
+    }
+}
+
+impl Failure {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Failure::Kafka(error) => Signs::of(error).verdict(),
+            Failure::Hangs(_) => Verdict::Connect,
+        }
+    }
+
+    fn said(&self) -> Said {
+        match self {
+            Failure::Kafka(error) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                Said::of(code, &error.to_string())
+            }
+            Failure::Hangs(given_up) => Said { objection: Objection::Outage, words: given_up.to_string() },
+        }
+    }
+
+    fn is_full_queue(&self) -> bool {
+        matches!(self, Failure::Kafka(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)))
     }
 }
 
@@ -83,7 +115,14 @@ impl Transactions {
     /// A writer of the topic `PREFIX` + `table`; nothing is connected yet.
     pub(crate) fn new(config: KafkaConfig, pipeline: &str, table: &str) -> Transactions {
         let topic = format!("{}{table}", config.prefix);
-        Transactions { config, pipeline: pipeline.to_owned(), table: table.to_owned(), topic, link: None }
+        Transactions {
+            config,
+            pipeline: pipeline.to_owned(),
+            table: table.to_owned(),
+            topic,
+            link: None,
+            left: LeftBehind::default(),
+        }
     }
 
     /// The topic.
@@ -103,7 +142,8 @@ impl Transactions {
     /// not know.
     pub(crate) fn open(&mut self, start: &SinkStart) -> Result<(), SinkError> {
         self.link = None;
-        let link = self.connect(start)?;
+        let topic = self.topic.clone();
+        let mut link = self.connect(start, &mut Waiting::new(&topic, Worked::Never))?;
         let found = link.held;
         if found > start.bound {
             let bound = start.bound;
@@ -114,7 +154,8 @@ impl Transactions {
             )
             .into());
         }
-        self.link = Some(Link { held: found.max(start.committed), ..link });
+        link.held = found.max(start.committed);
+        self.link = Some(link);
         Ok(())
     }
 
@@ -123,181 +164,100 @@ impl Transactions {
     ///
     /// # Errors
     /// If a later run has begun ([`Fenced`]), or the broker refuses us or the messages for good.
-    pub(crate) fn write(&mut self, epoch: Epoch, messages: &Messages) -> Result<bool, SinkError> {
+    pub(crate) fn write(&mut self, epoch: Epoch, messages: Messages) -> Result<bool, SinkError> {
         let mut link = self.link.take().ok_or("a writer is opened before it writes")?;
         if epoch <= link.held || messages.is_empty() {
             self.link = Some(link);
             return Ok(false);
         }
-        let mut step = Step::Begin;
-        let mut waiting = Waiting::new(&self.topic);
+        let messages = Arc::new(messages);
+        let topic = self.topic.clone();
+        let worked = if link.wrote { Worked::Wrote } else { Worked::Opened };
+        let (mut step, mut waiting) = (Step::Begin, Waiting::new(&topic, worked));
         loop {
-            let failed = match self.take(step, &mut link, epoch, messages) {
+            let failed = match link.take(step, (epoch, &messages)) {
                 Ok(Some(next)) => {
                     step = next;
                     continue;
                 }
                 Ok(None) => break,
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            if let Some(sentence) = link.producer.context().refused() {
-                return Err(sentence.into());
+            if failed.is_full_queue() {
+                // Serves what the client has to tell, for as long as the pause takes.
+                link.serve(Duration::from_millis(5));
+                continue;
             }
-            if let Step::Send(_) = step
-                && let KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) = failed
-            {
-                return Err(too_large(&self.topic).into());
-            }
-            let verdict = Signs::of(&failed).verdict();
-            let full = matches!(failed, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
-            let Some(next) = step.after(verdict) else {
-                return Err(refusal(&self.config.brokers, &failed.to_string()).into());
-            };
-            if !full {
-                self.look_for_a_later_run(&link.start, Some(&failed))?;
-                waiting.begin(&failed.to_string());
-            }
-            // Serves what the client has to tell, for as long as the pause takes.
-            link.producer.poll(if full { Duration::from_millis(5) } else { PAUSE });
-            step = next;
-            if step == Step::Connect {
+            // What was said first is the reason; later calls may know no more than that something went wrong.
+            let said = link.told().unwrap_or_else(|| failed.said());
+            self.look_for_a_later_run(&link.start, Some(&said))?;
+            waiting.begin(&said, &self.config.brokers)?;
+            step = step.after(failed.verdict());
+            if let Failure::Hangs(given_up) = failed {
+                link = self.replaced(link, given_up, &mut waiting)?;
+            } else if step == Step::Connect {
                 let start = link.start.clone();
                 drop(link);
-                link = self.connect(&start)?;
-                if link.held > epoch {
-                    return Err(self.fenced(None));
-                }
-                if link.held == epoch {
-                    break;
-                }
-                step = Step::Begin;
+                link = self.connect(&start, &mut waiting)?;
+            } else {
+                link.serve(PAUSE);
+                waiting.look_at_topic(&link, &self.config.brokers)?;
+                continue;
             }
+            if link.held > epoch {
+                return Err(self.fenced(None));
+            }
+            if link.held == epoch {
+                break;
+            }
+            step = Step::Begin;
         }
         waiting.end();
-        link.held = epoch;
+        (link.held, link.wrote) = (epoch, true);
         self.link = Some(link);
         Ok(true)
     }
 
-    /// Takes one step; gives the next one, or none when the epoch is committed.
-    fn take(&self, step: Step, link: &mut Link, epoch: Epoch, messages: &Messages) -> Result<Option<Step>, KafkaError> {
-        let producer = &link.producer;
-        match step {
-            Step::Begin => {
-                producer.begin_transaction()?;
-                Ok(Some(Step::Send(0)))
-            }
-            Step::Send(from) => {
-                let Some((key, value)) = messages.get(from) else { return Ok(Some(Step::Mark)) };
-                let record = BaseRecord::<[u8], [u8]>::to(&self.topic).payload(value);
-                let record = if key.is_empty() { record } else { record.key(key) };
-                producer.send(record).map_err(|(error, _)| error)?;
-                if from % 1024 == 0 {
-                    producer.poll(Duration::ZERO);
-                }
-                Ok(Some(Step::Send(from + 1)))
-            }
-            Step::Mark => {
-                let mut mark = TopicPartitionList::new();
-                mark.add_partition_offset(&self.topic, 0, Offset::Offset(i64::try_from(epoch).unwrap_or(i64::MAX)))?;
-                let group = link.marker.group_metadata().ok_or(KafkaError::Canceled)?;
-                producer.send_offsets_to_transaction(&mark, &group, REQUEST)?;
-                Ok(Some(Step::Commit))
-            }
-            Step::Commit => producer.commit_transaction(REQUEST).map(|()| None),
-            Step::Abort => {
-                producer.abort_transaction(REQUEST)?;
-                Ok(Some(Step::Begin))
-            }
-            Step::Connect => unreachable!("a new connection replaces this one"),
-        }
+    /// Leaves a writer whose call hangs behind and connects another, whose producer fences it.
+    fn replaced(&mut self, link: Link, given_up: GivenUp, waiting: &mut Waiting<'_>) -> Result<Link, SinkError> {
+        warn!("{}: {given_up}; it is given up, and a new producer takes its place", self.topic);
+        let start = link.start.clone();
+        link.leave(&mut self.left).map_err(|problem| format!("{}: {problem}", self.topic))?;
+        self.connect(&start, waiting)
     }
 
     /// Connects until it works, unless there is no sense in trying.
-    fn connect(&self, start: &SinkStart) -> Result<Link, SinkError> {
-        let mut waiting = Waiting::new(&self.topic);
+    fn connect(&mut self, start: &SinkStart, waiting: &mut Waiting<'_>) -> Result<Link, SinkError> {
         loop {
             self.look_for_a_later_run(start, None)?;
-            let error = match self.try_connect(start) {
-                Ok(link) => {
+            let mut link = Link::new(&self.config, (&self.pipeline, &self.table, &self.topic), start)?;
+            let failed = match link.open(&self.config, waiting.worked) {
+                Ok(()) => {
                     // The later run may have begun in between, and then it has to win.
                     self.look_for_a_later_run(start, None)?;
-                    waiting.end();
                     return Ok(link);
                 }
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            let error = match error {
-                Unconnected::Refused(sentence) => return Err(sentence.into()),
-                Unconnected::Passing(error) => error,
-            };
-            if matches!(error, KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)) {
-                return Err(format!("{}: cannot make a Kafka producer: {error}", self.topic).into());
+            let said = link.told().unwrap_or_else(|| failed.said());
+            if let Failure::Hangs(given_up) = failed {
+                warn!("{}: {given_up}; it is given up, and another try is made", self.topic);
+                link.leave(&mut self.left).map_err(|problem| format!("{}: {problem}", self.topic))?;
             }
-            if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
-                return Err(refusal(&self.config.brokers, &error.to_string()).into());
+            if said.objection == Objection::Outage {
+                // Nobody answers, so nobody objects.
+                waiting.objected = None;
             }
-            waiting.begin(&error.to_string());
+            waiting.begin(&said, &self.config.brokers)?;
+            let mismatch = (waiting.worked == Worked::Never).then(|| mismatch(&self.config)).flatten();
+            if let Some(sentence) = mismatch {
+                return Err(Judged::denied(format!("{}: {sentence}", self.topic)));
+            }
             thread::park_timeout(PAUSE);
         }
     }
 
-    fn try_connect(&self, start: &SinkStart) -> Result<Link, Unconnected> {
-        let group = format!("tidemill-sink/{}/{}", start.instance, self.table);
-        let marker: BaseConsumer<Watch> = self
-            .config
-            .client()
-            .set("group.id", &group)
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .set_log_level(RDKafkaLogLevel::Critical)
-            .create_with_context(Watch::silent(&self.config.brokers))?;
-        let there = marker.fetch_metadata(Some(&self.topic), REQUEST).map_err(|error| {
-            // Why there is no answer, the client tells beside it.
-            while marker.poll(Duration::ZERO).is_some() {}
-            marker.context().refused().map_or(Unconnected::Passing(error), Unconnected::Refused)
-        })?;
-        if there.topics().iter().all(|topic| topic.partitions().is_empty()) {
-            create_topic(&self.config, &self.topic, self.config.partitions)?;
-        }
-        let producer = self.producer(start)?;
-        producer.init_transactions(3 * REQUEST)?;
-        let mut place = TopicPartitionList::new();
-        place.add_partition(&self.topic, 0);
-        let found = marker.committed_offsets(place, REQUEST)?;
-        let found = found.find_partition(&self.topic, 0).ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::Unknown))?;
-        found.error()?;
-        let held = match found.offset() {
-            Offset::Offset(epoch) => epoch.max(0).unsigned_abs(),
-            _ => 0,
-        };
-        Ok(Link { start: start.clone(), producer, marker, held })
-    }
-
-    fn producer(&self, start: &SinkStart) -> Result<BaseProducer<Deliveries>, KafkaError> {
-        let mut client = self.config.client();
-        let defaults = [
-            ("compression.type", "lz4"),
-            ("linger.ms", "5"),
-            ("queue.buffering.max.kbytes", "32768"),
-            ("message.max.bytes", MAX_MESSAGE_BYTES),
-            ("partitioner", "murmur2_random"),
-            ("transaction.timeout.ms", "60000"),
-        ];
-        for (name, value) in defaults {
-            if self.config.property(name).is_none() {
-                client.set(name, value);
-            }
-        }
-        client
-            .set("transactional.id", transactional_id(&start.instance, &self.pipeline, &self.topic))
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set_log_level(RDKafkaLogLevel::Critical)
-            .create_with_context(Deliveries::new(&self.topic))
-    }
-
-    fn look_for_a_later_run(&self, start: &SinkStart, seen: Option<&KafkaError>) -> Result<(), SinkError> {
+    fn look_for_a_later_run(&self, start: &SinkStart, seen: Option<&Said>) -> Result<(), SinkError> {
         (start.fence)().map_err(|cause| {
             debug!("{}: a later run has begun; the producer said {seen:?}", self.topic);
             self.fenced(Some(cause))
@@ -309,39 +269,71 @@ impl Transactions {
     }
 }
 
-/// Why there is no connection.
-enum Unconnected {
-    /// The broker refuses us: a sentence.
-    Refused(String),
-    /// Anything else.
-    Passing(KafkaError),
-}
-
-impl From<KafkaError> for Unconnected {
-    fn from(error: KafkaError) -> Self {
-        Unconnected::Passing(error)
-    }
-}
-
 /// The name by which a broker knows the writer of a topic and fences earlier ones.
 pub(crate) fn transactional_id(instance: &str, pipeline: &str, topic: &str) -> String {
     format!("{instance}/{pipeline}/{topic}")
 }
 
-/// Says once that something is waited for, and once that it is over.
+/// Whether what is refused now worked before in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worked {
+    Never,
+    /// It was opened.
+    Opened,
+    /// An epoch was written.
+    Wrote,
+}
+
+/// Says once that something is waited for, and once that it is over; ends it where waiting cannot mend it.
 struct Waiting<'a> {
     topic: &'a str,
+    worked: Worked,
     begun: bool,
+    /// Since when something other than an outage is in the way.
+    objected: Option<Instant>,
+    looked: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a server may object reaches no result")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 impl Waiting<'_> {
-    fn new(topic: &str) -> Waiting<'_> {
-        Waiting { topic, begun: false }
+    fn new(topic: &str, worked: Worked) -> Waiting<'_> {
+        Waiting { topic, worked, begun: false, objected: None, looked: now() }
     }
 
-    fn begin(&mut self, reason: &str) {
+    fn begin(&mut self, said: &Said, brokers: &str) -> Result<(), SinkError> {
+        let Said { objection, words } = said;
+        if let Some(patience) = objection.patience(self.worked) {
+            let since = *self.objected.get_or_insert_with(now);
+            if since.elapsed() >= patience {
+                return Err(objection.refusal(self.topic, brokers, words));
+            }
+        }
         if !std::mem::replace(&mut self.begun, true) {
-            warn!("{}: Kafka cannot take an epoch now ({reason}); it is tried again until it does", self.topic);
+            warn!("{}: Kafka cannot take an epoch now ({words}); it is tried again until it does", self.topic);
+        }
+        Ok(())
+    }
+
+    /// Asks now and then whether the topic is there: where it is not, the client only says that it takes long.
+    fn look_at_topic(&mut self, link: &Link, brokers: &str) -> Result<(), SinkError> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked = now();
+        match link.is_there() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.begin(&Said::of(RDKafkaErrorCode::UnknownTopicOrPartition, "it is in no list of topics"), brokers)
+            }
+            Err(_) => {
+                // Nobody answers, so nobody objects.
+                self.objected = None;
+                Ok(())
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::{self, Statistics};
+use tidemill_dataflow::source::SourceError;
 use tracing::{debug, info, warn};
 
 /// What to do about an error of a consumer.
@@ -20,8 +21,10 @@ use tracing::{debug, info, warn};
 pub(crate) enum Trouble {
     /// Wait: the broker is away or busy.
     Passing,
-    /// Stop: the broker refuses us, and will go on doing so.
-    Refused,
+    /// Stop: user, password or certificate are not accepted; wait where they were before.
+    Credentials,
+    /// Stop: this user may not do that.
+    Rights,
     /// Stop: the offset that is to be read next is not there.
     OutOfRange,
     /// The topic seems to be gone, which the cluster's metadata confirms or not.
@@ -39,12 +42,12 @@ pub(crate) fn judge(code: RDKafkaErrorCode) -> Trouble {
         | Code::UnsupportedSASLMechanism
         | Code::IllegalSASLState
         | Code::SecurityDisabled
-        | Code::SSL
-        | Code::TopicAuthorizationFailed
+        | Code::SSL => Trouble::Credentials,
+        Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed
-        | Code::DelegationTokenAuthorizationFailed => Trouble::Refused,
+        | Code::DelegationTokenAuthorizationFailed => Trouble::Rights,
         Code::AutoOffsetReset | Code::OffsetOutOfRange => Trouble::OutOfRange,
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => Trouble::Vanished,
         Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented => Trouble::Damaged,
@@ -55,9 +58,16 @@ pub(crate) fn judge(code: RDKafkaErrorCode) -> Trouble {
 /// The sentence for a broker that refuses us.
 pub(crate) fn refusal(brokers: &str, reason: &str) -> String {
     format!(
-        "Kafka at {brokers} refuses access ({reason}); check security.protocol, sasl.mechanism, KAFKA_SASL_USERNAME, \
-         KAFKA_SASL_PASSWORD and the permissions of this user"
+        "Kafka at {brokers} refuses access ({reason}); check security.protocol, ssl.ca.location and the host's name in the \
+         certificate, sasl.mechanism, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and the permissions of this user"
     )
+}
+
+/// The end of a source that is refused.
+pub(crate) fn denied(brokers: &str, reason: &str) -> SourceError {
+    let sentence = refusal(brokers, reason);
+    let (partition, problem) = sentence.split_once(" refuses ").unwrap_or((brokers, &sentence));
+    SourceError::Denied { partition: partition.to_owned(), problem: format!("it refuses {problem}") }
 }
 
 /// Where a partition stood when the client last counted: from the answers to its fetches, without a question of its own.
@@ -72,7 +82,9 @@ pub(crate) struct Standing {
 /// What the client's callbacks saw.
 #[derive(Debug, Default)]
 struct Seen {
-    refused: Option<String>,
+    refused: Option<(RDKafkaErrorCode, String)>,
+    /// What was last said of a connection that failed.
+    reason: Option<String>,
     /// Something arrived since it was last waited for.
     arrived: bool,
 }
@@ -94,6 +106,12 @@ struct Told {
     brokers: String,
     /// Brokers are waited for.
     outage: AtomicBool,
+    /// A broker answered before.
+    worked: AtomicBool,
+    /// Something was said after which a topic may be another one of the same name.
+    doubt: AtomicBool,
+    /// It was said that a password is refused which was accepted before.
+    refusal_said: AtomicBool,
     voice: Voice,
     seen: Mutex<Seen>,
     arrival: Condvar,
@@ -114,7 +132,8 @@ impl Watch {
     fn with(brokers: &str, voice: Voice) -> Watch {
         let (brokers, outage) = (brokers.to_owned(), AtomicBool::new(false));
         let (seen, arrival, standings) = (Mutex::default(), Condvar::new(), Mutex::default());
-        Watch(Arc::new(Told { brokers, outage, voice, seen, arrival, standings }))
+        let [worked, refusal_said, doubt] = [const { AtomicBool::new(false) }; 3];
+        Watch(Arc::new(Told { brokers, outage, worked, doubt, refusal_said, voice, seen, arrival, standings }))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -130,9 +149,63 @@ impl Watch {
 
     /// Brokers answered a request just now; said once. Messages that were fetched before prove nothing.
     pub(crate) fn end_outage(&self) {
+        self.0.worked.store(true, Ordering::Relaxed);
+        self.0.refusal_said.store(false, Ordering::Relaxed);
         if self.0.outage.swap(false, Ordering::Relaxed) && self.0.voice == Voice::Log {
             info!("Kafka at {} answers again", self.0.brokers);
         }
+    }
+
+    /// A password that was accepted before is refused: somebody changes it, so it is waited for; said once.
+    fn begin_refusal(&self, reason: &str) {
+        if !self.0.refusal_said.swap(true, Ordering::Relaxed) && self.0.voice == Voice::Log {
+            warn!(
+                "Kafka at {} refuses the credentials that it took before ({reason}); it is waited for until it takes them again",
+                self.0.brokers
+            );
+        }
+        self.0.outage.store(true, Ordering::Relaxed);
+    }
+
+    /// A topic may be another one of the same name by now.
+    pub(crate) fn doubt(&self) {
+        self.0.doubt.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one may be.
+    pub(crate) fn in_doubt(&self) -> bool {
+        self.0.doubt.load(Ordering::Relaxed)
+    }
+
+    /// The same, for whoever looks into it now.
+    pub(crate) fn take_doubt(&self) -> bool {
+        self.0.doubt.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a broker ever answered.
+    pub(crate) fn worked(&self) -> bool {
+        self.0.worked.load(Ordering::Relaxed)
+    }
+
+    /// What was last said of a connection that failed.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.seen().reason.clone()
+    }
+
+    /// What an error says of us: waits, or remembers that we are refused.
+    pub(crate) fn judged(&self, code: RDKafkaErrorCode, reason: &str) -> Trouble {
+        let trouble = judge(code);
+        match trouble {
+            Trouble::Vanished | Trouble::OutOfRange => self.doubt(),
+            _ if code == RDKafkaErrorCode::UnknownTopicId => self.doubt(),
+            Trouble::Credentials if self.worked() => self.begin_refusal(reason),
+            Trouble::Credentials | Trouble::Rights => {
+                // What was said first is the server's own; what follows repeats its code.
+                self.seen().refused.get_or_insert_with(|| (code, reason.to_owned()));
+            }
+            _ => {}
+        }
+        trouble
     }
 
     /// Whether a broker is being waited for.
@@ -140,9 +213,14 @@ impl Watch {
         self.0.outage.load(Ordering::Relaxed)
     }
 
-    /// The sentence to stop with, if we are refused.
+    /// What was said when we were refused, if we were.
     pub(crate) fn refused(&self) -> Option<String> {
-        self.seen().refused.clone()
+        self.seen().refused.as_ref().map(|(_, reason)| reason.clone())
+    }
+
+    /// How we were refused since this was asked last: the code, and what was said.
+    pub(crate) fn take_refusal(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.seen().refused.take()
     }
 
     /// Where a partition stood at the last count; `None` before the first answer to a fetch of it.
@@ -180,13 +258,19 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
-        match (code, judge(code)) {
-            (_, Trouble::Refused) => self.seen().refused = Some(refusal(&self.0.brokers, reason)),
-            (RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure, _) => {
-                self.begin_outage(reason)
-            }
+        let trouble = self.judged(code, reason);
+        if trouble != Trouble::Passing {
             // Errors of a partition come with its messages.
-            _ => {}
+            return;
+        }
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            self.seen().reason = Some(reason.to_owned());
+        }
+        if matches!(
+            code,
+            RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve
+        ) {
+            self.begin_outage(reason);
         }
     }
 }
@@ -211,8 +295,9 @@ mod tests {
             (RDKafkaErrorCode::BrokerTransportFailure, Trouble::Passing),
             (RDKafkaErrorCode::NotLeaderForPartition, Trouble::Passing),
             (RDKafkaErrorCode::RequestTimedOut, Trouble::Passing),
-            (RDKafkaErrorCode::Authentication, Trouble::Refused),
-            (RDKafkaErrorCode::TopicAuthorizationFailed, Trouble::Refused),
+            (RDKafkaErrorCode::Authentication, Trouble::Credentials),
+            (RDKafkaErrorCode::SSL, Trouble::Credentials),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, Trouble::Rights),
             (RDKafkaErrorCode::AutoOffsetReset, Trouble::OutOfRange),
             (RDKafkaErrorCode::UnknownTopicOrPartition, Trouble::Vanished),
             (RDKafkaErrorCode::BadMessage, Trouble::Damaged),
@@ -232,6 +317,16 @@ mod tests {
         assert!(!watch.in_outage());
         watch.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
         assert!(watch.refused().unwrap().contains("no such user"));
+    }
+
+    #[test]
+    fn a_password_that_was_accepted_before_is_waited_for() {
+        let watch = Watch::new("h:1");
+        watch.end_outage();
+        watch.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "Authentication failed: no such user");
+        assert!(watch.in_outage() && watch.refused().is_none());
+        watch.error(KafkaError::Global(RDKafkaErrorCode::TopicAuthorizationFailed), "Topic authorization failed");
+        assert!(watch.refused().is_some());
     }
 
     #[test]

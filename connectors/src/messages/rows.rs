@@ -50,11 +50,12 @@ impl Messages {
         Some((&self.bytes[start..key_end], &self.bytes[key_end..value_end]))
     }
 
-    /// Adds a message without a key.
-    pub fn push_value(&mut self, value: &[u8]) {
-        let start = self.bytes.len();
+    /// Adds a message.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
         self.bytes.extend_from_slice(value);
-        self.ends.push((start, self.bytes.len()));
+        self.ends.push((key_end, self.bytes.len()));
     }
 }
 

@@ -43,6 +43,8 @@ mod formats;
 #[cfg(test)]
 mod hang;
 #[cfg(test)]
+mod kafka_faults;
+#[cfg(test)]
 mod keyed_panics;
 #[cfg(test)]
 mod lifecycle;

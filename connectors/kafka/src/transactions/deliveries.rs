@@ -1,6 +1,6 @@
-//! What the broker says of messages: those that it will never take stop the run with a sentence.
+//! What the client tells of an epoch beside the answers to its calls: messages that were not taken, transactions that failed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -8,40 +8,51 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tracing::debug;
 
-use crate::topics::MAX_MESSAGE_BYTES;
-use crate::trouble::{Trouble, judge, refusal};
+use super::objections::{Objection, code_of_log};
 
-/// What the broker says of messages that it does not want.
-#[derive(Debug)]
-pub(super) struct Deliveries {
-    topic: String,
-    refused: Mutex<Option<String>>,
+/// What was said, with the words of whoever said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) objection: Objection,
+    pub(super) words: String,
 }
 
+impl Said {
+    /// What an error says.
+    pub(super) fn of(code: RDKafkaErrorCode, words: &str) -> Said {
+        Said { objection: Objection::of(code), words: words.to_owned() }
+    }
+}
+
+/// The first that was said against the epoch that is being written. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deliveries(Arc<Mutex<Option<Said>>>);
+
 impl Deliveries {
-    /// Of a producer that writes to `topic`.
-    pub(super) fn new(topic: &str) -> Deliveries {
-        Deliveries { topic: topic.to_owned(), refused: Mutex::default() }
+    /// What was said since this was asked last.
+    pub(super) fn take(&self) -> Option<Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The sentence to stop with, if there is one.
-    pub(super) fn refused(&self) -> Option<String> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn refuse(&self, sentence: String) {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(sentence);
+    fn note(&self, code: RDKafkaErrorCode, words: &str) {
+        let said = Said::of(code, words);
+        if said.objection != Objection::Outage {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(said);
+        }
     }
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!("librdkafka {level:?} {facility}: {message}");
+        if let Some(code) = code_of_log(facility, message) {
+            self.note(code, message);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code().map(judge) == Some(Trouble::Refused) {
-            self.refuse(refusal(&self.topic, reason));
+        if let Some(code) = error.rdkafka_error_code() {
+            self.note(code, reason);
         }
     }
 }
@@ -50,19 +61,10 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        // The transaction cannot be committed without the message, which the commit will say.
         let Err((error, _)) = result else { return };
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
-                self.refuse(too_large(&self.topic));
-            }
-            Some(code) if judge(code) == Trouble::Refused => self.refuse(refusal(&self.topic, &error.to_string())),
-            // The transaction cannot be committed without the message, which the commit will say.
-            _ => {}
+        if let Some(code) = error.rdkafka_error_code() {
+            self.note(code, &format!("{code}, code {}", code as i32));
         }
     }
-}
-
-/// The sentence for a message that a topic does not take.
-pub(super) fn too_large(topic: &str) -> String {
-    format!("{topic}: a message is larger than the topic takes; raise its max.message.bytes to {MAX_MESSAGE_BYTES}")
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -199,4 +202,41 @@ fn dead_letters_are_published_once_with_their_place() {
     let place = (first["topic"].as_str(), first["partition"].as_i64(), first["offset"].as_u64());
     assert_eq!(place, (Some("events.a"), Some(7), Some(40)));
     assert_eq!(first["payload"], "83.149.9.x");
+    let keys: Vec<&[u8]> = published.iter().map(|(key, _)| key.as_slice()).collect();
+    assert_eq!(keys, [b"events.a/7/40", b"events.a/7/41", b"events.a/7/42"]);
+}
+
+#[test]
+fn a_compacted_topic_takes_dead_letters_and_keeps_each() {
+    let setting = Setting::new("compacted");
+    let mut letters = DeadLetterTopic::new(setting.config.clone(), "web_analytics");
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let new = NewTopic::new(letters.topic(), 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+    letters.open(&setting.start(0, 0)).unwrap();
+    let schema = Arc::new(Schema::new(vec![Field::new("line", DataType::Utf8, false)]));
+    let rows = |line: &str| {
+        vec![
+            RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(vec![line.to_owned()]))])
+                .unwrap(),
+        ]
+    };
+    letters
+        .write_epoch(1, 0, rows(r#"{"topic":"e","partition":0,"offset":1,"reason":"x","payload":"y","bytes":1}"#))
+        .unwrap();
+    assert_eq!(read_committed(&setting.config, letters.topic()).unwrap()[0].0, b"e/0/1");
+}
+
+#[test]
+fn a_message_that_a_topic_will_never_take_ends_the_run_with_the_brokers_words() {
+    let setting = Setting::new("never");
+    let mut table = setting.table();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let new = NewTopic::new(table.topic(), 1, TopicReplication::Fixed(1)).set("max.message.bytes", "20");
+    block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+    table.open(&setting.start(0, 0)).unwrap();
+    let error = table.write_epoch(1, 0, revenue(&[1])).unwrap_err().to_string();
+    assert!(error.contains(table.topic()) && error.contains("max.message.bytes"), "{error}");
 }
