@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,21 @@ use crate::checkpoint::writer::{Codec, Request as SnapshotRequest};
 use crate::journal::Journal;
 use crate::runtime::RunError;
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::{Committed, Maintenance};
+use crate::sink::{Committed, FINAL_AFTER, Maintenance};
 use crate::status::Moment;
 use crate::time::{Epoch, EventTime, Watermark};
 
 /// How long a removed data file stays for queries that began before it was removed.
 const QUERY_GRACE: Duration = Duration::from_secs(60);
+
+/// After so long what was committed is made final, however few commits that are.
+const FINAL_WITHIN: Duration = Duration::from_secs(60);
+/// How long a next commit is waited for before something is recorded in an entry of its own.
+const LINGER: Duration = Duration::from_secs(2);
+/// More cuts than this do not pile up where files cannot be made final in time.
+const MOST_CUTS: u32 = 100;
+/// How long a run that was asked to stop may take to make its last files final; else the next start does.
+const STOPS_WITHIN: Duration = Duration::from_secs(6);
 
 /// What the coordinator works with.
 pub(crate) struct Coordinator {
@@ -62,6 +71,12 @@ pub(crate) struct Book {
     watermark: Watermark,
     rolled: Vec<TableChange>,
     maintaining: bool,
+    /// The first epoch behind the last cut with files, and since when they are there.
+    unfinal: Option<(Epoch, Instant)>,
+    /// Cuts since all was final.
+    cuts: u32,
+    /// When something was last recorded of commits.
+    recorded: Option<Instant>,
     removed_at: BTreeMap<String, Instant>,
 }
 
@@ -72,8 +87,7 @@ impl Book {
         let pieces = restored.iter().map(|o| (o.id.clone(), Pieces::restored(o.pieces.clone()))).collect();
         let bindings = state.bindings().values();
         let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX), None)));
-        #[expect(clippy::disallowed_methods, reason = "when a file may be deleted reaches no result")]
-        let now = Instant::now();
+        let now = now();
         let removed_at = state.removed().keys().map(|path| (path.clone(), now)).collect();
         Book {
             pieces,
@@ -93,15 +107,20 @@ impl Coordinator {
             let left = maintenance.leftovers(self.journal.state());
             let left = left.map_err(|error| RunError::Sink { table: "maintenance".into(), error })?;
             self.book.known.extend(left);
+            self.book.unfinal = maintenance.unfinal(self.journal.state()).map(|first| (first, now()));
         }
-        for request in receiver {
-            if matches!(request, Request::Finish) {
-                break;
-            }
+        self.maintain()?;
+        loop {
+            let request = match receiver.recv_timeout(LINGER) {
+                Ok(Request::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+            };
             if self.shared.failed() {
                 continue;
             }
-            self.serve(request)?;
+            request.map_or(Ok(()), |request| self.serve(request))?;
+            self.keep_final()?;
         }
         if !self.shared.failed() {
             self.wind_up(receiver)?;
@@ -161,6 +180,7 @@ impl Coordinator {
             .filter(|(_, added)| !added.is_empty())
             .map(|(table, added)| TableChange { table, added, removed: Vec::new() })
             .collect();
+        let cut = self.cuts_at(epoch, !tables.is_empty());
         self.add_rolled(&mut tables);
         let totals = self.book.counts.clone();
         let today = Moment::now().day().saturating_add(self.days_ahead);
@@ -174,7 +194,9 @@ impl Coordinator {
             last_event: last_event.map(|time| time.0),
             day,
             exchange: None,
+            cut,
         }))?;
+        self.book.recorded = Some(now());
         self.journal.maybe_snapshot()?;
         let state = self.journal.state();
         self.shared.status.committed(epoch, (state.complete_through(), state.closed()), &self.book.counts);
@@ -187,8 +209,7 @@ impl Coordinator {
     }
 
     fn add_rolled(&mut self, tables: &mut Vec<TableChange>) {
-        #[expect(clippy::disallowed_methods, reason = "when a file may be deleted reaches no result")]
-        let now = Instant::now();
+        let now = now();
         for change in self.book.rolled.drain(..) {
             self.book.removed_at.extend(change.removed.iter().map(|path| (path.clone(), now)));
             match tables.iter_mut().find(|table| table.table == change.table) {
@@ -207,7 +228,10 @@ impl Coordinator {
             return Ok(());
         }
         let Some(maintenance) = &mut self.maintenance else { return Ok(()) };
-        let Some(job) = maintenance.next(self.journal.state()) else { return Ok(()) };
+        let Some(job) = maintenance.next(self.journal.state()) else {
+            self.book.cuts = 0;
+            return Ok(());
+        };
         self.book.maintaining = true;
         let requests = self.requests.clone();
         let work = move || match job() {
@@ -291,28 +315,84 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The workers are done: wait for housekeeping under way and record it.
-    fn wind_up(&mut self, receiver: &Receiver<Request>) -> Result<(), RunError> {
-        while self.book.maintaining && !self.shared.failed() {
-            match receiver.recv_timeout(Duration::from_millis(100)) {
-                Ok(request @ Request::Rolled { .. }) => self.serve(request)?,
-                Ok(_) => {}
-                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-            }
+    /// Whether files through the commit of `epoch`, with or without files of its own, are made final together.
+    fn cuts_at(&mut self, epoch: Epoch, files: bool) -> bool {
+        if self.maintenance.is_none() {
+            return false;
         }
-        if self.book.rolled.is_empty() {
-            return Ok(());
+        if files && self.book.unfinal.is_none() {
+            self.book.unfinal = Some((epoch, now()));
         }
+        let Some((first, since)) = self.book.unfinal else { return false };
+        // Where there are no cuts yet, files are made final in the ranges of logs that are older than those.
+        let aligned = self.journal.state().cuts().is_empty() && (epoch + 1).is_multiple_of(FINAL_AFTER);
+        let due = aligned || epoch - first + 1 >= FINAL_AFTER || since.elapsed() >= FINAL_WITHIN;
+        let cut = due && self.book.cuts < MOST_CUTS;
+        if cut {
+            self.book.unfinal = None;
+            self.book.cuts += 1;
+        }
+        cut
+    }
+
+    /// Records, where no commit came that could say it, what became final and what is to.
+    fn keep_final(&mut self) -> Result<(), RunError> {
+        let old = self.book.unfinal.is_some_and(|(_, since)| since.elapsed() >= FINAL_WITHIN + LINGER);
+        let quiet = self.book.recorded.is_none_or(|at| at.elapsed() >= LINGER);
+        if self.book.cuts < MOST_CUTS && old || quiet && !self.book.rolled.is_empty() {
+            self.record(old)?;
+            self.maintain()?;
+        }
+        Ok(())
+    }
+
+    /// Commits the last epoch again: its files are others now, or, with `cut`, are to be.
+    fn record(&mut self, cut: bool) -> Result<(), RunError> {
         let state = self.journal.state();
         let Some(epoch) = state.committed() else { return Ok(()) };
         let (watermark, drained, counts) = (state.watermark(), state.drained(), state.counts().clone());
         let mut tables = Vec::new();
         self.add_rolled(&mut tables);
-        let exchanged = Commit { epoch, watermark, tables, counts, drained, ..Commit::default() };
+        let exchanged = Commit { epoch, watermark, tables, counts, drained, cut, ..Commit::default() };
         self.journal.append(Entry::Commit(exchanged))?;
+        self.book.recorded = Some(now());
+        if cut {
+            self.book.unfinal = None;
+            self.book.cuts += 1;
+        }
         Ok(())
     }
+
+    /// The workers are done: what they wrote is made final, and recorded.
+    fn wind_up(&mut self, receiver: &Receiver<Request>) -> Result<(), RunError> {
+        let begun = now();
+        let mut cut = self.book.unfinal.is_some();
+        loop {
+            if cut || !self.book.rolled.is_empty() {
+                self.record(cut)?;
+                cut = false;
+            }
+            self.maintain()?;
+            while self.book.maintaining {
+                if self.shared.failed() || self.shared.stopping() && begun.elapsed() >= STOPS_WITHIN {
+                    return Ok(());
+                }
+                match receiver.recv_timeout(Duration::from_millis(100)) {
+                    Ok(request @ Request::Rolled { .. }) => self.serve(request)?,
+                    Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            }
+            if self.book.rolled.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "when a file is made final or may be deleted reaches no result")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The objects that a checkpoint needs.

@@ -423,6 +423,9 @@ impl Reader {
             // What stands at its head by now does not count; what was seen when it was introduced does.
             self.partitions[number as usize].head = recorded.detail.get("head").and_then(Value::as_i64).map(EventTime);
         }
+        if let Some(detail) = recorded.detail.get("source") {
+            self.reader.recall(number, recorded.end, detail);
+        }
         let (mut left, mut bytes) = (asked(recorded), 0);
         while self.reader.position(number).offset < recorded.end {
             let limit = usize::try_from(left).unwrap_or(BLOCK).clamp(1, BLOCK);

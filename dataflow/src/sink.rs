@@ -162,6 +162,9 @@ pub trait CommitObserver: Send {
 /// Work to be done beside the run, away from the workers.
 pub type MaintenanceJob = Box<dyn FnOnce() -> Result<TableChange, SinkError> + Send>;
 
+/// Files of so many epochs are made final together, unless time or the end of the run says so before.
+pub const FINAL_AFTER: u64 = 60;
+
 /// Housekeeping of what sinks wrote (rolling small files into large ones), decided after commits.
 pub trait Maintenance: Send {
     /// Objects that no entry of the log names and none ever will: a run that slept put them there after it was fenced.
@@ -172,6 +175,12 @@ pub trait Maintenance: Send {
     fn leftovers(&mut self, state: &LogState) -> Result<Vec<String>, SinkError> {
         let _ = state;
         Ok(Vec::new())
+    }
+
+    /// The first committed epoch behind the last [cut](LogState::cuts) with files that are not final; asked once, at the start.
+    fn unfinal(&self, state: &LogState) -> Option<Epoch> {
+        let _ = state;
+        None
     }
 
     /// The next job, if there is one; asked again when that is done. The change goes into a `commit` entry.

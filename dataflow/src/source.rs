@@ -183,6 +183,12 @@ pub trait BlockReader: Send {
         None
     }
 
+    /// What follows in a partition through `end` was bound before, with this detail of the connector's: it is about to be read
+    /// again, and must come out the same.
+    fn recall(&mut self, partition: u32, end: u64, detail: &serde_json::Value) {
+        let _ = (partition, end, detail);
+    }
+
     /// How many records are known to be there beyond the partition's position (in this run, if that ends), for display;
     /// `None` where nobody knows. Costs nothing: it tells what the last answer of the server said. Called about once a
     /// second, also while the engine holds the source back.

@@ -5,6 +5,7 @@
 pub mod chaos;
 pub mod corpus;
 pub mod harness;
+pub mod late_registry;
 pub mod live;
 pub mod nexmark;
 pub mod oracle;

@@ -42,5 +42,5 @@ pub use group_offsets::GroupOffsets;
 pub use rdkafka::error::KafkaError;
 pub use source::KafkaSource;
 pub use table::KafkaTable;
-pub use tidemill_connectors::messages::{AvroToJson, Fenced, MessageDecoder as KafkaDecoder};
+pub use tidemill_connectors::messages::{AvroToJson, Fenced, MessageDecoder as KafkaDecoder, Unprepared};
 pub use topics::Topics;

@@ -8,8 +8,10 @@ use rdkafka::Message as _;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use serde_json::json;
-use tidemill_connectors::messages::{AvroToJson, Cutter, Feed, Polled, Shorter, partition_name};
+use serde_json::{Value, json};
+use tidemill_connectors::messages::{
+    Answer, AvroToJson, Cutter, Feed, Polled, Reading, Schemas, Shorter, Told, Unprepared, partition_name, schema_id,
+};
 use tidemill_dataflow::source::{Block, PartitionInfo, SourceError};
 use tracing::{info, warn};
 
@@ -98,13 +100,6 @@ pub(crate) fn watermarks(
     Ok((low.max(0).unsigned_abs(), high.max(0).unsigned_abs()))
 }
 
-/// Whether a message was waited with before.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Waited {
-    Not,
-    Before,
-}
-
 /// The queue of a partition.
 pub(crate) struct Inbox {
     consumer: Arc<BaseConsumer<Watch>>,
@@ -113,13 +108,9 @@ pub(crate) struct Inbox {
     id: i32,
     /// The offset behind the last message that came out.
     next: u64,
-    avro: Option<Arc<dyn AvroToJson>>,
-    /// The schema's id of the last Avro message.
-    schema: Option<[u8; 4]>,
-    /// An Avro message whose schema is waited for.
-    unprepared: Option<(u64, Vec<u8>)>,
-    /// When its schema was asked for.
-    asked: Option<Instant>,
+    /// Who knows schemas, and which of them this partition has read.
+    avro: Option<(Arc<dyn AvroToJson>, Schemas)>,
+    begun: Instant,
 }
 
 impl Inbox {
@@ -136,38 +127,22 @@ impl Inbox {
         let watch = Arc::clone(consumer.context());
         queue.set_nonempty_callback(move || watch.arrived());
         let (consumer, topic) = (Arc::clone(consumer), topic.to_owned());
-        Ok(Inbox { consumer, queue, topic, id, next, avro, schema: None, unprepared: None, asked: None })
+        let avro = avro.map(|avro| (Arc::clone(&avro), Schemas::new(avro.patience())));
+        Ok(Inbox { consumer, queue, topic, id, next, avro, begun: now() })
     }
 
-    /// Passes an Avro message on if its schema is at hand, or known to be unknown; keeps it else.
-    fn pass_avro(
-        &mut self,
-        (offset, framed): (u64, Vec<u8>),
-        waited: Waited,
-        take: &mut dyn FnMut(u64, Option<&[u8]>),
-    ) -> Polled {
-        let schema = framed.get(1..5).and_then(|id| id.try_into().ok());
-        if let Some(avro) = self.avro.as_ref().filter(|_| schema.is_none() || schema != self.schema) {
-            let place = || format!("offset {offset} of {}", partition_name(&self.topic, self.id));
-            match avro.prepare(&framed) {
-                Ok(()) => {
-                    if waited == Waited::Before {
-                        info!("the schema of {} is there", place());
-                    }
-                    self.schema = schema;
-                }
-                Err(problem) => {
-                    if waited == Waited::Not {
-                        warn!("the schema of {} is waited for: {problem}", place());
-                    }
-                    self.unprepared = Some((offset, framed));
-                    self.asked = Some(now());
-                    return Polled::Held;
-                }
-            }
+    /// What follows through `end` was decided before.
+    pub(crate) fn recall(&mut self, end: u64, detail: &Value) {
+        if let Some((_, schemas)) = &mut self.avro {
+            schemas.recall(end, detail);
         }
-        take(offset, Some(&framed));
-        Polled::Message
+    }
+
+    /// Adds what was decided to the partition's detail.
+    pub(crate) fn record(&self, detail: &mut Value) {
+        if let Some((_, schemas)) = &self.avro {
+            schemas.record(detail);
+        }
     }
 
     /// Takes what the client says about the partition instead of a message.
@@ -214,9 +189,6 @@ fn unusable(topic: &str, id: i32, problem: &str) -> SourceError {
     SourceError::Io { partition: partition_name(topic, id), source: io::Error::other(problem.to_owned()) }
 }
 
-/// Between two questions for a schema that is waited for.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 #[expect(clippy::disallowed_methods, reason = "when to ask a registry again reaches no result")]
 fn now() -> Instant {
     Instant::now()
@@ -224,33 +196,48 @@ fn now() -> Instant {
 
 impl Feed for Inbox {
     fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError> {
-        if self.unprepared.is_some() && self.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
-            return Ok(Polled::Held);
-        }
-        if let Some(kept) = self.unprepared.take() {
-            return Ok(self.pass_avro(kept, Waited::Before, take));
-        }
-        // The message borrows the queue, and an Avro message needs the rest of the inbox.
-        let (offset, avro) = match self.queue.poll(Duration::ZERO) {
+        let offset = match self.queue.poll(Duration::ZERO) {
             None => return Ok(Polled::Nothing),
             Some(Err(error)) => return self.told(&error),
             Some(Ok(message)) => {
                 let offset = message.offset().max(0).unsigned_abs();
-                match message.payload() {
-                    Some(framed) if framed.first() == Some(&0) && self.avro.is_some() => {
-                        (offset, Some(framed.to_vec()))
-                    }
-                    payload => {
-                        take(offset, payload);
-                        (offset, None)
-                    }
-                }
+                take(offset, message.payload());
+                offset
             }
         };
         self.next = offset + 1;
-        Ok(match avro {
-            Some(framed) => self.pass_avro((offset, framed), Waited::Not, take),
-            None => Polled::Message,
-        })
+        Ok(Polled::Message)
+    }
+
+    fn reading(&mut self, offset: u64, framed: &[u8]) -> Reading {
+        let (Some((avro, schemas)), Some(id)) = (&mut self.avro, schema_id(framed)) else { return Reading::Read };
+        let now = self.begun.elapsed();
+        if let Some(known) = schemas.known(id, offset, now) {
+            return known;
+        }
+        let (answer, problem) = match avro.prepare(framed) {
+            Ok(()) => (Answer::Known, String::new()),
+            Err(Unprepared::Unknown(problem)) => (Answer::Unknown, problem),
+            Err(Unprepared::Away(problem)) => (Answer::None, problem),
+        };
+        let (reading, told) = schemas.answered((id, offset), answer, now);
+        let place = || format!("offset {offset} of {}", partition_name(&self.topic, self.id));
+        let patience = avro.patience();
+        match told {
+            Some(Told::Waits) if answer == Answer::Unknown => warn!(
+                "{} waits: {problem}; it is asked for again, and given up after {patience:?} (SCHEMA_REGISTRY_WAIT)",
+                place()
+            ),
+            Some(Told::Waits) => warn!("{} waits for schema id {id}: {problem}", place()),
+            Some(Told::There) => info!("schema id {id} is there: {} is read", place()),
+            Some(Told::GivenUp) => warn!(
+                "{problem}: messages of schema id {id} are dead letters from {} on, until it is there; `tidemill \
+                 dead-letters replay` puts them back then",
+                place()
+            ),
+            Some(Told::ReadAgain) => info!("schema id {id} is there now: its messages are read from {} on", place()),
+            None => {}
+        }
+        reading
     }
 }

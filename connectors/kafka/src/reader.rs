@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Message as _, Offset};
+use serde_json::Value;
 use tidemill_connectors::messages::{AvroToJson, Cutter, Extent, Progress};
 use tidemill_dataflow::source::{Block, BlockReader, PartitionInfo, Position, SourceError};
 use tidemill_dataflow::time::EventTime;
@@ -336,6 +337,18 @@ impl BlockReader for KafkaReader {
         let mut position = self.partition(partition).cutter.position();
         position.caught_up &= !self.watch().in_outage() && !self.watch().in_doubt();
         position
+    }
+
+    fn detail(&self, partition: u32) -> Option<Value> {
+        let partition = self.partition(partition);
+        let mut detail = partition.info().detail;
+        partition.inbox.record(&mut detail);
+        Some(detail)
+    }
+
+    fn recall(&mut self, partition: u32, end: u64, detail: &Value) {
+        let found = self.partitions.get_mut(partition as usize);
+        found.expect("partitions are numbered as this reader lists them").inbox.recall(end, detail);
     }
 
     fn lag(&self, partition: u32) -> Option<u64> {

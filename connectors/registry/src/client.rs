@@ -114,6 +114,11 @@ impl Registry {
         Ok(Self { connection: Connection::new(url, credentials)?, schemas: RwLock::default() })
     }
 
+    /// Its address, without a password.
+    pub(crate) fn base(&self) -> &str {
+        self.connection.base()
+    }
+
     /// The schema of an id, asked for once and kept for ever.
     ///
     /// # Errors

@@ -4,16 +4,19 @@
 //! [`AvroEvents::to_json`] runs on workers and asks nobody.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use apache_avro::Schema;
 
 use crate::client::Registry;
 use crate::decode::push_event;
 use crate::error::{ErrorKind, RegistryError};
 use crate::shape::Shapes;
-
-/// So many refused ids are remembered. A producer of garbage can invent four thousand million.
-const MAX_REFUSED: usize = 10_000;
 
 /// The length of the framing before the Avro binary.
 const FRAMING_BYTES: usize = 5;
@@ -27,13 +30,35 @@ pub fn schema_id(message: &[u8]) -> Option<i32> {
     }
 }
 
+/// How long [`AvroEvents::prepare`] waits for an answer that is still under way.
+const WITHIN: Duration = Duration::from_secs(2);
+
 /// What an id was found to be: a schema, or the reason why its messages are malformed.
 type Found = Result<Arc<Shapes>, Arc<str>>;
+
+/// What became of a message's schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// It is known what the message is.
+    Known,
+    /// It was asked for just now, and cannot be used: the reason why all messages of its id are malformed.
+    Unusable(String),
+}
 
 /// Decodes framed messages. Threads share one.
 pub struct AvroEvents {
     registry: Arc<Registry>,
     found: RwLock<BTreeMap<i32, Found>>,
+    asked: Arc<Asked>,
+}
+
+type Answer = Result<Arc<Schema>, RegistryError>;
+
+/// Questions that are under way (`None`), and answers that nobody took yet.
+#[derive(Default)]
+struct Asked {
+    answers: Mutex<BTreeMap<i32, Option<Answer>>>,
+    arrived: Condvar,
 }
 
 impl fmt::Debug for AvroEvents {
@@ -46,35 +71,62 @@ impl AvroEvents {
     /// A decoder that fetches schemas from `registry`.
     #[must_use]
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, found: RwLock::default() }
+        Self { registry, found: RwLock::default(), asked: Arc::default() }
     }
 
-    /// Sees to it that [`to_json`](Self::to_json) knows the schema of this message; blocks while it is fetched, which
-    /// happens once for an id. An id that the registry does not have, or whose schema is none of events, is remembered
-    /// as such until the process ends: its messages are malformed, not waited for.
+    /// Sees to it that [`to_json`](Self::to_json) knows the schema of this message; waits for the answer for two seconds. What
+    /// a schema is, is remembered until the process ends; that the registry has none of an id, is not.
     ///
     /// # Errors
-    /// The registry could not be asked: wait and repeat if the error [is retryable](RegistryError::is_retryable), else
-    /// stop with it. Nothing is remembered then.
-    pub fn prepare(&self, framed: &[u8]) -> Result<(), RegistryError> {
-        let Some(id) = schema_id(framed) else { return Ok(()) };
+    /// [`RegistryError::UnknownSchema`] where the registry has no schema of the id: it may have it later. Else the registry
+    /// could not be asked: wait and repeat if the error [is retryable](RegistryError::is_retryable).
+    pub fn prepare(&self, framed: &[u8]) -> Result<Prepared, RegistryError> {
+        let Some(id) = schema_id(framed) else { return Ok(Prepared::Known) };
         // Values enter the map whole, so a thread that panicked elsewhere cannot have left half of one.
         if self.found.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
-            return Ok(());
+            return Ok(Prepared::Known);
         }
-        let shapes: Found = match self.registry.schema(id) {
+        let shapes: Found = match self.ask(id) {
             Ok(schema) => Shapes::of(&schema)
                 .map(Arc::new)
                 .map_err(|problem| RegistryError::UnusableSchema { id, problem }.to_string().into()),
+            Err(error @ RegistryError::UnknownSchema { .. }) => return Err(error),
             Err(error) if error.kind() == ErrorKind::Rejected => Err(error.to_string().into()),
             Err(error) => return Err(error),
         };
+        let prepared = shapes.as_ref().map_or_else(|why| Prepared::Unusable(why.to_string()), |_| Prepared::Known);
         let mut found = self.found.write().unwrap_or_else(PoisonError::into_inner);
-        if shapes.is_err() && found.values().filter(|known| known.is_err()).count() >= MAX_REFUSED {
-            return Ok(());
-        }
         found.insert(id, shapes);
-        Ok(())
+        Ok(prepared)
+    }
+
+    /// Asks on a thread of its own, so that a registry that hangs does not hold up who reads other partitions.
+    fn ask(&self, id: i32) -> Result<Arc<Schema>, RegistryError> {
+        let mut answers = self.asked.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Vacant(free) = answers.entry(id) {
+            free.insert(None);
+            let (registry, asked) = (Arc::clone(&self.registry), Arc::clone(&self.asked));
+            let question = move || {
+                let answer = registry.schema(id);
+                asked.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Some(answer));
+                asked.arrived.notify_all();
+            };
+            if thread::Builder::new().name("schema registry".into()).spawn(question).is_err() {
+                answers.remove(&id);
+                drop(answers);
+                return self.registry.schema(id);
+            }
+        }
+        let open = |all: &mut BTreeMap<i32, Option<_>>| all.get(&id).is_some_and(Option::is_none);
+        let waited = self.asked.arrived.wait_timeout_while(answers, WITHIN, open);
+        let (mut waited, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(Some(_)) = waited.get(&id)
+            && let Some(Some(answer)) = waited.remove(&id)
+        {
+            return answer;
+        }
+        let source = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {WITHIN:?}"));
+        Err(RegistryError::Unreachable { url: self.registry.base().to_owned(), source })
     }
 
     /// Appends the event of a framed message as one JSON object, without a line's end; a pure function of the message

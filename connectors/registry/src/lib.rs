@@ -37,7 +37,7 @@ pub use apache_avro::Schema;
 pub use client::{Compatibility, CompatibilityLevel, Credentials, Registered, Registry};
 pub use encode::{EncodeError, encode};
 pub use error::{ErrorKind, RegistryError};
-pub use events::{AvroEvents, schema_id};
+pub use events::{AvroEvents, Prepared, schema_id};
 
 /// The first version of the analytics event's schema, Avro JSON. `properties` is the text of a JSON object.
 pub const EVENT_V1: &str = include_str!("../schemas/event-v1.avsc");

@@ -12,6 +12,7 @@
 use tidemill_dataflow::source::{Block, PartitionBinding, Position, SourceError};
 
 use super::framing::{Frame, Message, open};
+use super::schemas::Reading;
 
 /// What a look into the queue gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,6 @@ pub enum Polled {
     End,
     /// Nothing now.
     Nothing,
-    /// There is a message, and it cannot be passed on yet.
-    Held,
 }
 
 /// Where messages come from; never waits.
@@ -33,6 +32,12 @@ pub trait Feed {
     /// # Errors
     /// If the partition cannot be read.
     fn poll(&mut self, take: &mut dyn FnMut(u64, Option<&[u8]>)) -> Result<Polled, SourceError>;
+
+    /// What is done with an Avro message, whose turn it is. Asked again for one that is waited with.
+    fn reading(&mut self, offset: u64, framed: &[u8]) -> Reading {
+        let _ = (offset, framed);
+        Reading::Read
+    }
 }
 
 /// How blocks are cut from what is there.
@@ -230,15 +235,40 @@ impl Cutter {
                 return Ok(Halt::Reached);
             }
             if let Some(Held { offset, payload }) = self.held.take() {
-                if let Some(halt) = self.offer(offset, payload.as_deref(), limit, stop) {
+                let mut message = Message::of(payload.as_deref());
+                // Not before its turn: what was recorded of an epoch is told before the epoch is read again.
+                if let Message::Avro(framed) = message
+                    && offset < stop
+                {
+                    match feed.reading(offset, framed) {
+                        Reading::Read => {}
+                        Reading::Unread => message = Message::Unread(framed),
+                        Reading::Wait => {
+                            self.held = Some(Held { offset, payload });
+                            return Ok(Halt::Waiting);
+                        }
+                    }
+                }
+                if let Some(halt) = self.offer(offset, message, limit, stop) {
+                    self.held = Some(Held { offset, payload });
                     return Ok(halt);
                 }
                 continue;
             }
-            let mut halt = None;
-            let polled = feed.poll(&mut |offset, payload| halt = self.offer(offset, payload, limit, stop))?;
+            let (mut halt, mut held) = (None, None);
+            let polled = feed.poll(&mut |offset, payload| {
+                let message = Message::of(payload);
+                let later = matches!(message, Message::Avro(_));
+                if !later {
+                    halt = self.offer(offset, message, limit, stop);
+                }
+                if later || halt.is_some() {
+                    held = Some(Held { offset, payload: payload.map(<[u8]>::to_vec) });
+                }
+            })?;
+            self.held = held;
             match polled {
-                Polled::Message | Polled::Held => self.at_end = false,
+                Polled::Message => self.at_end = false,
                 Polled::End => self.at_end = true,
                 Polled::Nothing => {}
             }
@@ -250,21 +280,19 @@ impl Cutter {
         }
     }
 
-    fn offer(&mut self, offset: u64, payload: Option<&[u8]>, limit: usize, stop: u64) -> Option<Halt> {
-        let message = Message::of(payload);
-        let halt = if offset >= stop {
-            Halt::Reached
-        } else if !self.frame.is_empty() && self.frame.cost() + message.cost() > limit {
-            Halt::Full
-        } else {
-            if self.frame.is_empty() {
-                self.frame = Frame::with_capacity(self.usual.min(limit));
-            }
-            self.ahead = passed(self.ahead, offset, self.frame.push(offset, message, self.ahead.digest));
-            return None;
-        };
-        self.held = Some(Held { offset, payload: payload.map(<[u8]>::to_vec) });
-        Some(halt)
+    /// Takes a message into the block, or says why not.
+    fn offer(&mut self, offset: u64, message: Message<'_>, limit: usize, stop: u64) -> Option<Halt> {
+        if offset >= stop {
+            return Some(Halt::Reached);
+        }
+        if !self.frame.is_empty() && self.frame.cost() + message.cost() > limit {
+            return Some(Halt::Full);
+        }
+        if self.frame.is_empty() {
+            self.frame = Frame::with_capacity(self.usual.min(limit));
+        }
+        self.ahead = passed(self.ahead, offset, self.frame.push(offset, message, self.ahead.digest));
+        None
     }
 
     fn hand_out(&mut self) -> Block {

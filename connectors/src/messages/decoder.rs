@@ -5,22 +5,34 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemill_dataflow::source::{Block, DeadLetter, Decode, Decoded};
 
 use super::framing::{Frame, Message, Offsets, Special, Trailer, open};
+use super::schemas::schema_id;
 use crate::dead_letters::mask_addresses;
 use crate::events::{Bounds, NdjsonDecoder, masked};
 
 /// Makes JSON of Avro messages in Confluent framing (a zero byte, the schema's id as four bytes, Avro).
 pub trait AvroToJson: Send + Sync {
     /// Makes sure that [`to_json`](AvroToJson::to_json) can answer for this message: fetches the schema if it is not
-    /// known. Called on the source's reader thread, once for each schema that a partition turns to.
+    /// known. Called on the source's reader thread, once for each schema that a partition turns to, so it must not take long.
     ///
     /// # Errors
-    /// What keeps it from knowing now and may pass (the registry does not answer); the message is waited with, and the
-    /// call repeated. What will not pass (no such schema) is no error here but of `to_json`.
-    fn prepare(&self, framed: &[u8]) -> Result<(), String>;
+    /// What keeps it from knowing now and may pass; the message is waited with, and the call repeated. A schema that is there
+    /// and cannot be used is no error here but of `to_json`.
+    fn prepare(&self, framed: &[u8]) -> Result<(), Unprepared>;
+
+    /// How long an id that the registry does not have is waited for before its messages are dead letters.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    /// Whether only this process can answer, because schemas are fetched where messages are read.
+    fn stays(&self) -> bool {
+        true
+    }
 
     /// Appends the message as one line of JSON, an event of the collector's format, without a line break. Pure: uses
     /// what `prepare` fetched.
@@ -28,6 +40,15 @@ pub trait AvroToJson: Send + Sync {
     /// # Errors
     /// Why it is no event, as a sentence fragment for its dead letter.
     fn to_json(&self, framed: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
+}
+
+/// Why a schema is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unprepared {
+    /// The registry could not be asked: waited for however long that takes.
+    Away(String),
+    /// The registry answers and has no schema of this id, or there is none to ask: waited for the stated time.
+    Unknown(String),
 }
 
 /// Decodes blocks that a [`Cutter`](super::Cutter) made; `L` decodes their messages once these are lines of JSON.
@@ -87,6 +108,10 @@ impl<L> MessageDecoder<L> {
                     letter(row, "the message is empty".into(), bytes);
                     None
                 }
+                Special::Unread(framed) => {
+                    letter(row, unread(framed), framed);
+                    None
+                }
                 Special::Avro(framed) => match self.json(framed) {
                     Ok(json) => Some(json),
                     Err(reason) => {
@@ -136,7 +161,7 @@ impl<L: Decode> Decode for MessageDecoder<L> {
 
     /// Schemas are fetched where messages are read.
     fn travels(&self) -> bool {
-        self.avro.is_none()
+        self.avro.as_ref().is_none_or(|avro| !avro.stays())
     }
 
     fn decode(&mut self, block: Block, out: &mut Decoded<L::Record>) {
@@ -182,6 +207,12 @@ impl<L: Decode> Decode for MessageDecoder<L> {
     }
 }
 
+/// The same words in each replay, whatever is configured by then.
+fn unread(framed: &[u8]) -> String {
+    let id = schema_id(framed).unwrap_or_default();
+    format!("schema id {id} was not in the registry when it was read, or SCHEMA_REGISTRY_URL was not set")
+}
+
 /// Gives letters that count lines from 1 the offsets of their messages, and their line breaks back.
 #[cold]
 fn place(letters: &mut [DeadLetter], trailer: &Trailer) {
@@ -207,7 +238,7 @@ mod tests {
     struct Plain;
 
     impl AvroToJson for Plain {
-        fn prepare(&self, _: &[u8]) -> Result<(), String> {
+        fn prepare(&self, _: &[u8]) -> Result<(), Unprepared> {
             Ok(())
         }
 

@@ -31,6 +31,8 @@ pub enum Message<'a> {
     Blank(&'a [u8]),
     /// Confluent framing: a zero byte, a schema's id, Avro.
     Avro(&'a [u8]),
+    /// The same, and its schema was not to be had.
+    Unread(&'a [u8]),
 }
 
 impl<'a> Message<'a> {
@@ -57,7 +59,8 @@ impl<'a> Message<'a> {
     /// Its bytes as a block holds them.
     pub(super) fn bytes(&self) -> &'a [u8] {
         match self {
-            Message::Line(bytes) | Message::Broken(bytes) | Message::Blank(bytes) | Message::Avro(bytes) => bytes,
+            Message::Line(bytes) | Message::Broken(bytes) | Message::Blank(bytes) => bytes,
+            Message::Avro(bytes) | Message::Unread(bytes) => bytes,
             Message::Null => &[],
         }
     }
@@ -69,6 +72,7 @@ impl<'a> Message<'a> {
             Message::Null => 2,
             Message::Blank(_) => 3,
             Message::Avro(_) => 4,
+            Message::Unread(_) => 5,
         }
     }
 }
@@ -131,13 +135,13 @@ impl Frame {
                 }
                 xxh3_64(&self.text[start..])
             }
-            Message::Null | Message::Blank(_) | Message::Avro(_) => xxh3_64(bytes),
+            Message::Null | Message::Blank(_) | Message::Avro(_) | Message::Unread(_) => xxh3_64(bytes),
         };
         self.text.push(b'\n');
         if !matches!(message, Message::Line(_)) {
             put_number(&mut self.specials, u64::from(row - self.special_row));
             self.specials.push(message.kind());
-            if matches!(message, Message::Blank(_) | Message::Avro(_)) {
+            if matches!(message, Message::Blank(_) | Message::Avro(_) | Message::Unread(_)) {
                 put_number(&mut self.specials, bytes.len() as u64);
                 self.specials.extend_from_slice(bytes);
             }
@@ -226,7 +230,8 @@ impl Trailer {
                 1 => Special::Broken,
                 2 => Special::Null,
                 3 => Special::Blank(bytes()),
-                _ => Special::Avro(bytes()),
+                4 => Special::Avro(bytes()),
+                _ => Special::Unread(bytes()),
             };
             specials.push((row, special));
         }
@@ -258,6 +263,8 @@ pub enum Special<'a> {
     Blank(&'a [u8]),
     /// Confluent framing: a zero byte, a schema's id, Avro.
     Avro(&'a [u8]),
+    /// The same, and its schema was not to be had.
+    Unread(&'a [u8]),
 }
 
 /// The offsets of a block's messages.
@@ -294,6 +301,7 @@ impl Opened {
                 Some((_, Special::Null)) => Message::Null,
                 Some((_, Special::Blank(bytes))) => Message::Blank(bytes),
                 Some((_, Special::Avro(bytes))) => Message::Avro(bytes),
+                Some((_, Special::Unread(bytes))) => Message::Unread(bytes),
             };
             see(offsets.of(row), message);
         }

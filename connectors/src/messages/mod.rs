@@ -7,6 +7,7 @@
 //! | [`cutter`] | from messages to blocks, and what the position is; no I/O |
 //! | [`framing`] | how messages lie in a block |
 //! | [`decoder`] | from blocks to events, JSON and Avro |
+//! | [`schemas`] | which Avro messages are read, waited for, or given up |
 //! | [`rows`] | rows of a table as keyed JSON messages |
 //! | `fenced` | what a sink says when a later run writes |
 
@@ -16,10 +17,12 @@ pub mod decoder;
 mod fenced;
 pub mod framing;
 pub mod rows;
+pub mod schemas;
 mod topics;
 
 pub use address::{parameters, parse_partition_name, partition_name, percent_decoded};
 pub use cutter::{Cutter, Cutting, Extent, Feed, Polled, Progress, Shorter};
-pub use decoder::{AvroToJson, MessageDecoder};
+pub use decoder::{AvroToJson, MessageDecoder, Unprepared};
 pub use fenced::Fenced;
+pub use schemas::{Answer, Reading, Schemas, Told, schema_id};
 pub use topics::Topics;

@@ -99,7 +99,7 @@ impl Archive {
             .iter()
             .map(|(path, file)| DataFile { path: path.clone(), rows: file.rows, bytes: file.bytes })
             .collect();
-        for due in plan_rolls(&visible, committed, 2) {
+        for due in plan_rolls(&visible, committed, 2, &[]) {
             let change = roll(&self.spec, &*self.store, &due).unwrap();
             let removed = change.removed.clone();
             self.commit(committed, change);

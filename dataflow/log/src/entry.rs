@@ -165,6 +165,10 @@ pub struct Commit {
     /// recorded before it is carried out and does nothing the second time; later epochs are written to what was rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<serde_json::Value>,
+    /// What was committed after the cut before, through this epoch, is made final together. Recorded before it is done, so that
+    /// whoever does it, after whatever crash, makes the same files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// The files that a commit adds to and removes from a table.

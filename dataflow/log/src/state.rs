@@ -16,6 +16,9 @@ mod check;
 /// Milliseconds in the minute by which the end of the data is told.
 const MINUTE: i64 = 60_000;
 
+/// So many cuts are kept, the newest: all whose files may not be final yet, and one before.
+const CUTS: usize = 256;
+
 /// A file that readers of the last commit see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisibleFile {
@@ -65,6 +68,9 @@ pub struct LogState {
     /// The last exchange of tables outside the store, and the epoch as of which they hold the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exchange: Option<(u64, serde_json::Value)>,
+    /// The last epochs through which files were, or are to be, made final.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cuts: Vec<u64>,
 }
 
 impl LogState {
@@ -246,6 +252,12 @@ impl LogState {
         self.exchange.as_ref().map(|(epoch, plan)| (*epoch, plan))
     }
 
+    /// The last epochs through which files were made final, or are to be: each with all after the one before.
+    #[must_use]
+    pub fn cuts(&self) -> &[u64] {
+        &self.cuts
+    }
+
     /// Takes entry `number` into account; refuses, unchanged, one that cannot follow.
     ///
     /// # Errors
@@ -322,6 +334,10 @@ impl LogState {
         }
         if let Some(plan) = commit.exchange {
             self.exchange = Some((epoch, plan));
+        }
+        if commit.cut && self.cuts.last() != Some(&epoch) {
+            self.cuts.push(epoch);
+            self.cuts.drain(..self.cuts.len().saturating_sub(CUTS));
         }
     }
 

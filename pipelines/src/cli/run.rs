@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use serde_json::json;
+use tidemill_connectors::lake::recent_epoch;
 use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
@@ -277,7 +278,8 @@ fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     let complete = state.ended()
         && state.committed() == state.bound()
         && (state.drained() || state.checkpoints().last().map(|checkpoint| checkpoint.epoch) == state.committed())
-        && (!job.options.drain || state.drained());
+        && (!job.options.drain || state.drained())
+        && state.tables().values().flat_map(|files| files.keys()).all(|path| recent_epoch(path).is_none());
     if !complete {
         return Ok(false);
     }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use tidemill_connectors::lake::{self, LakeTable, RowOrder, expired, plan_rolls};
-use tidemill_dataflow::sink::{DataFile, LogState, Maintenance, MaintenanceJob, SinkError, TableChange, TableWriter};
+use tidemill_connectors::lake::{self, LakeTable, RowOrder, expired, plan_rolls, recent_epoch};
+use tidemill_dataflow::sink::{
+    DataFile, FINAL_AFTER, LogState, Maintenance, MaintenanceJob, SinkError, TableChange, TableWriter,
+};
 use tidemill_dataflow::time::Epoch;
 use tidemill_log::Store;
 use tidemill_tables::{Retention, TableSpec};
-
-/// How many epochs are rolled into final files at once.
-const ROLLED_EPOCHS: u64 = 60;
 
 /// The writer of one table.
 pub(super) fn writer(spec: TableSpec, store: Arc<dyn Store>, order: RowOrder) -> impl TableWriter {
@@ -40,6 +39,11 @@ impl Maintenance for Housekeeping {
         Ok(lake::leftovers(&*self.store, state)?)
     }
 
+    fn unfinal(&self, state: &LogState) -> Option<Epoch> {
+        let files = state.tables().values().flat_map(|files| files.keys());
+        files.filter_map(|path| recent_epoch(path)).filter(|epoch| Some(epoch) > state.cuts().last()).min()
+    }
+
     fn next(&mut self, state: &LogState) -> Option<MaintenanceJob> {
         let committed = state.committed()?;
         for spec in &self.specs {
@@ -48,7 +52,7 @@ impl Maintenance for Housekeeping {
                 .iter()
                 .map(|(path, file)| DataFile { path: path.clone(), rows: file.rows, bytes: file.bytes })
                 .collect();
-            if let Some(due) = plan_rolls(&visible, committed, ROLLED_EPOCHS).into_iter().next() {
+            if let Some(due) = plan_rolls(&visible, committed, FINAL_AFTER, state.cuts()).into_iter().next() {
                 let store = Arc::clone(&self.store);
                 let spec = spec.clone();
                 return Some(Box::new(move || Ok(lake::roll(&spec, &*store, &due)?)));

@@ -1,5 +1,7 @@
 //! Avro events through the registry: versions side by side in one topic, and a change that would break readers refused.
 
+mod late;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -89,7 +91,8 @@ fn events_of_two_versions_and_plain_json_in_one_topic_all_count() {
     producer.flush();
     stream.apply();
     let state = TempDir::new().unwrap();
-    let line = stream.run(&state.path().to_string_lossy()).option(&["--until-end"]).workers(2).finish();
+    let run = stream.run(&state.path().to_string_lossy()).option(&["--until-end"]).workers(2);
+    let line = run.environment("SCHEMA_REGISTRY_WAIT", "1s").finish();
 
     assert_books_balance(&line);
     assert_eq!((counter(&line, "accepted"), counter(&line, "malformed")), (3_000, 1), "{line}");

@@ -39,6 +39,8 @@ mod early_start;
 #[cfg(test)]
 mod fencing;
 #[cfg(test)]
+mod final_files;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod hang;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::producer::Producer;
 use tidemill_dataflow::source::PartitionBinding;
 use tidemill_kafka::produce::{create_topic, produce_lines};
-use tidemill_kafka::{AvroToJson, Credentials, KafkaConfig, KafkaSource};
+use tidemill_kafka::{AvroToJson, Credentials, KafkaConfig, KafkaSource, Unprepared};
 
 use crate::cluster::*;
 
@@ -244,8 +244,9 @@ fn a_broken_message_is_a_dead_letter_with_its_offset() {
 struct Slow(AtomicU32);
 
 impl AvroToJson for Slow {
-    fn prepare(&self, _: &[u8]) -> Result<(), String> {
-        if self.0.fetch_add(1, Ordering::Relaxed) < 3 { Err("it does not answer".into()) } else { Ok(()) }
+    fn prepare(&self, _: &[u8]) -> Result<(), Unprepared> {
+        let away = self.0.fetch_add(1, Ordering::Relaxed) < 3;
+        if away { Err(Unprepared::Away("it does not answer".into())) } else { Ok(()) }
     }
 
     fn to_json(&self, framed: &[u8], out: &mut Vec<u8>) -> Result<(), String> {

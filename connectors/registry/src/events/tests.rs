@@ -21,13 +21,14 @@ fn reason(events: &AvroEvents, message: &[u8]) -> String {
 }
 
 #[test]
-fn an_id_that_the_registry_lacks_is_asked_for_once_and_makes_messages_malformed() {
+fn an_id_that_the_registry_lacks_is_asked_for_again_and_read_once_it_is_there() {
     let server = ScriptedServer::start(&[("GET /schemas/ids/17", 404, ABSENT)]);
-    let events = events(&server);
-    events.prepare(&framed(17)).unwrap();
-    events.prepare(&framed(17)).unwrap();
-    assert_eq!(reason(&events, &framed(17)), "schema id 17 is not in the registry");
-    assert_eq!(server.asked().len(), 1);
+    let late = events(&server);
+    for _ in 0..2 {
+        assert!(matches!(late.prepare(&framed(17)), Err(RegistryError::UnknownSchema { id: 17 })));
+    }
+    assert_eq!(reason(&late, &framed(17)), "schema id 17 is not in the registry");
+    assert_eq!(server.asked().len(), 2);
 }
 
 #[test]
@@ -38,8 +39,8 @@ fn a_schema_of_no_events_makes_messages_malformed() {
     ]);
     let events = events(&server);
     for id in [1, 2] {
-        events.prepare(&framed(id)).unwrap();
-        events.prepare(&framed(id)).unwrap();
+        assert!(matches!(events.prepare(&framed(id)), Ok(Prepared::Unusable(why)) if why.contains("cannot be read")));
+        assert_eq!(events.prepare(&framed(id)).unwrap(), Prepared::Known, "it is said once");
     }
     assert!(reason(&events, &framed(1)).starts_with("schema id 1 cannot be read: its outermost type"));
     assert!(reason(&events, &framed(2)).starts_with("schema id 2 cannot be read: it is JSON"));
@@ -68,15 +69,26 @@ fn what_is_not_framed_is_malformed_without_a_question() {
 }
 
 #[test]
-fn invented_ids_do_not_fill_the_memory() {
+fn invented_ids_are_not_remembered() {
     let server = ScriptedServer::start(&[]);
     let events = events(&server);
     // Negative ids are refused without a question, so that this takes no time.
-    for id in i32::MIN..i32::MIN + 10_100 {
-        events.prepare(&framed_as(id)).unwrap();
+    for id in i32::MIN..i32::MIN + 100 {
+        assert!(events.prepare(&framed_as(id)).is_err());
         assert_eq!(reason(&events, &framed_as(id)), format!("schema id {id} is not in the registry"));
     }
-    assert_eq!(events.found.read().unwrap().len(), MAX_REFUSED);
+    assert!(events.found.read().unwrap().is_empty() && events.asked.answers.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_registry_that_hangs_holds_nobody_up_and_its_answer_is_taken_when_it_comes() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let events = AvroEvents::new(Arc::new(Registry::new(&url, None).unwrap()));
+    let error = events.prepare(&framed(3)).unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("no answer within 2s"), "{error}");
+    assert!(events.prepare(&framed(3)).is_err());
+    assert_eq!(events.asked.answers.lock().unwrap().len(), 1, "one question is under way");
 }
 
 fn framed_as(id: i32) -> [u8; 5] {

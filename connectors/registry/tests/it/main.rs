@@ -116,17 +116,18 @@ fn what_is_no_schema_is_refused() {
 }
 
 #[test]
-fn an_unknown_id_is_malformed_and_a_wrong_base_is_fatal() {
+fn an_unknown_id_may_come_and_a_wrong_base_is_fatal() {
     let registry = registry();
     let message = encode(&Schema::parse_str(EVENT_V1).unwrap(), i32::MAX, &event(1)).unwrap();
     let events = AvroEvents::new(Arc::clone(&registry));
-    events.prepare(&message).unwrap();
+    let error = events.prepare(&message).unwrap_err();
+    assert!(matches!(error, RegistryError::UnknownSchema { id: i32::MAX }), "{error}");
     let reason = events.to_json(&message, &mut Vec::new()).unwrap_err();
     assert_eq!(reason, format!("schema id {} is not in the registry", i32::MAX));
 
     let elsewhere = Arc::new(Registry::new(&format!("{}/elsewhere", address()), None).unwrap());
-    let error = AvroEvents::new(elsewhere).prepare(&message).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Fatal, "{error}");
+    let wrong = AvroEvents::new(elsewhere).prepare(&message).unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Fatal, "{wrong}");
 }
 
 #[test]

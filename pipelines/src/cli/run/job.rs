@@ -246,12 +246,9 @@ pub(crate) fn topics(from: &str) -> Result<KafkaConfig, Failure> {
     KafkaConfig::source(from, &kafka_credentials()).map_err(|error| Failure::usage(format!("--from: {error}")))
 }
 
-/// The same source, reading Avro if the environment names a registry.
+/// The same source, reading Avro by the registry that the environment names.
 pub(crate) fn with_registry(source: KafkaSource) -> Result<KafkaSource, Failure> {
-    Ok(match avro::from_environment()? {
-        Some(avro) => source.with_avro(avro),
-        None => source,
-    })
+    Ok(source.with_avro(avro::from_environment()?))
 }
 
 fn source(
