@@ -264,6 +264,7 @@ fn failed(operation: &'static str, path: &str, error: Error) -> StoreError {
         Error::Generic { .. } | Error::JoinError { .. } => StoreErrorKind::MaybeApplied,
         // What an overwriting put is told while another call on the same object is under way.
         Error::AlreadyExists { .. } | Error::Precondition { .. } => StoreErrorKind::Retryable,
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreErrorKind::Denied,
         _ => StoreErrorKind::Fatal,
     };
     StoreError::new(kind, operation, path, error)

@@ -117,7 +117,8 @@ impl<T> Step<T> for io::Result<T> {
         self.map_err(|source| {
             // A forbidden disk stays so; one that is full, an interrupted call or a folder that vanished do not.
             let kind = match source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => StoreErrorKind::Fatal,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Denied,
+                io::ErrorKind::Unsupported => StoreErrorKind::Fatal,
                 _ if is_full(&source) && kind != StoreErrorKind::Fatal => StoreErrorKind::Full,
                 _ => kind,
             };

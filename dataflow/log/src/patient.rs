@@ -43,7 +43,7 @@ pub struct PatientStore {
 impl PatientStore {
     /// Waits for `store`, which people know as `place`.
     pub fn new(store: Arc<dyn Store>, place: impl Into<String>) -> Self {
-        let waits = |kind| kind != StoreErrorKind::Fatal;
+        let waits = |kind: StoreErrorKind| !kind.is_hopeless();
         Self { store, place: place.into(), pause: Arc::new(sleep), waits, waiting: AtomicU32::new(0) }
     }
 

@@ -72,7 +72,7 @@ impl Retrying {
             let outcome = match self.store.create(path, bytes) {
                 Ok(Created::New) => return Ok(Ownership::Mine),
                 Ok(Created::Exists) => None,
-                Err(error) if error.kind() == StoreErrorKind::Fatal => return Err(error),
+                Err(error) if error.kind().is_hopeless() => return Err(error),
                 Err(error) => Some(error),
             };
             if outcome.as_ref().is_none_or(|error| error.kind() == StoreErrorKind::MaybeApplied) {
@@ -109,7 +109,7 @@ pub(crate) fn repeat<T>(
     let mut failures = 0;
     loop {
         match call() {
-            Err(error) if error.kind() != StoreErrorKind::Fatal && failures + 1 < attempts => {
+            Err(error) if !error.kind().is_hopeless() && failures + 1 < attempts => {
                 failures += 1;
                 pause(failures);
             }

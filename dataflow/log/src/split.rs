@@ -194,7 +194,7 @@ impl SplitStore {
 /// The state holds the object already, so whatever befell the copy, the whole was perhaps done.
 fn perhaps(error: StoreError) -> StoreError {
     match error.kind() {
-        StoreErrorKind::Fatal => error,
+        kind if kind.is_hopeless() => error,
         _ => {
             let path = error.path().to_owned();
             StoreError::new(StoreErrorKind::MaybeApplied, "copy", path, error)

@@ -52,6 +52,16 @@ pub enum StoreErrorKind {
     MaybeApplied,
     /// Repeating it does not help.
     Fatal,
+    /// Nor does it help here: who we are, or what we may do, is refused.
+    Denied,
+}
+
+impl StoreErrorKind {
+    /// Whether the same call fails again, as far as anybody can tell.
+    #[must_use]
+    pub fn is_hopeless(self) -> bool {
+        matches!(self, Self::Fatal | Self::Denied)
+    }
 }
 
 impl fmt::Display for StoreErrorKind {
@@ -61,6 +71,7 @@ impl fmt::Display for StoreErrorKind {
             Self::Full => "there is no room for it",
             Self::MaybeApplied => "whether it was done is not known",
             Self::Fatal => "trying again does not help",
+            Self::Denied => "it is forbidden",
         })
     }
 }

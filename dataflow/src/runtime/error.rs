@@ -3,12 +3,13 @@
 use std::io;
 
 use thiserror::Error;
-use tidemill_log::{LogError, LogErrorKind, StoreError, with_causes};
+use tidemill_log::{LogError, LogErrorKind, StoreError, StoreErrorKind, with_causes};
 
 use crate::checkpoint::RestoreError;
 use crate::cluster::ClusterError;
 use crate::sink::SinkError;
 use crate::source::SourceError;
+use crate::verdict::{Judged, Verdict};
 
 /// Why a run ended before it was done.
 #[derive(Debug, Error)]
@@ -74,6 +75,8 @@ pub enum RunErrorKind {
     Refused,
     /// A later run owns the pipeline.
     Fenced,
+    /// A server, or the file system, refuses who we are or what we may do; somebody must see to it.
+    Denied,
 }
 
 impl RunError {
@@ -81,6 +84,15 @@ impl RunError {
     #[must_use]
     pub fn kind(&self) -> RunErrorKind {
         match self {
+            RunError::Store(error) | RunError::Log(LogError::Store(error)) if error.kind() == StoreErrorKind::Denied => {
+                RunErrorKind::Denied
+            }
+            RunError::Source(SourceError::Denied { .. }) => RunErrorKind::Denied,
+            RunError::Sink { error, .. } => match Judged::of(error) {
+                Verdict::MayHeal => RunErrorKind::Failed,
+                Verdict::Refused => RunErrorKind::Refused,
+                Verdict::Denied => RunErrorKind::Denied,
+            },
             RunError::Log(error) => match error.kind() {
                 LogErrorKind::Fenced => RunErrorKind::Fenced,
                 LogErrorKind::Refused => RunErrorKind::Refused,

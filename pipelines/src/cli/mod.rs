@@ -1,7 +1,8 @@
 //! The command line: what each command does, its exit codes, and nothing of how.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 finished or stopped, 1 failure, 2 usage, 3 state or
-//! input refused, 4 fenced.
+//! input refused, 4 fenced, 5 a server or the file system refuses who we are or what we may do. After 1 a supervisor starts again,
+//! after the others it does not.
 
 mod access;
 mod alive;
@@ -133,6 +134,10 @@ impl Failure {
         Failure { code: 4, message: message.to_string() }
     }
 
+    pub(crate) fn denied(message: impl fmt::Display) -> Failure {
+        Failure { code: 5, message: message.to_string() }
+    }
+
     pub(crate) fn refused(message: impl fmt::Display) -> Failure {
         Failure { code: 3, message: message.to_string() }
     }
@@ -154,6 +159,7 @@ impl From<RunError> for Failure {
             RunErrorKind::Usage => 2,
             RunErrorKind::Refused => 3,
             RunErrorKind::Fenced => 4,
+            RunErrorKind::Denied => 5,
         };
         let message = with_causes(&error);
         // It may say a key, or what a record holds.

@@ -24,7 +24,7 @@ use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_co
 use tidemill_dataflow::status::Status;
 use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_log::secrets::masked;
-use tidemill_log::{FOLDER, Faults, Location, LogError, LogState, Store, reader};
+use tidemill_log::{FOLDER, Faults, Location, LocationError, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
 
 use super::access::OpsAccess;
@@ -50,7 +50,11 @@ const MARKS: usize = 256;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
-    place.open(true, Faults::None).map_err(|error| Failure::failed(with_causes(&error)))
+    place.open(true, Faults::None).map_err(|error| match &error {
+        LocationError::Settings { .. } => Failure::usage(with_causes(&error)),
+        _ if error.is_denial() => Failure::denied(with_causes(&error)),
+        _ => Failure::failed(with_causes(&error)),
+    })
 }
 
 /// Runs a pipeline and shows how far it is, until it ends or is asked to stop.

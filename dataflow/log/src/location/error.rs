@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::store::{StoreError, StoreErrorKind};
+
 /// Why a place cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,30 @@ pub enum LocationError {
 }
 
 impl LocationError {
+    /// Whether a server or the file system refuses who we are, or what we may do.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Folder { source, .. } => {
+                let mut cause: Option<&(dyn Error + 'static)> = Some(&**source);
+                let denied = |found: &(dyn Error + 'static)| {
+                    let of_system = found.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+                    of_system == Some(std::io::ErrorKind::PermissionDenied)
+                        || found.downcast_ref::<StoreError>().is_some_and(|error| error.kind() == StoreErrorKind::Denied)
+                };
+                while let Some(found) = cause {
+                    if denied(found) {
+                        return true;
+                    }
+                    cause = found.source();
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn folder(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Folder { path: path.to_owned(), source: source.into() }
     }

@@ -2,7 +2,8 @@
 //!
 //! A run is fail-stop: when one process dies, hangs or fails, all end, and the supervisor starts all again, from the last
 //! checkpoint, as the next attempt. It does so after a pause that doubles with each failure that comes soon after the one
-//! before. It does not when starting again cannot help: wrong options, state or input refused, or fenced by a later run.
+//! before. It does not when starting again cannot help: wrong options, state or input refused, fenced by a later run, or refused by
+//! a server for who we are. Where that worked before, a password is being changed, and it is waited for like an outage.
 //!
 //! `tidemill rescale` asks for other numbers ([`control`](super::control)): the run stops at a checkpoint and begins again with
 //! them; so it does if it fails before it has stopped.
@@ -56,6 +57,8 @@ const HANGS: Duration = Duration::from_millis(9_700);
 const LOOK: Duration = Duration::from_millis(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A server, or the file system, refuses who we are.
+const DENIED: u8 = 5;
 /// A run that went on for this long was healthy: the next pause is a short one again.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -150,8 +153,8 @@ enum Event {
 enum Ended {
     /// The run ended well.
     Well,
-    /// Starting again cannot help; the exit code says why.
-    Refused(u8),
+    /// Starting again cannot help; the exit code says why, and the reason who.
+    Refused(u8, String),
     /// It may go on; the reason.
     Failed(String),
 }
@@ -169,17 +172,24 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
     let stops = listen_for_signals(events.clone())?;
     let _control = listen_for_wishes(arguments, events);
     let mut shape = Shape { workers: arguments.workers, processes: arguments.processes };
-    let (mut pause, mut wish) = (FIRST_PAUSE, None);
+    let (mut pause, mut wish, mut worked) = (FIRST_PAUSE, None, false);
     for attempt in 1.. {
         let clock = Stopwatch::start();
         let group = Group::start((arguments, shape), attempt, (&supervisor, &token))?;
         let ended = group.watch(&happened, &stops, &mut wish);
         let before = shape;
+        worked |= clock.elapsed() > HEALTHY;
         shape = wish.as_ref().map_or(shape, |wish: &Wish| wish.shape);
         match ended {
             Ended::Well if shape != before && stops.load(Ordering::Acquire) == 0 => pause = FIRST_PAUSE,
             Ended::Well => return Ok(()),
-            Ended::Refused(code) => return Err(Failure::exit(code, "the run ended and is not started again")),
+            Ended::Refused(DENIED, reason) if worked && stops.load(Ordering::Acquire) == 0 => {
+                lines::say(&format!("{reason}: it is refused what it was allowed before; attempt {} begins in {LONGEST_PAUSE:?}", attempt + 1));
+                if wait(&happened, LONGEST_PAUSE, &mut wish) {
+                    return Err(Failure::exit(DENIED, format!("{reason}; it was asked to stop")));
+                }
+            }
+            Ended::Refused(code, _) => return Err(Failure::exit(code, "the run ended and is not started again")),
             Ended::Failed(reason) if stops.load(Ordering::Acquire) > 0 => {
                 return Err(Failure::failed(format!("{reason}; it is not started again because it was asked to stop")));
             }
@@ -204,6 +214,7 @@ fn claim(place: &Location, take_over: bool) -> Result<Alive, Failure> {
     let store = loop {
         match open_store(place) {
             Ok(store) => break store,
+            Err(failure) if failure.code != 1 => return Err(failure),
             Err(failure) => {
                 lines::say(&format!("{}; it is tried again in {pause:?}", failure.message));
                 thread::park_timeout(pause);
@@ -403,9 +414,9 @@ impl Group {
             return Ended::Well;
         }
         // A fenced run is not started again, whatever became of the others.
-        let refused = [4, 3, 2].into_iter().find(|refused| codes().any(|code| code == *refused));
+        let refused = [4, 3, 2, DENIED.into()].into_iter().find(|refused| codes().any(|code| code == *refused));
         match refused.and_then(|code| u8::try_from(code).ok()) {
-            Some(code) => Ended::Refused(code),
+            Some(code) => Ended::Refused(code, reason),
             None => Ended::Failed(reason),
         }
     }

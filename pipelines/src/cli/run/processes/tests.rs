@@ -21,7 +21,7 @@ fn connection() -> (TcpStream, TcpStream) {
 fn reason(group: Group, happened: &Receiver<Event>) -> String {
     match group.watch(happened, &AtomicU32::new(0), &mut None) {
         Ended::Failed(reason) => reason,
-        Ended::Well | Ended::Refused(_) => panic!("processes that were killed did not fail"),
+        Ended::Well | Ended::Refused(..) => panic!("processes that were killed did not fail"),
     }
 }
 
