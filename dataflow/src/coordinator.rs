@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidemill_log::{CheckpointEntry, Commit, DataFile, Entry, LogState, Store, TableChange};
+use tidemill_log::{CheckpointEntry, Commit, DataFile, Entry, LogState, Loss, Store, TableChange};
 
 use crate::checkpoint::manifest::{Manifest, OperatorState, Planned};
 use crate::checkpoint::pieces::{PieceRef, Pieces};
@@ -89,14 +89,12 @@ impl Book {
         let watermarks = bindings.map(|b| (b.epoch, (b.watermark.map(EventTime), b.watermark == Some(i64::MAX), None)));
         let now = now();
         let removed_at = state.removed().keys().map(|path| (path.clone(), now)).collect();
-        Book {
-            pieces,
-            counts: state.counts().clone(),
-            reachable,
-            watermarks: watermarks.collect(),
-            removed_at,
-            ..Book::default()
+        let mut counts = state.counts().clone();
+        let lost = state.seal().map_or(0, |seal| seal.accepted_loss.iter().map(Loss::records).sum());
+        if lost > 0 {
+            counts.insert("source/lost".to_owned(), lost);
         }
+        Book { pieces, counts, reachable, watermarks: watermarks.collect(), removed_at, ..Book::default() }
     }
 }
 

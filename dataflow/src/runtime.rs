@@ -7,6 +7,7 @@
 mod begin;
 mod error;
 mod follow;
+mod losses;
 mod program;
 mod repeat;
 mod threads;
@@ -16,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidemill_log::{History, KEPT_BINDINGS, LogError, LogErrorKind, LogState, Store};
+use tidemill_log::{History, KEPT_BINDINGS, LogError, LogErrorKind, LogState, Loss, Store};
 use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
@@ -35,7 +36,7 @@ use crate::queue::BlockQueue;
 use crate::reader::{Reader, ReaderConfig};
 use crate::shared::{Request, Requests, Shared};
 use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
-use crate::source::{PartitionBinding, as_the_connector_left_it};
+use crate::source::{PartitionBinding, as_the_connector_left_it, behind_losses};
 use crate::status::{Start, Status};
 use crate::time::{Epoch, Watermark};
 pub use error::{RunError, RunErrorKind};
@@ -75,6 +76,8 @@ pub struct RunOptions {
     pub settings: String,
     /// Operators whose state in the checkpoint is given up; each must have some.
     pub drop_state: BTreeSet<String>,
+    /// Records that are gone before they were read, and that the run goes on without.
+    pub accepted_loss: Vec<Loss>,
     /// Whether epochs that an earlier run bound may be replayed by a changed plan or another build.
     pub replay_with_changed_plan: bool,
     /// Faults to act out.
@@ -97,6 +100,7 @@ impl Default for RunOptions {
             quarantined: Vec::new(),
             settings: String::new(),
             drop_state: BTreeSet::new(),
+            accepted_loss: Vec::new(),
             replay_with_changed_plan: false,
             faults: Faults::default(),
         }
@@ -316,6 +320,7 @@ fn run_in(
     let (plan, registry) = build_dry(&build, options);
     checked(&plan)?;
     let sealed = sealed_plan(&plan, options);
+    losses::check(&registry, options, &context.store)?;
     let started = start(&context, options, &plan, &sealed)?;
     let Begun { journal, restored, decision, dropped } = started;
     let (run, place) = (journal.run(), context.place.take());
@@ -340,7 +345,8 @@ fn run_in(
     let witness = Witness::new(noted, Begins { run, committed, ends: committed_ends(&state), apart: decision.apart });
     let env = Arc::new(env.of_processes(processes).witnessed(witness));
 
-    let reader = open_reader(&registry, &env, read_before(&state, cuts.as_ref()), options)?;
+    let accepted = state.seal().map(|seal| seal.accepted_loss.clone()).unwrap_or_default();
+    let reader = open_reader(&registry, &env, (read_before(&state, cuts.as_ref()), &accepted), options)?;
     let reader = reader.watching(Watch::new(&decision));
     let (snapshots, snapshot_threads) = writer::start(&context.store, journal.run(), &requests)
         .map_err(|error| RunError::Io("cannot start the checkpoint thread".into(), error))?;
@@ -399,6 +405,9 @@ fn run_in(
     }
     let (written, checkpoints) = ended.ok_or_else(|| RunError::Panicked("the log's thread".into()))?;
     written.publish(context.store, log_options())?;
+    if let Some(error) = shared.take_ending() {
+        return Err(error);
+    }
     let end = written.state();
     Ok(RunReport {
         finished: end.ended() && end.committed() == end.bound(),
@@ -438,7 +447,7 @@ fn read_before(state: &LogState, cuts: Option<&History>) -> Vec<PartitionBinding
 fn open_reader(
     registry: &Registry,
     env: &Env,
-    mut recorded: Vec<PartitionBinding>,
+    (mut recorded, accepted): (Vec<PartitionBinding>, &[Loss]),
     options: &RunOptions,
 ) -> Result<Reader, RunError> {
     let (Some(open), Some(rule)) = (&registry.open, registry.rule) else {
@@ -455,7 +464,7 @@ fn open_reader(
             None => (partition.end, partition.lines, partition.digest) = (0, 0, String::new()),
         }
     }
-    let recorded: Vec<_> = recorded.into_iter().map(as_the_connector_left_it).collect();
+    let recorded: Vec<_> = behind_losses(recorded, accepted).into_iter().map(as_the_connector_left_it).collect();
     let reader = open(&recorded, &bound)?;
     let config = ReaderConfig {
         epoch_bytes: options.epoch_bytes,

@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     board: Mutex<Board>,
     moved: Condvar,
     failure: Mutex<Option<RunError>>,
+    /// What the run says when it has ended in order.
+    ending: Mutex<Option<RunError>>,
     failed: AtomicBool,
     stop: AtomicBool,
     checkpoint_due: AtomicBool,
@@ -64,6 +66,7 @@ impl Shared {
             board: Mutex::new(Board { committed, positions: BTreeMap::new() }),
             moved: Condvar::new(),
             failure: Mutex::new(None),
+            ending: Mutex::new(None),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             checkpoint_due: AtomicBool::new(false),
@@ -78,6 +81,15 @@ impl Shared {
         held(&self.failure).get_or_insert(error);
         self.failed.store(true, Ordering::Release);
         self.wake_all();
+    }
+
+    /// The run ends in order, and then with this: what it read so far is committed and checkpointed first.
+    pub(crate) fn ends_with(&self, error: RunError) {
+        held(&self.ending).get_or_insert(error);
+    }
+
+    pub(crate) fn take_ending(&self) -> Option<RunError> {
+        held(&self.ending).take()
     }
 
     pub(crate) fn failed(&self) -> bool {

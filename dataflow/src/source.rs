@@ -18,7 +18,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-pub use tidemill_log::PartitionBinding;
+pub use tidemill_log::{Loss, PartitionBinding};
 
 use crate::time::EventTime;
 
@@ -40,6 +40,14 @@ pub enum SourceError {
         /// The partition (a file's name).
         partition: String,
         /// What it is, and what to do.
+        problem: String,
+    },
+    /// Records that were never read are gone, and those behind them are there. Exit code 3.
+    #[error("{}: {problem}; to go on without them, give --accept-loss {loss}", loss.partition)]
+    Missing {
+        /// Which.
+        loss: Loss,
+        /// Why, as far as it is known.
         problem: String,
     },
     /// The server, or the file system, refuses who we are or what we may do, in its own words. Exit code 5.
@@ -117,6 +125,22 @@ pub struct Position {
 #[must_use]
 pub fn as_the_connector_left_it(mut recorded: PartitionBinding) -> PartitionBinding {
     recorded.detail = recorded.detail.get("source").cloned().unwrap_or_default();
+    recorded
+}
+
+/// Recorded positions behind what is gone for good, as was accepted: there reading goes on.
+#[must_use]
+pub fn behind_losses(mut recorded: Vec<PartitionBinding>, accepted: &[Loss]) -> Vec<PartitionBinding> {
+    for binding in &mut recorded {
+        let at = |end: u64| {
+            accepted.iter().find(|loss| loss.partition == binding.name && (loss.from..=loss.to).contains(&end))
+        };
+        let mut end = binding.end;
+        while let Some(loss) = at(end) {
+            end = loss.to.saturating_add(1);
+        }
+        binding.end = end;
+    }
     recorded
 }
 

@@ -20,7 +20,7 @@ mod broker;
 mod database;
 mod proxy;
 
-pub use broker::{Producer, committed_offsets, delete_topic, read_lines};
+pub use broker::{Producer, committed_offsets, delete_before, delete_topic, read_lines};
 pub use database::Database;
 pub use proxy::{Proxies, Proxy};
 

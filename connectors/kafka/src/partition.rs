@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tidemill_connectors::messages::{
     Answer, AvroToJson, Cutter, Feed, Polled, Reading, Schemas, Shorter, Told, Unprepared, partition_name, schema_id,
 };
-use tidemill_dataflow::source::{Block, PartitionInfo, SourceError};
+use tidemill_dataflow::source::{Block, Loss, PartitionInfo, SourceError};
 use tracing::{info, warn};
 
 use crate::trouble::{Trouble, Watch};
@@ -81,13 +81,14 @@ pub(crate) fn same_topic(name: &str, before: Option<&str>, now: Option<&String>)
 
 /// The refusal of a partition that lost, or never had, the offset that is wanted.
 pub(crate) fn out_of_range(topic: &str, id: i32, wanted: u64, low: u64, high: u64) -> SourceError {
-    let why = if wanted < low {
-        "the broker's retention removed messages that were not read yet; restore them, or give up what is lost by \
-         starting a new state folder with start=earliest"
-    } else {
-        "the topic was truncated or made anew; restore it, or start a new state folder"
-    };
-    changed(topic, id, &format!("offset {wanted} is wanted and offsets {low} to {high} are available: {why}"))
+    let found = format!("offset {wanted} is wanted and offsets {low} to {high} are available");
+    if wanted < low {
+        let problem = format!("{found}: the broker's retention removed messages that were not read yet");
+        let loss = Loss { partition: partition_name(topic, id), from: wanted, to: low - 1 };
+        return SourceError::Missing { loss, problem };
+    }
+    let why = "the topic was truncated or made anew; restore it, or start a new state folder";
+    changed(topic, id, &format!("{found}: {why}"))
 }
 
 /// Where a partition begins, and where what is committed ends.

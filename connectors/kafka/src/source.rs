@@ -261,7 +261,10 @@ impl<'a> Opening<'a> {
                 let start = match &self.config.start {
                     Start::Offsets(given) => match given.get(&(topic.clone(), id)) {
                         Some(offset) if (low..=end).contains(offset) => *offset,
-                        Some(offset) => return Err(out_of_range(topic, id, *offset, low, end)),
+                        Some(offset) => {
+                            let range = format!("offset {offset} is wanted and offsets {low} to {end} are available");
+                            return Err(changed(topic, id, &format!("{range}: correct start=")));
+                        }
                         None => low,
                     },
                     // What appeared after the first start is new as a whole.

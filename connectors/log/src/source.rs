@@ -12,7 +12,7 @@ use std::sync::{Arc, Once};
 
 use serde_json::json;
 use tidemill_connectors::messages::{Extent, MessageDecoder, Progress, parse_partition_name, partition_name};
-use tidemill_dataflow::source::{BlockReader, PartitionBinding, Source, SourceError};
+use tidemill_dataflow::source::{BlockReader, Loss, PartitionBinding, Source, SourceError};
 use tracing::warn;
 
 use crate::config::{LogConfig, Start};
@@ -181,13 +181,16 @@ fn detail(topic: &Topic, start: u64) -> serde_json::Value {
 
 /// The refusal of a partition that lost, or never had, the offset that is wanted.
 fn out_of_range(partition: &str, wanted: u64, low: u64, high: u64) -> SourceError {
-    let why = if wanted < low {
-        "retention removed records that were not read yet; restore them, or give up what is lost by starting a new \
-         state folder with start=earliest"
-    } else {
-        "the log was set back to an earlier state; restore it, or start a new state folder"
-    };
-    let problem = format!("offset {wanted} is wanted and offsets {low} to {high} are available: {why}");
+    let found = format!("offset {wanted} is wanted and offsets {low} to {high} are available");
+    if wanted < low {
+        let problem = format!("{found}: retention removed records that were not read yet");
+        return SourceError::Missing {
+            loss: Loss { partition: partition.to_owned(), from: wanted, to: low - 1 },
+            problem,
+        };
+    }
+    let why = "the log was set back to an earlier state; restore it, or start a new state folder";
+    let problem = format!("{found}: {why}");
     SourceError::Changed { partition: partition.to_owned(), problem }
 }
 

@@ -249,7 +249,7 @@ pub fn goes_on_after_a_restart<S: Source>(
 }
 
 /// Read to the end and opened again after `change` altered or removed what was read: refused with
-/// [`SourceError::Changed`], when it is opened or when it is read.
+/// [`SourceError::Changed`] or, where its beginning is gone, [`SourceError::Missing`], when it is opened or when it is read.
 ///
 /// # Errors
 /// The broken promise.
@@ -262,6 +262,7 @@ pub fn refuses_changed_content<S: Source>(source: impl Fn() -> S, change: impl F
     change();
     let mut reader = match source().open(&recorded) {
         Err(SourceError::Changed { partition, .. }) => return named(&partition, &recorded),
+        Err(SourceError::Missing { loss, .. }) => return named(&loss.partition, &recorded),
         Err(error) => return Err(format!("changed content is refused as something else: {error}")),
         Ok(reader) => reader,
     };

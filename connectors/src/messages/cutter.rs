@@ -152,6 +152,8 @@ pub struct Cutter {
     ahead: Progress,
     frame: Frame,
     held: Option<Held>,
+    /// Why nothing follows what was gathered; said once that is handed out.
+    broken: Option<SourceError>,
     /// The broker said that nothing follows, and nothing came since.
     at_end: bool,
     usual: usize,
@@ -162,7 +164,8 @@ impl Cutter {
     #[must_use]
     pub fn new(number: u32, cutting: Cutting, start: Progress, known_end: u64) -> Cutter {
         let frame = Frame::default();
-        Cutter { number, cutting, known_end, done: start, ahead: start, frame, held: None, at_end: false, usual: 0 }
+        let (held, broken) = (None, None);
+        Cutter { number, cutting, known_end, done: start, ahead: start, frame, held, broken, at_end: false, usual: 0 }
     }
 
     /// Where it stands.
@@ -255,6 +258,9 @@ impl Cutter {
                 }
                 continue;
             }
+            if let Some(error) = self.broken.take_if(|_| self.frame.is_empty()) {
+                return Err(error);
+            }
             let (mut halt, mut held) = (None, None);
             let polled = feed.poll(&mut |offset, payload| {
                 let message = Message::of(payload);
@@ -265,7 +271,14 @@ impl Cutter {
                 if later || halt.is_some() {
                     held = Some(Held { offset, payload: payload.map(<[u8]>::to_vec) });
                 }
-            })?;
+            });
+            let polled = match polled {
+                Err(error) if !self.frame.is_empty() => {
+                    self.broken = Some(error);
+                    return Ok(Halt::Waiting);
+                }
+                polled => polled?,
+            };
             self.held = held;
             match polled {
                 Polled::Message => self.at_end = false,

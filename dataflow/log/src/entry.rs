@@ -1,6 +1,8 @@
 //! What an entry of the log says. These types, as JSON, are the stored format; [`FORMAT`] counts its changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +63,9 @@ pub struct Seal {
     /// The tables that the run's plan writes, with rows or without. `None` in logs that are older than the field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<BTreeSet<String>>,
+    /// Records that were never read and are gone, as somebody accepted. The list only grows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_loss: Vec<Loss>,
 }
 
 impl Seal {
@@ -74,6 +79,46 @@ impl Seal {
     #[must_use]
     pub fn dropped_at(&self, checkpoint: u64) -> BTreeSet<String> {
         if self.since == Some(checkpoint) { self.dropped.clone() } else { BTreeSet::new() }
+    }
+}
+
+/// Records of a partition that are gone before they were read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Loss {
+    /// The partition's name.
+    pub partition: String,
+    /// The first offset.
+    pub from: u64,
+    /// The last offset.
+    pub to: u64,
+}
+
+impl Loss {
+    /// How many offsets that are.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        (self.to - self.from).saturating_add(1)
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}-{}", self.partition, self.from, self.to)
+    }
+}
+
+impl FromStr for Loss {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Loss, String> {
+        let parts = || {
+            let (partition, range) = text.rsplit_once(':')?;
+            let (from, to) = range.split_once('-')?;
+            let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+            (!partition.is_empty() && from <= to).then(|| Loss { partition: partition.to_owned(), from, to })
+        };
+        parts()
+            .ok_or_else(|| format!("`{text}` is no range of a partition; write PARTITION:FROM-TO as the refusal does"))
     }
 }
 

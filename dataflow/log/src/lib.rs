@@ -41,6 +41,7 @@
 //!     dropped: BTreeSet::new(),
 //!     quarantined: Vec::new(),
 //!     tables: None,
+//!     accepted_loss: Vec::new(),
 //! }))?;
 //! assert_eq!(reader::read(store, "_tidemill")?.run(), Some(1));
 //! # Ok::<(), tidemill_log::LogError>(())
@@ -71,8 +72,8 @@ pub mod writer;
 
 pub use bridge::ObjectStoreBridge;
 pub use entry::{
-    Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, PartitionBinding, PartitionStatus, Quarantined, Seal,
-    TableChange,
+    Binding, CheckpointEntry, Commit, DataFile, Entry, FORMAT, Loss, PartitionBinding, PartitionStatus, Quarantined,
+    Seal, TableChange,
 };
 pub use error::{LogError, LogErrorKind, with_causes};
 pub use history::History;

@@ -26,6 +26,7 @@ pub fn seal(run: u64) -> Seal {
         dropped: BTreeSet::new(),
         quarantined: Vec::new(),
         tables: None,
+        accepted_loss: Vec::new(),
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::{BLOCK, Halt, LOOK_EVERY, Partition, Reader, SLIVER};
 use crate::bind::EpochCut;
+use crate::runtime::RunError;
+use crate::source::SourceError;
 use crate::time::{Epoch, EventTime, Watermark, millis};
 
 /// A partition further ahead in event time than this of one that has more to read waits for it.
@@ -141,7 +143,14 @@ impl Reader {
             }
             read.resize(self.partitions.len(), 0);
             let passed = awake.tick();
-            let came = self.read_round(epoch, round, &mut budget, &mut read)?;
+            let came = match self.read_round(epoch, round, &mut budget, &mut read) {
+                // What comes next is gone. What came before is kept, so that a start may go on behind it.
+                Err(Halt::Failed(error @ SourceError::Missing { .. })) => {
+                    self.shared.ends_with(RunError::Source(error));
+                    break (true, None);
+                }
+                came => came?,
+            };
             round = round.wrapping_add(1);
             awake.skip();
             let changed = self.judge_idleness(&read, silence, passed);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidemill_log::{FOLDER, Log, LogError, LogOptions, LogState, Quarantined, Seal, Store, reader};
 
+use super::losses;
 use super::program::fingerprint;
 use super::{RunContext, RunError, RunOptions};
 use crate::checkpoint::Manifest;
@@ -92,6 +93,7 @@ fn seal_of(
         dropped,
         quarantined: quarantined.to_vec(),
         tables: Some(plan.tables().map(str::to_owned).collect()),
+        accepted_loss: losses::accepted(before, options),
     }
 }
 

@@ -84,7 +84,9 @@ impl RunError {
     #[must_use]
     pub fn kind(&self) -> RunErrorKind {
         match self {
-            RunError::Store(error) | RunError::Log(LogError::Store(error)) if error.kind() == StoreErrorKind::Denied => {
+            RunError::Store(error) | RunError::Log(LogError::Store(error))
+                if error.kind() == StoreErrorKind::Denied =>
+            {
                 RunErrorKind::Denied
             }
             RunError::Source(SourceError::Denied { .. }) => RunErrorKind::Denied,
@@ -98,7 +100,9 @@ impl RunError {
                 LogErrorKind::Refused => RunErrorKind::Refused,
                 LogErrorKind::Failed => RunErrorKind::Failed,
             },
-            RunError::Source(SourceError::Changed { .. } | SourceError::Refused { .. })
+            RunError::Source(
+                SourceError::Changed { .. } | SourceError::Refused { .. } | SourceError::Missing { .. },
+            )
             | RunError::Restore(_)
             | RunError::State(_)
             | RunError::PanicsAgain(_) => RunErrorKind::Refused,

@@ -88,6 +88,7 @@ pub(super) struct Book {
     partitions: BTreeMap<u32, Partition>,
     lags: BTreeMap<u32, Option<u64>>,
     counts: BTreeMap<String, u64>,
+    accepted_loss: Vec<String>,
     checkpoints: Checkpoints,
     checkpoints_begun: BTreeMap<Epoch, Moment>,
     stored: BTreeMap<String, u64>,
@@ -126,6 +127,8 @@ impl Book {
         self.epochs.bound = state.bound().unwrap_or(0);
         (self.complete_through, self.closed) = (state.complete_through(), state.closed());
         self.counts = state.counts().clone();
+        let accepted = state.seal().map(|seal| seal.accepted_loss.iter().map(ToString::to_string).collect());
+        self.accepted_loss = accepted.unwrap_or_default();
         self.checkpoints.epoch = state.checkpoints().last().map(|checkpoint| checkpoint.epoch);
         self.marks.push_back(Mark { at: now, events: events(&self.counts), bytes: 0 });
         self.partitions(state.bound_partitions().values(), now);
@@ -330,6 +333,7 @@ impl Book {
             partitions: self.partitions_now(),
             operators,
             counts: counts(&self.counts),
+            accepted_loss: self.accepted_loss.clone(),
             samples: self.samples(),
             why_open: Vec::new(),
             waiting: self.waiting,
@@ -468,6 +472,7 @@ fn counts(all: &BTreeMap<String, u64>) -> Counts {
         malformed: sum(all, &["malformed"]),
         quarantined: sum(all, &["quarantined"]),
         unverified: sum(all, &["unverified"]),
+        lost: sum(all, &["lost"]),
         all: all.clone(),
     }
 }

@@ -111,6 +111,8 @@ pub struct Snapshot {
     pub operators: Vec<Operator>,
     /// Counters from the pipeline's beginning.
     pub counts: Counts,
+    /// The ranges of records that were gone before they were read, as `PARTITION:FROM-TO`.
+    pub accepted_loss: Vec<String>,
     /// The last records that did not go the usual way.
     pub samples: Samples,
     /// Why results are not complete, as far as this process knows; empty when nothing is held back.
@@ -312,6 +314,8 @@ pub struct Counts {
     pub quarantined: u64,
     /// Records older than the horizon whose id is not known.
     pub unverified: u64,
+    /// Records that were gone before they were read, as somebody accepted.
+    pub lost: u64,
     /// Every counter by `operator/name`.
     pub all: BTreeMap<String, u64>,
 }

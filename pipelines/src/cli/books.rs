@@ -16,6 +16,8 @@ pub(crate) struct Books {
     pub(crate) unverified: u64,
     /// Records that came after their window was complete, summed over the window operators.
     pub(crate) late: u64,
+    /// Records that were gone before they were read, as somebody accepted.
+    pub(crate) lost: u64,
 }
 
 impl Books {
@@ -37,6 +39,7 @@ impl Books {
                 "conflicting_duplicates" => &mut books.conflicting_duplicates,
                 "unverified" => &mut books.unverified,
                 "late" => &mut books.late,
+                "lost" => &mut books.lost,
                 _ => continue,
             };
             *total += n;

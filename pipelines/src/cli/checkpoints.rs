@@ -99,5 +99,8 @@ fn show(data: &Path, epoch: Option<u64>, out: &mut impl Write) -> Result<io::Res
         }
     }
     text.push_str(&format!("source {}\n", manifest.source));
+    for loss in state.seal().iter().flat_map(|seal| &seal.accepted_loss) {
+        text.push_str(&format!("accepted loss {loss} ({} records)\n", loss.records()));
+    }
     Ok(out.write_all(text.as_bytes()))
 }

@@ -53,6 +53,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 enum Command {
     /// Show the whole product on this machine: collector, log, pipeline, query API, dashboard, visitors.
     Demo(demo::DemoArguments),

@@ -20,7 +20,7 @@ use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
-use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it};
+use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it, behind_losses};
 use tidemill_dataflow::status::Status;
 use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_log::secrets::masked;
@@ -117,9 +117,10 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
     }
     if before.as_ref().is_none_or(|state| !state.ended()) {
         // A mistyped or changed input is refused before this run takes the folder over from one that may be alive.
-        let recorded = before.iter().flat_map(|state| state.bound_partitions().values().cloned());
-        let recorded = recorded.map(as_the_connector_left_it);
-        io.events().open(&recorded.collect::<Vec<_>>()).map_err(|error| Failure::from(RunError::Source(error)))?;
+        let recorded = before.iter().flat_map(|state| state.bound_partitions().values().cloned()).collect();
+        let recorded = behind_losses(recorded, &job.losses(before.as_ref()));
+        let recorded: Vec<_> = recorded.into_iter().map(as_the_connector_left_it).collect();
+        io.events().open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let _alive = if supervised() { None } else { Some(claim(&job)?) };
     let observers = io.observers().map_err(Failure::failed)?;
@@ -287,8 +288,8 @@ fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     if !complete {
         return Ok(false);
     }
-    let recorded: Vec<PartitionBinding> =
-        state.committed_partitions().into_values().map(as_the_connector_left_it).collect();
+    let recorded = behind_losses(state.committed_partitions().into_values().collect(), &job.losses(Some(state)));
+    let recorded: Vec<PartitionBinding> = recorded.into_iter().map(as_the_connector_left_it).collect();
     let mut reader = job.io.events().open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     if reader.partitions().len() > recorded.len() {
         return Ok(false);
@@ -352,7 +353,7 @@ fn end(job: &Job, report: &RunReport, usage: &Usage, before: &Books, status: &St
             .unverified_table()
             .filter(|table| !job.options.disabled_sinks.iter().any(|sink| sink == table)),
     };
-    let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late } =
+    let Books { read, accepted, malformed, quarantined, duplicates, conflicting_duplicates, unverified, late, lost } =
         ending.books;
     let ended = if report.finished { "finished" } else { "stopped" };
     let rate = (read.saturating_sub(before.read)) as f64 / usage.seconds.max(1e-9);
@@ -377,6 +378,7 @@ fn end(job: &Job, report: &RunReport, usage: &Usage, before: &Books, status: &St
             "conflicting_duplicates": conflicting_duplicates,
             "late": late,
             "unverified": unverified,
+            "lost": lost,
             "unverified_by_age": BTreeMap::from(ending.unverified_ages()),
             "epochs": state.committed().unwrap_or(0),
             "checkpoints": report.checkpoints,

@@ -114,6 +114,7 @@ impl Scrape {
             counts.conflicting,
         )?;
         out.counter(("malformed", "Lines that could not become a record", None), counts.malformed)?;
+        out.counter(("lost", "Records that were gone before they were read, as somebody accepted", None), counts.lost)?;
         out.counter(("quarantined", "Records set aside because they panic", None), counts.quarantined)?;
         out.counter(("unverified", "Records older than the horizon with an unknown id", None), counts.unverified)?;
         let all = counts.all.iter().filter_map(|(name, n)| Some((name.split_once('/')?, *n)));

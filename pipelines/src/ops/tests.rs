@@ -110,8 +110,10 @@ fn full() -> Snapshot {
             malformed: 1,
             quarantined: 0,
             unverified: 0,
+            lost: 10,
             all: all.map(|(name, n)| (name.to_owned(), n)).into(),
         },
+        accepted_loss: vec!["events.click/0:7-16".into()],
         samples: Samples {
             malformed: vec![LeftOut {
                 partition: "events.click/0".into(),

@@ -116,6 +116,20 @@ pub fn delete_topic(brokers: &str, topic: &str) {
     super::wait_until("a deleted topic is gone", || !there());
 }
 
+/// Removes all messages of a partition before an offset, as retention does.
+///
+/// # Panics
+/// When the broker refuses.
+pub fn delete_before(brokers: &str, (topic, partition): (&str, i32), offset: u64) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set_log_level(RDKafkaLogLevel::Critical);
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client's settings are right");
+    let mut list = TopicPartitionList::new();
+    let offset = Offset::Offset(i64::try_from(offset).expect("an offset"));
+    list.add_partition_offset(topic, partition, offset).expect("an offset that can be named");
+    block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker deletes records");
+}
+
 /// The values of everything committed in a topic, as JSON.
 ///
 /// # Panics

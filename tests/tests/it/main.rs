@@ -3,6 +3,8 @@
 //! The modules say `cfg(test)` so that the lints know the helpers in them for test code.
 
 #[cfg(test)]
+mod accept_loss;
+#[cfg(test)]
 mod access;
 #[cfg(test)]
 mod attacks;

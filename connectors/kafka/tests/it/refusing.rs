@@ -30,7 +30,9 @@ fn delete(topic: &str) {
 fn refusal(source: &KafkaSource, recorded: &[PartitionBinding]) -> String {
     match source.open(recorded) {
         Ok(_) => panic!("it was opened"),
-        Err(error @ (SourceError::Changed { .. } | SourceError::Usage(_))) => error.to_string(),
+        Err(error @ (SourceError::Changed { .. } | SourceError::Missing { .. } | SourceError::Usage(_))) => {
+            error.to_string()
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -52,6 +54,7 @@ fn an_offset_that_retention_took_is_named_with_those_that_are_there() {
     assert!(error.contains(&format!("{topic}/0")), "{error}");
     assert!(error.contains("offset 10 is wanted and offsets 40 to 100 are available"), "{error}");
     assert!(error.contains("retention"), "{error}");
+    assert!(error.ends_with(&format!("give --accept-loss {topic}/0:10-39")), "{error}");
 }
 
 #[test]
@@ -66,8 +69,8 @@ fn an_offset_that_retention_takes_while_it_is_read_stops_the_run() {
     reading.until(0, (1, None), |_, read| read.blocks.len() == 1).unwrap();
     delete_before(&topic, 60);
     match reading.until(0, (1, None), |_, read| read.blocks.len() == 59) {
-        Err(SourceError::Changed { partition, problem }) => {
-            assert_eq!(partition, format!("{topic}/0"));
+        Err(SourceError::Missing { loss, problem }) => {
+            assert_eq!((loss.partition, loss.to), (format!("{topic}/0"), 59));
             assert!(problem.contains("offsets 60 to 60 are available"), "{problem}");
         }
         other => panic!("{other:?}"),

@@ -10,7 +10,9 @@ use crate::log::*;
 fn refusal(source: &LogSource, recorded: &[PartitionBinding]) -> String {
     match source.open(recorded) {
         Ok(_) => panic!("it was opened"),
-        Err(error @ (SourceError::Changed { .. } | SourceError::Usage(_))) => error.to_string(),
+        Err(error @ (SourceError::Changed { .. } | SourceError::Missing { .. } | SourceError::Usage(_))) => {
+            error.to_string()
+        }
         Err(error) => panic!("{error}"),
     }
 }
@@ -38,6 +40,7 @@ fn an_offset_that_retention_took_is_named_with_those_that_are_there() {
     let error = refusal(&source, &recorded);
     assert!(error.contains("t/0: offset 10 is wanted and offsets 40 to 100 are available"), "{error}");
     assert!(error.contains("retention"), "{error}");
+    assert!(error.ends_with("give --accept-loss t/0:10-39"), "{error}");
 }
 
 #[test]
@@ -47,7 +50,7 @@ fn an_offset_that_retention_takes_while_it_is_read_stops_the_run() {
     reading.until(0, (1, None), |_, read| read.ids.len() == 10).unwrap();
     log.writer("t", 1).retain(0, &|_| 40).unwrap();
     let error = reading.until(0, (1, None), |_, read| read.ids.len() == 90).unwrap_err();
-    assert!(matches!(&error, SourceError::Changed { partition, .. } if partition == "t/0"), "{error}");
+    assert!(matches!(&error, SourceError::Missing { loss, .. } if loss.partition == "t/0"), "{error}");
     assert!(error.to_string().contains("offsets 40 to 100 are available"), "{error}");
 }
 

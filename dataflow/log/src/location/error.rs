@@ -89,7 +89,9 @@ impl LocationError {
                 let denied = |found: &(dyn Error + 'static)| {
                     let of_system = found.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
                     of_system == Some(std::io::ErrorKind::PermissionDenied)
-                        || found.downcast_ref::<StoreError>().is_some_and(|error| error.kind() == StoreErrorKind::Denied)
+                        || found
+                            .downcast_ref::<StoreError>()
+                            .is_some_and(|error| error.kind() == StoreErrorKind::Denied)
                 };
                 while let Some(found) = cause {
                     if denied(found) {

@@ -28,6 +28,7 @@ pub(crate) fn seal(run: u64, checkpoint: Option<u64>) -> Seal {
         dropped: BTreeSet::new(),
         quarantined: Vec::new(),
         tables: None,
+        accepted_loss: Vec::new(),
     }
 }
 

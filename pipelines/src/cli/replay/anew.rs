@@ -109,7 +109,7 @@ fn tell(
 
 /// A source that lost its beginning is refused with what that means here.
 fn why(error: RunError) -> Failure {
-    let lost = matches!(error, RunError::Source(SourceError::Changed { .. }));
+    let lost = matches!(error, RunError::Source(SourceError::Changed { .. } | SourceError::Missing { .. }));
     let failed = failure(error);
     if lost { failed.adding("a replay reads again from where the run began") } else { failed }
 }

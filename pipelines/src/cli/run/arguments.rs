@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tidemill_connectors::events::{Bounds, Format, UnknownFormat};
-use tidemill_log::Location;
+use tidemill_log::{Location, Loss};
 
 use super::source_setting::{SourceSetting, source_setting};
 use crate::cli::access::OpsArguments;
@@ -170,6 +170,10 @@ pub(crate) struct RunArguments {
     /// be given several times.
     #[arg(long, value_name = "ID")]
     pub(super) drop_state: Vec<String>,
+    /// Go on without records that are gone before they were read, as the refusal of such a start names them. Recorded, counted
+    /// (`lost`) and shown. May be given several times.
+    #[arg(long, value_name = "PARTITION:FROM-TO")]
+    pub(super) accept_loss: Vec<Loss>,
     /// Let a changed pipeline or another build replay the epochs that were bound after the last checkpoint: what it does
     /// otherwise begins in the middle of them. Without it such a start is refused.
     #[arg(long)]

@@ -10,7 +10,7 @@ use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
-use tidemill_log::{FOLDER, Location, SplitStore, Store};
+use tidemill_log::{FOLDER, Location, LogState, Loss, SplitStore, Store};
 use tidemill_tables::Retention;
 
 use super::arguments::{RunArguments, Switch};
@@ -50,6 +50,12 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// What was accepted to be gone, before and now.
+    pub(super) fn losses(&self, state: Option<&LogState>) -> Vec<Loss> {
+        let before = state.and_then(LogState::seal).map(|seal| seal.accepted_loss.clone()).unwrap_or_default();
+        before.into_iter().chain(self.options.accepted_loss.clone()).collect()
+    }
+
     /// What to say of how long the tables of a live run are kept.
     pub(super) fn kept(&self) -> Option<String> {
         let days = |days: u32| match days {
@@ -135,6 +141,7 @@ pub(super) fn resolve(arguments: RunArguments, ops: Option<OpsAccess>, catalog: 
         quarantined: Vec::new(),
         settings,
         drop_state: arguments.drop_state.into_iter().collect(),
+        accepted_loss: arguments.accept_loss,
         replay_with_changed_plan: arguments.replay_with_changed_plan,
         faults,
     };

@@ -184,7 +184,10 @@ pub(super) fn supervise(arguments: &RunArguments) -> Result<(), Failure> {
             Ended::Well if shape != before && stops.load(Ordering::Acquire) == 0 => pause = FIRST_PAUSE,
             Ended::Well => return Ok(()),
             Ended::Refused(DENIED, reason) if worked && stops.load(Ordering::Acquire) == 0 => {
-                lines::say(&format!("{reason}: it is refused what it was allowed before; attempt {} begins in {LONGEST_PAUSE:?}", attempt + 1));
+                lines::say(&format!(
+                    "{reason}: it is refused what it was allowed before; attempt {} begins in {LONGEST_PAUSE:?}",
+                    attempt + 1
+                ));
                 if wait(&happened, LONGEST_PAUSE, &mut wish) {
                     return Err(Failure::exit(DENIED, format!("{reason}; it was asked to stop")));
                 }

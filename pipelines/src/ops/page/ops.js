@@ -89,6 +89,7 @@ function tiles(status) {
     ["Duplicates", count(counts.duplicate), counts.conflicting ? `left out, ${count(counts.conflicting)} conflicting` : "left out"],
     ["Malformed", count(counts.malformed), "in the dead letters"],
     ["Quarantined", count(counts.quarantined), "they panic; in the dead letters"],
+    ["Lost", count(counts.lost), status.accepted_loss.slice(0, 3).join(", ") || "gone before they were read, as accepted"],
     ["Unverified", count(counts.unverified), "older than the horizon"],
   ];
   fill("tiles", all.map(([name, value, note]) => make("div", {}, make("dt", {}, name),

@@ -137,7 +137,7 @@ fn a_schema_that_cannot_be_used_is_said_and_its_messages_are_dead_letters_at_onc
     let line = outcome.json();
     assert_eq!((counter(&line, "accepted"), counter(&line, "malformed")), (20, 1), "{line}");
     let word = format!("schema id {number} cannot be read: its outermost type is no record");
-    let said = outcome.stderr.lines().filter(|line| line.contains(&word) && line.contains("WARN")).count();
+    let said = outcome.stderr.lines().filter(|said| said.contains(&word) && said.contains("WARN")).count();
     assert_eq!(said, 1, "{}", outcome.stderr);
     mixed.stream.database().drop_all();
 }
