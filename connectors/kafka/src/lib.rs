@@ -19,12 +19,14 @@
 //! | `transactions` | one epoch, one transaction: the state machine that both sinks share |
 //! | `table` | the sink of a table |
 //! | `dead_letters` | the sink of dead letters, and their JSON |
+//! | `letters` | dead letters read and put back, for tools |
 //! | `produce` | loading a topic and reading it back, for tools and tests |
 
 pub mod config;
 pub mod dead_letters;
 pub mod group_offsets;
 mod hands;
+pub mod letters;
 mod partition;
 pub mod produce;
 mod reader;

@@ -273,7 +273,8 @@ impl Cutter {
                 }
             });
             let polled = match polled {
-                Err(error) if !self.frame.is_empty() => {
+                // Only what is handed out as it comes: a block that has to be full never is.
+                Err(error) if !self.frame.is_empty() && stop == u64::MAX => {
                     self.broken = Some(error);
                     return Ok(Halt::Waiting);
                 }

@@ -5,8 +5,8 @@
 //!   given up, and read again from the message on at which the registry has it.
 //! - What was decided for a message is recorded with its epoch, and a replay decides the same (INV-5), whatever the registry
 //!   says by then.
-//! - A producer of garbage invents ids without end. Those that come one after another, each before the last one was forgotten,
-//!   are waited for once, not one by one.
+//! - A producer of garbage invents ids without end. Those that come one after another, each within the stated time of the one
+//!   before, are waited for once, not one by one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub struct Schemas {
     waiting: Option<Waiting>,
     /// Ids that were given up, and when they were asked for.
     given_up: BTreeMap<i32, Duration>,
-    /// When a message was last given up.
+    /// When an id was last given up for the first time.
     gave_up: Option<Duration>,
     /// What an earlier run decided, up to this offset.
     recorded: Option<(u64, Recorded)>,
@@ -164,7 +164,6 @@ impl Schemas {
         }
         let given_up = self.given_up.get(&id).filter(|_| self.recorded(offset).is_none());
         if given_up.is_some_and(|asked| now.saturating_sub(*asked) < NOW_AND_THEN) {
-            self.gave_up = Some(now);
             return Some(self.unread());
         }
         None
@@ -199,7 +198,7 @@ impl Schemas {
                     self.given_up.pop_first();
                 }
                 self.given_up.insert(id, now);
-                if id > 0 {
+                if id > 0 && !known_to_be_missing {
                     self.gave_up = Some(now);
                 }
                 (self.unread(), (!known_to_be_missing).then_some(Told::GivenUp))
@@ -265,6 +264,8 @@ mod tests {
         assert_eq!(schemas.answered((7, 10), Answer::Unknown, at(401)), (Reading::Unread, Some(Told::GivenUp)));
         assert_eq!(schemas.known(7, 11, at(410)), Some(Reading::Unread));
         assert_eq!(schemas.known(7, 12, at(440)), None, "it is asked for now and then");
+        let late = schemas.answered((8, 12), Answer::Unknown, at(710)).0;
+        assert_eq!(late, Reading::Wait, "what has been missing for long takes no time from others");
         assert_eq!(schemas.answered((7, 12), Answer::Unknown, at(440)), (Reading::Unread, None));
         assert_eq!(schemas.answered((7, 13), Answer::Known, at(480)), (Reading::Read, Some(Told::ReadAgain)));
         assert_eq!(detail(&schemas), json!({"schemas": {"7": 13}}));

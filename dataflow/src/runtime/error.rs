@@ -113,3 +113,25 @@ impl RunError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_sees_a_failure_knows_whether_waiting_may_heal_it() {
+        let sink = |error| RunError::Sink { table: "t".into(), error };
+        let denied = SourceError::Denied { partition: "p".into(), problem: "no".into() };
+        let store = |kind| RunError::Store(StoreError::new(kind, "put", "x", "no"));
+        for (error, kind) in [
+            (sink("no answer".into()), RunErrorKind::Failed),
+            (sink(Judged::refused("emptied")), RunErrorKind::Refused),
+            (sink(Judged::denied("wrong password")), RunErrorKind::Denied),
+            (RunError::Source(denied), RunErrorKind::Denied),
+            (store(StoreErrorKind::Denied), RunErrorKind::Denied),
+            (store(StoreErrorKind::Retryable), RunErrorKind::Failed),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+}

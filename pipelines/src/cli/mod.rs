@@ -11,6 +11,7 @@ mod books;
 mod checkpoints;
 mod collect;
 mod config;
+mod dead_letters;
 mod demo;
 mod diff;
 mod ending;
@@ -87,6 +88,8 @@ enum Command {
     Rescale(rescale::RescaleArguments),
     /// Compare the tables of two places: says for each whether it is equal, and where it first differs.
     Diff(diff::DiffArguments),
+    /// List what could not become an event, or put it back once it can.
+    DeadLetters(dead_letters::DeadLettersArguments),
     /// Register or check the Avro schema of a topic.
     Schema(schema::SchemaArguments),
 }
@@ -220,6 +223,7 @@ pub fn main(pipelines: Vec<Pipeline>) -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments, &catalog),
         Command::Rescale(arguments) => rescale::rescale(arguments),
         Command::Diff(arguments) => diff::diff(&arguments, &catalog),
+        Command::DeadLetters(arguments) => dead_letters::dead_letters(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
     };
     otlp::end();

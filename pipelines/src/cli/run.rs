@@ -20,9 +20,8 @@ use tidemill_connectors::messages::Fenced;
 use tidemill_dataflow::cluster::{ClusterError, Place};
 use tidemill_dataflow::runtime::{self, Followed, RunContext, RunError, RunReport, StopHandle};
 use tidemill_dataflow::sink::{CommitObserver, Maintenance};
-use tidemill_dataflow::source::{PartitionBinding, Source, SourceError, as_the_connector_left_it, behind_losses};
+use tidemill_dataflow::source::{Loss, PartitionBinding, Source, SourceError, as_the_connector_left_it, behind_losses};
 use tidemill_dataflow::status::Status;
-use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_log::secrets::masked;
 use tidemill_log::{FOLDER, Faults, Location, LocationError, LogError, LogState, Store, reader};
 use tidemill_query::Lake;
@@ -115,10 +114,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
             return end(&job, &report, &Usage::of(clock), &Books::of(state), &Status::new(job.pipeline.name()));
         }
     }
-    if before.as_ref().is_none_or(|state| !state.ended()) {
+    // What is said to be gone is compared with the source where it is accepted.
+    if job.options.accepted_loss.is_empty() && before.as_ref().is_none_or(|state| !state.ended()) {
         // A mistyped or changed input is refused before this run takes the folder over from one that may be alive.
         let recorded = before.iter().flat_map(|state| state.bound_partitions().values().cloned()).collect();
-        let recorded = behind_losses(recorded, &job.losses(before.as_ref()));
+        let recorded = behind_losses(recorded, accepted_loss(before.as_ref()));
         let recorded: Vec<_> = recorded.into_iter().map(as_the_connector_left_it).collect();
         io.events().open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
@@ -249,9 +249,6 @@ pub(crate) fn failure(error: RunError) -> Failure {
         RunError::Sink { error: cause, .. } if cause.downcast_ref::<Fenced>().is_some() => {
             Failure::fenced(with_causes(&error))
         }
-        RunError::Sink { error: cause, .. } if Judged::of(cause) == Verdict::Refused => {
-            Failure::refused(with_causes(&error))
-        }
         // All processes of a supervisor are alike: whoever listens there took the address before one of them could.
         RunError::Cluster(ClusterError::Refused { .. }) if supervised() => Failure::failed(with_causes(&error)),
         _ => Failure::from(error),
@@ -278,6 +275,11 @@ fn existing(job: &Job) -> Result<Option<LogState>, Failure> {
     }
 }
 
+/// What runs before went on without.
+fn accepted_loss(state: Option<&LogState>) -> &[Loss] {
+    state.and_then(LogState::seal).map_or(&[], |seal| &seal.accepted_loss)
+}
+
 /// Whether everything that is given was read, committed and checkpointed by earlier runs. Reads, writes nothing.
 fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     let complete = state.ended()
@@ -288,7 +290,7 @@ fn nothing_to_do(job: &Job, state: &LogState) -> Result<bool, Failure> {
     if !complete {
         return Ok(false);
     }
-    let recorded = behind_losses(state.committed_partitions().into_values().collect(), &job.losses(Some(state)));
+    let recorded = behind_losses(state.committed_partitions().into_values().collect(), accepted_loss(Some(state)));
     let recorded: Vec<PartitionBinding> = recorded.into_iter().map(as_the_connector_left_it).collect();
     let mut reader = job.io.events().open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     if reader.partitions().len() > recorded.len() {

@@ -1,12 +1,20 @@
 //! Records that retention took before they were read: refused, and gone on without where somebody accepts exactly that.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tempfile::TempDir;
+use tidemill_embedded_log::{LogOptions, Record, Retention, TopicWriter};
 use tidemill_tests::services::{Producer, Services, delete_before};
 use tidemill_tests::stream::Stream;
 use tidemill_tests::topics;
 
 use crate::{counter, tidemill};
+
+fn event(number: u64) -> String {
+    let (id, time) = (format!("e{number}"), 1_772_323_200_000_u64 + number);
+    json!({"event_id": id, "event_type": "click", "user_id": "u", "timestamp": time}).to_string()
+}
 
 /// A topic of one partition, and a run over it.
 struct Short {
@@ -28,9 +36,7 @@ impl Short {
     fn produce(&self, numbers: std::ops::Range<u64>) {
         let producer = Producer::new(Services::shared().brokers());
         for at in numbers {
-            let time = 1_772_323_200_000_u64 + at;
-            let event = json!({"event_id": format!("e{at}"), "event_type": "click", "user_id": "u", "timestamp": time});
-            producer.send(&self.topic, 0, event.to_string().as_bytes());
+            producer.send(&self.topic, 0, event(at).as_bytes());
         }
         producer.flush();
     }
@@ -139,4 +145,32 @@ fn a_live_run_that_retention_overtakes_ends_at_a_checkpoint_so_that_its_loss_can
         assert_eq!((counter(&line, "accepted"), counter(&line, "lost")), (200, 100), "{line}");
     }
     short.stream.database().drop_all();
+}
+
+#[test]
+fn what_the_embedded_log_has_deleted_can_be_accepted_too() {
+    let folder = TempDir::new().unwrap();
+    let (log, out) = (folder.path().join("log"), folder.path().join("out"));
+    let options = LogOptions { segment_bytes: 1, retention: Retention { age: Some(Duration::ZERO), bytes: None } };
+    let write = |numbers: std::ops::Range<u64>, keep_from: u64| {
+        let mut writer = TopicWriter::open(&log, "events.click", 1, &options).unwrap();
+        for number in numbers {
+            writer.append(0, &[Record { key: b"", value: event(number).as_bytes(), time_ms: 0 }]).unwrap();
+            writer.sync().unwrap();
+        }
+        writer.retain(1, &|_| keep_from).unwrap();
+    };
+    let from = format!("log://{}", log.display());
+    let run = |more: &[&str]| {
+        let places = ["run", "web_analytics", "--from", &from, "--out", out.to_str().unwrap(), "--until-end", "--json"];
+        tidemill().command(&[&places[..], more].concat())
+    };
+    write(0..10, 0);
+    assert_eq!(counter(&run(&[]).json(), "accepted"), 10);
+    write(10..30, 20);
+    run(&[]).assert_refused(&[3], &["retention", "give --accept-loss events.click/0:10-19"]);
+    run(&["--accept-loss", "events.click/0:10-15"]).assert_refused(&[3], &["events.click/0:10-19"]);
+    let line = run(&["--accept-loss", "events.click/0:10-19"]).json();
+    assert_eq!((counter(&line, "accepted"), counter(&line, "lost")), (20, 10), "{line}");
+    assert_eq!(counter(&run(&[]).json(), "lost"), 10);
 }

@@ -64,13 +64,13 @@ fn a_mistyped_or_changed_input_does_not_fence_the_run_that_is_alive() {
 fn a_server_that_refuses_who_we_are_ends_a_run_with_its_word_and_5_also_a_supervised_one() {
     let services = Services::shared();
     let folder = TempDir::new().unwrap();
-    let input = corpus::file(folder.path(), "a.ndjson", &corpus::events(100, 75, Rates::clean()));
-    let (input, state) = (input.to_str().unwrap(), services.bucket(&unique("denied")));
+    let (log, out) = (format!("log://{}/log", folder.path().display()), folder.path().join("out"));
+    let (out, state) = (out.to_str().unwrap(), services.bucket(&unique("denied")));
     let mut environment = services.environment();
     environment.insert("AWS_SECRET_ACCESS_KEY".into(), "another".into());
     let tidemill = tidemill().with_environment(environment);
     for more in [&[][..], &["--supervise"]] {
-        let run = ["run", "web_analytics", "--input", input, "--out", &state];
+        let run = ["run", "web_analytics", "--from", &log, "--to", out, "--state", &state];
         let outcome = tidemill.command(&[&run, more].concat());
         outcome.assert_refused(&[5], &["refuses us", "SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"]);
     }

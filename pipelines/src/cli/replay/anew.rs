@@ -109,8 +109,13 @@ fn tell(
 
 /// A source that lost its beginning is refused with what that means here.
 fn why(error: RunError) -> Failure {
-    let lost = matches!(error, RunError::Source(SourceError::Changed { .. } | SourceError::Missing { .. }));
-    let failed = failure(error);
+    let (lost, failed) = match error {
+        // A replay takes nothing for lost.
+        RunError::Source(SourceError::Missing { loss, problem }) => {
+            (true, Failure::refused(format!("{}: {problem}", loss.partition)))
+        }
+        error => (matches!(error, RunError::Source(SourceError::Changed { .. })), failure(error)),
+    };
     if lost { failed.adding("a replay reads again from where the run began") } else { failed }
 }
 

@@ -10,19 +10,16 @@ use tidemill_dataflow::faults::Faults;
 use tidemill_dataflow::runtime::RunOptions;
 use tidemill_embedded_log::{LogConfig, LogSource, is_log_address};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource};
-use tidemill_log::{FOLDER, Location, LogState, Loss, SplitStore, Store};
+use tidemill_log::{FOLDER, Location, SplitStore, Store};
 use tidemill_tables::Retention;
 
 use super::arguments::{RunArguments, Switch};
 use super::source_setting::{SourceSetting, tuned};
 use super::user_key::user_key_of;
 use crate::cli::access::OpsAccess;
-use crate::cli::{Failure, avro, lines, secrets, with_causes};
+use crate::cli::{Failure, avro, dead_letters, lines, secrets, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
-
-/// The topic of dead letters beside topics that are read, where no prefix is given.
-const DEAD_LETTER_PREFIX: &str = "tidemill.";
 
 /// A run, ready to start.
 pub(super) struct Job {
@@ -50,12 +47,6 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// What was accepted to be gone, before and now.
-    pub(super) fn losses(&self, state: Option<&LogState>) -> Vec<Loss> {
-        let before = state.and_then(LogState::seal).map(|seal| seal.accepted_loss.clone()).unwrap_or_default();
-        before.into_iter().chain(self.options.accepted_loss.clone()).collect()
-    }
-
     /// What to say of how long the tables of a live run are kept.
     pub(super) fn kept(&self) -> Option<String> {
         let days = |days: u32| match days {
@@ -278,7 +269,7 @@ fn source(
         }
         let config = topics(&tuned(from, &arguments.source_setting))?;
         let mut letters = config.clone();
-        letters.prefix = dead_prefix.unwrap_or_else(|| DEAD_LETTER_PREFIX.to_owned());
+        letters.prefix = dead_prefix.unwrap_or_else(|| dead_letters::PREFIX.to_owned());
         let mut source = KafkaSource::new(config);
         if arguments.until_end {
             source = source.until_end();

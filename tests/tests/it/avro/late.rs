@@ -106,6 +106,27 @@ fn messages_of_a_schema_that_does_not_come_are_dead_letters_until_it_does_and_st
     assert_eq!((counter(&line, "accepted"), counter(&line, "malformed")), (30, 10), "{line}");
     let expected: Vec<_> = (0..10).map(|offset| (mixed.topic.clone(), 0, offset)).collect();
     assert_eq!(mixed.stream.dead_letters(), expected);
+
+    // Put back, each once, whoever asks for it how often.
+    let letters = mixed.stream.published("");
+    let from = format!("kafka://{}/{letters}", Services::shared().brokers());
+    let command = |what: &[&str]| {
+        let done = mixed.stream.tidemill().command(&[&["dead-letters"][..], what, &["--from", &from]].concat());
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let listed = command(&["list", "--reason", "was not in the registry"]);
+    assert_eq!((listed.lines().count(), listed.matches("(put back)").count()), (10, 0), "{listed}");
+    assert_eq!(command(&["replay", "--reason", "something else"]), "0 put back, 0 were before, 0 cannot be\n");
+    assert_eq!(
+        command(&["replay", "--reason", "was not in the registry"]),
+        "10 put back, 0 were before, 0 cannot be\n"
+    );
+    assert_eq!(command(&["replay"]), "0 put back, 10 were before, 0 cannot be\n");
+    assert_eq!(command(&["list"]).matches("(put back)").count(), 10);
+    let all = run().option(&["--until-end"]).finish();
+    assert_eq!((counter(&all, "accepted"), counter(&all, "malformed")), (40, 10), "{all}");
+    assert_eq!(mixed.visible(), [40]);
     mixed.stream.database().drop_all();
 }
 
