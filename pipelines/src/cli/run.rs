@@ -49,11 +49,17 @@ const MARKS: usize = 256;
 
 /// The store of a place; what it confirmed survives a power cut.
 pub(crate) fn open_store(place: &Location) -> Result<Arc<dyn Store>, Failure> {
-    place.open(true, Faults::None).map_err(|error| match &error {
-        LocationError::Settings { .. } => Failure::usage(with_causes(&error)),
-        _ if error.is_denial() => Failure::denied(with_causes(&error)),
-        _ => Failure::failed(with_causes(&error)),
-    })
+    place.open(true, Faults::None).map_err(|error| unopened(&error))
+}
+
+/// What a place that cannot be used means to whoever started the command, and to a supervisor.
+fn unopened(error: &LocationError) -> Failure {
+    let message = with_causes(error);
+    match error {
+        LocationError::Settings { .. } => Failure::usage(message),
+        _ if error.is_denial() => Failure::denied(message),
+        _ => Failure::failed(message),
+    }
 }
 
 /// Runs a pipeline and shows how far it is, until it ends or is asked to stop.

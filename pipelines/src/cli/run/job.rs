@@ -97,9 +97,8 @@ pub(super) fn resolve(arguments: RunArguments, ops: Option<OpsAccess>, catalog: 
     if elsewhere && !exactly_once {
         return Err(Failure::usage("--exactly-once off is for a folder only: leave out --to, or the option"));
     }
-    let open = |place: &Location| {
-        place.open(exactly_once, faults.of_the_store()).map_err(|error| Failure::failed(with_causes(&error)))
-    };
+    let open =
+        |place: &Location| place.open(exactly_once, faults.of_the_store()).map_err(|error| super::unopened(&error));
     let state = open(&places.state)?;
     let (store, mut targets): (Arc<dyn Store>, _) = match &places.lake {
         Some(lake) if *lake == places.state => (Arc::clone(&state), vec![SinkTarget::Lake(Arc::clone(&state))]),
