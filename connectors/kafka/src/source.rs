@@ -338,6 +338,7 @@ fn consumer(config: &KafkaConfig, partitions: usize, watch: Watch) -> Result<Bas
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("check.crcs", "true")
-        .set_log_level(RDKafkaLogLevel::Warning)
+        // Lines of its log come before errors in the queue, and where connections fail there are many.
+        .set_log_level(RDKafkaLogLevel::Critical)
         .create_with_context(watch)
 }
