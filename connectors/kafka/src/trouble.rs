@@ -315,8 +315,9 @@ mod tests {
         assert!(!watch.in_outage());
         watch.error(KafkaError::Global(RDKafkaErrorCode::PartitionEOF), "end");
         assert!(!watch.in_outage());
-        watch.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
-        assert!(watch.refused().unwrap().contains("no such user"));
+        let unknown = Watch::new("h:1");
+        unknown.error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
+        assert!(unknown.refused().unwrap().contains("no such user"));
     }
 
     #[test]
