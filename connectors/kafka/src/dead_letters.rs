@@ -5,8 +5,6 @@
 //! where it was made, and is in base64 where it is no UTF-8; `bytes` is the message's full length. A payload over 128 KiB is
 //! cut, so that no dead letter is too large for a topic.
 
-use std::borrow::Cow;
-
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use base64::Engine;
@@ -40,17 +38,20 @@ struct Line<'a> {
     bytes: u64,
 }
 
-/// Where a line says that its message stood.
-#[derive(Deserialize)]
-struct LetterPlace<'a> {
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    partition: Option<i32>,
-    offset: u64,
+/// The place of a message that became a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LetterPlace {
+    /// Its topic; the name of the partition where it was none.
+    pub topic: String,
+    /// Its partition.
+    pub partition: Option<i32>,
+    /// Its offset.
+    pub offset: u64,
 }
 
-impl LetterPlace<'_> {
-    fn key(&self) -> String {
+impl LetterPlace {
+    /// What its letter is keyed by, so that a compacted topic takes and keeps each: `topic/partition/offset`.
+    pub(crate) fn key(&self) -> String {
         let LetterPlace { topic, partition, offset } = self;
         match partition {
             Some(partition) => format!("{topic}/{partition}/{offset}"),
@@ -115,7 +116,7 @@ impl TableWriter for DeadLetterTopic {
             let lines = batch.columns().first().filter(|column| *column.data_type() == DataType::Utf8);
             let lines = lines.ok_or("dead letters come as one column of text")?.as_string::<i32>();
             for line in lines.iter().flatten() {
-                let place: LetterPlace<'_> = serde_json::from_str(line)?;
+                let place: LetterPlace = serde_json::from_str(line)?;
                 messages.push(place.key().as_bytes(), line.trim_end_matches('\n').as_bytes());
             }
         }

@@ -13,11 +13,12 @@ use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Message, Offset};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::config::KafkaConfig;
 use crate::dead_letters::DEAD_LETTERS;
-use crate::produce::read_committed;
+pub use crate::dead_letters::LetterPlace;
+use crate::produce::{committed_reader, read_committed};
 use crate::topics::{MAX_MESSAGE_BYTES, QUIET, create_topic};
 
 /// How long a broker may be silent before it is given up.
@@ -26,17 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 500;
 /// What is passed over by reading rather than by asking again from another offset.
 const NEAR: u64 = 1_000;
-
-/// The place of a message that became a dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LetterPlace {
-    /// Its topic; the name of the partition where it was none.
-    pub topic: String,
-    /// Its partition.
-    pub partition: Option<i32>,
-    /// Its offset.
-    pub offset: u64,
-}
 
 /// A dead letter in a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -103,15 +93,7 @@ pub fn replay(config: &KafkaConfig, wanted: impl Fn(&Letter) -> bool) -> Result<
             (false, None) => done.gone.push(letter.place),
         }
     }
-    let consumer: BaseConsumer<DefaultConsumerContext> = config
-        .client()
-        .set("group.id", "tidemill-read")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set_log_level(QUIET)
-        .create()?;
+    let consumer = committed_reader(config)?;
     for ((topic, id), offsets) in places {
         let offsets: Vec<u64> = offsets.into_iter().collect();
         for some in offsets.chunks(AT_ONCE) {
@@ -208,7 +190,7 @@ fn send(producer: &BaseProducer, notes: &str, messages: &[OwnedMessage]) -> Resu
         let offset = message.offset().max(0).unsigned_abs();
         let place = LetterPlace { topic: message.topic().to_owned(), partition: Some(message.partition()), offset };
         let note = serde_json::to_vec(&place).expect("texts and numbers can always be written as JSON");
-        let key = format!("{}/{}/{offset}", message.topic(), message.partition());
+        let key = place.key();
         queue(producer, BaseRecord::<[u8], [u8]>::to(notes).partition(0).key(key.as_bytes()).payload(&note))?;
     }
     producer.commit_transaction(PATIENCE)

@@ -11,6 +11,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{ClientContext, Message, Offset};
 
 use crate::config::KafkaConfig;
+use crate::topics::QUIET;
 pub use crate::topics::create_topic;
 
 /// How long a broker may be silent before loading or reading is given up.
@@ -84,21 +85,26 @@ impl ProducerContext for Lost {
 /// Key and value of a message, empty where there is none.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// Reads what is committed in a topic, from its beginning to its end at this moment: keys and values, in the order of
-/// each partition.
-///
-/// # Errors
-/// What the client or the broker says, and [`KafkaError::NoMessageReceived`] if nothing came for a minute.
-pub fn read_committed(config: &KafkaConfig, topic: &str) -> Result<Vec<KeyValue>, KafkaError> {
-    let consumer: BaseConsumer<DefaultConsumerContext> = config
+/// A consumer of what is committed, to be assigned.
+pub(crate) fn committed_reader(config: &KafkaConfig) -> Result<BaseConsumer<DefaultConsumerContext>, KafkaError> {
+    config
         .client()
         .set("group.id", "tidemill-read")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
-        .set_log_level(RDKafkaLogLevel::Critical)
-        .create()?;
+        .set_log_level(QUIET)
+        .create()
+}
+
+/// Reads what is committed in a topic, from its beginning to its end at this moment: keys and values, in the order of
+/// each partition.
+///
+/// # Errors
+/// What the client or the broker says, and [`KafkaError::NoMessageReceived`] if nothing came for a minute.
+pub fn read_committed(config: &KafkaConfig, topic: &str) -> Result<Vec<KeyValue>, KafkaError> {
+    let consumer = committed_reader(config)?;
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
     let mut partitions = TopicPartitionList::new();
     for partition in metadata.topics().iter().flat_map(|found| found.partitions()) {

@@ -25,9 +25,9 @@ fn run_of(brokers: &str, topic: &str, prefix: &str, folder: &Path) -> Run {
 fn until_published(running: &mut Running, brokers: &str, topic: &str) {
     wait_until(&format!("{topic} has messages"), || {
         running.assert_alive("until something is published");
-        tidemill_kafka::KafkaConfig::at(brokers)
+        KafkaConfig::at(brokers)
             .ok()
-            .and_then(|config| tidemill_kafka::produce::read_committed(&config, topic).ok())
+            .and_then(|config| read_committed(&config, topic).ok())
             .is_some_and(|messages| !messages.is_empty())
     });
 }
@@ -112,7 +112,9 @@ fn wrong_credentials_and_wrong_manners_are_named_at_once_in_the_last_sentence() 
     let at = |name: &str| services.variables()[name].clone();
     let [plain, tls, sasl, ca] =
         ["KAFKA_SECURE_BROKERS", "KAFKA_SECURE_TLS", "KAFKA_SECURE_SASL", "KAFKA_SECURE_CA"].map(at);
-    topics::create(&plain, "events.secure", 1);
+    // The broker may be one that an earlier run of this test left.
+    let (topic, prefix) = (unique("events"), unique("out"));
+    topics::create(&plain, &topic, 1);
     let folder = TempDir::new().unwrap();
     let events = corpus::file(folder.path(), "a.ndjson", &corpus::events(200, 3, Rates::within_horizon()));
     let other_ca = folder.path().join("other.pem");
@@ -150,14 +152,14 @@ fn wrong_credentials_and_wrong_manners_are_named_at_once_in_the_last_sentence() 
     ];
     for (what, place, settings, words) in cases {
         let out = folder.path().join(what.replace(' ', "-"));
-        let from = format!("kafka://{place}?topics=events.secure&{settings}");
+        let from = format!("kafka://{place}?topics={topic}&{settings}");
         let places = ["run", "web_analytics", "--from", &from, "--out", out.to_str().unwrap()];
         assert_ends_with(&tidemill().command(&places), what, words);
         if what == "no rights" {
             continue;
         }
         let state = folder.path().join(format!("{}-sink", what.replace(' ', "-")));
-        let to = format!("kafka://{place}/out.?{settings}");
+        let to = format!("kafka://{place}/{prefix}?{settings}");
         let input = ["run", "web_analytics", "--input", events.to_str().unwrap(), "--to", &to];
         let refused = tidemill().command(&[&input[..], &["--state", state.to_str().unwrap()]].concat());
         assert_ends_with(&refused, &format!("{what}, sink"), words);
@@ -165,9 +167,9 @@ fn wrong_credentials_and_wrong_manners_are_named_at_once_in_the_last_sentence() 
 
     // A user who may begin transactions and not write, with topics that are there.
     for table in ["sessions", "errors_by_version_by_minute", "revenue_by_minute", "dead_letters"] {
-        topics::create(&plain, &format!("out.{table}"), 1);
+        topics::create(&plain, &format!("{prefix}{table}"), 1);
     }
-    let to = format!("kafka://{sasl}/out.?{}", by("sasl_plaintext", &user("reader", "reader-secret")));
+    let to = format!("kafka://{sasl}/{prefix}?{}", by("sasl_plaintext", &user("reader", "reader-secret")));
     let state = folder.path().join("no-writing");
     let input = ["run", "web_analytics", "--input", events.to_str().unwrap(), "--drain", "--to", &to];
     let refused = tidemill().command(&[&input[..], &["--state", state.to_str().unwrap()]].concat());
@@ -180,22 +182,23 @@ fn wrong_credentials_and_wrong_manners_are_named_at_once_in_the_last_sentence() 
 fn a_password_that_was_accepted_is_waited_for(services: &Services, folder: &Path) {
     let at = |name: &str| services.variables()[name].clone();
     let [plain, sasl, passwords] = ["KAFKA_SECURE_BROKERS", "KAFKA_SECURE_SASL", "KAFKA_SECURE_PASSWORDS"].map(at);
-    topics::create(&plain, "events.changed", 1);
+    let (topic, prefix) = (unique("events"), unique("changed"));
+    topics::create(&plain, &topic, 1);
     let bytes = corpus::events(300, 4, Rates::within_horizon());
     let lines = corpus::lines(&bytes);
     let send = |from: usize, until: usize| {
         let producer = Producer::new(&plain);
-        lines[from..until].iter().for_each(|line| producer.send("events.changed", 0, line));
+        lines[from..until].iter().for_each(|line| producer.send(&topic, 0, line));
         producer.flush();
     };
     send(0, 100);
     let settings =
         "security.protocol=sasl_plaintext&sasl.mechanism=PLAIN&sasl.username=writer&sasl.password=writer-secret";
-    let (from, to) =
-        (format!("kafka://{sasl}?topics=events.changed&{settings}"), format!("kafka://{sasl}/changed.?{settings}"));
+    let from = format!("kafka://{sasl}?topics={topic}&{settings}");
+    let to = format!("kafka://{sasl}/{prefix}?{settings}");
     let run = tidemill().stream(&from, &[to], folder.join("changed").to_str().unwrap());
     let mut running = run.option(&["--epoch-every", "100ms"]).start();
-    until_published(&mut running, &plain, "changed.revenue_by_minute");
+    until_published(&mut running, &plain, &format!("{prefix}revenue_by_minute"));
     services.kill("kafka-secure");
     fs::write(&passwords, "writer changed\n").unwrap();
     services.restart("kafka-secure");
@@ -217,7 +220,7 @@ fn a_password_that_was_accepted_is_waited_for(services: &Services, folder: &Path
     let stopped = stop(running);
     let rest = run.option(&["--until-end"]).finish();
     // Whoever sends while the broker dies may send twice.
-    let there = read_committed(&KafkaConfig::at(&plain).unwrap(), "events.changed").unwrap().len();
+    let there = read_committed(&KafkaConfig::at(&plain).unwrap(), &topic).unwrap().len();
     assert_eq!(counter(&rest, "events_read"), there as u64, "{rest} after {}", stopped.stderr);
     let counted = counter(&rest, "accepted") + counter(&rest, "malformed");
     assert_eq!(counted, lines.len() as u64, "{rest} after {}", stopped.stderr);

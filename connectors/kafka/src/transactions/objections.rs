@@ -8,7 +8,7 @@ use tidemill_dataflow::verdict::Judged;
 
 use super::Worked;
 use crate::topics::MAX_MESSAGE_BYTES;
-use crate::trouble::refusal;
+use crate::trouble::{Trouble, judge, refusal};
 
 /// For how long what is no outage may mend itself before it ends the run.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,19 +34,14 @@ impl Objection {
     /// What a code says.
     pub(super) fn of(code: RDKafkaErrorCode) -> Objection {
         use RDKafkaErrorCode as Code;
+        match judge(code) {
+            Trouble::Credentials => return Objection::Credentials,
+            Trouble::Rights => return Objection::Rights,
+            Trouble::Vanished => return Objection::Gone,
+            // What a reader makes of a code is no matter of a writer.
+            Trouble::Passing | Trouble::OutOfRange | Trouble::Damaged => {}
+        }
         match code {
-            Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::IllegalSASLState
-            | Code::SecurityDisabled
-            | Code::SSL => Objection::Credentials,
-            Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::DelegationTokenAuthorizationFailed => Objection::Rights,
-            Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => Objection::Gone,
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Objection::TooLarge,
             Code::InvalidRecord
             | Code::InvalidTimestamp
