@@ -7,6 +7,7 @@ mod lake;
 mod source;
 mod tee;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -214,16 +215,19 @@ impl AnalyticsIo {
         })
     }
 
-    /// Those who follow the commits: progress in ClickHouse, offsets for Kafka's lag tools.
+    /// Those who follow the commits of a run without the sinks `disabled`: progress in ClickHouse, offsets for Kafka's lag
+    /// tools.
     ///
     /// # Errors
     /// If one cannot be set up.
-    pub fn observers(&self) -> Result<Vec<Box<dyn CommitObserver>>, SinkError> {
+    pub fn observers(&self, disabled: &BTreeSet<String>) -> Result<Vec<Box<dyn CommitObserver>>, SinkError> {
+        let specs = self.pipeline.specs().iter().filter(|spec| !disabled.contains(&spec.name));
+        let written: Vec<TableSpec> = specs.cloned().collect();
         let mut observers: Vec<Box<dyn CommitObserver>> = Vec::new();
         for target in &self.targets {
             if let SinkTarget::ClickHouse(target) = target {
                 let progress = ProgressWriter::new(target.clone(), self.pipeline.name());
-                observers.push(Box::new(progress.watching(self.pipeline.specs())));
+                observers.push(Box::new(progress.watching(&written)));
             }
         }
         if let Some(config) = self.source.kafka() {

@@ -7,7 +7,9 @@ use std::fmt;
 
 use tidemill_tables::{Retention, TableSpec};
 
-use crate::check::{Difference, Found, FoundObject, differences, left_behind, objects, window_statement};
+use crate::check::{
+    Difference, Found, FoundObject, differences, everything_wrong, left_behind, objects, window_statement,
+};
 use crate::client::{Client, quote};
 use crate::ddl::{self, DEDUP_WINDOW, Kind, Object, retention_clause};
 use crate::error::ClickHouseError;
@@ -88,8 +90,7 @@ pub fn apply_tables(
         changes.push(Change::Dropped(gone.object.clone()));
     }
     let after = Found::read(&client).map_err(failed("describe its tables"))?;
-    let mut left = differences(&after, &expected);
-    left.extend(left_behind(&after, specs));
+    let left = everything_wrong(&after, specs)?;
     if left.is_empty() {
         return Ok(changes);
     }

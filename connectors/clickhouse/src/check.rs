@@ -8,12 +8,12 @@ use std::fmt;
 
 use clickhouse::error::Error;
 use serde_json::Value;
-use tidemill_tables::{Fold, Retention, TableSpec};
+use tidemill_tables::{Retention, TableSpec};
 
 use crate::client::Client;
 use crate::ddl::{self, DEDUP_WINDOW, Kind, Object};
 use crate::error::ClickHouseError;
-use crate::identity::retention_days;
+use crate::identity::Kept;
 use crate::target::Target;
 
 /// One thing that is not as it has to be.
@@ -57,9 +57,7 @@ pub fn diff_tables(target: &Target, specs: &[TableSpec]) -> Result<Vec<Differenc
         }]);
     }
     let found = Found::read(&client).map_err(asked)?;
-    let mut all = differences(&found, &objects(specs, Retention::default())?);
-    all.extend(left_behind(&found, specs));
-    Ok(all)
+    everything_wrong(&found, specs)
 }
 
 /// What an earlier version wrote through and this one does not: views of users that read it would get nothing any more.
@@ -67,7 +65,7 @@ pub(crate) fn left_behind(found: &Found, specs: &[TableSpec]) -> Vec<Difference>
     let mut all = Vec::new();
     for spec in specs {
         let names = ddl::obsolete(spec);
-        for name in names.iter().filter(|name| found.get(name).is_some()) {
+        for name in names.iter().filter(|name| found.get(name).is_some_and(FoundObject::is_of_version_2)) {
             let others: Vec<&str> =
                 found.readers(name).filter(|reader| !names.iter().any(|own| own == reader)).collect();
             let (text, remedy) = if others.is_empty() {
@@ -86,20 +84,11 @@ pub(crate) fn left_behind(found: &Found, specs: &[TableSpec]) -> Vec<Difference>
     all
 }
 
-/// How long the tables named keep rows now, for others that take their place; the default where none is there.
-///
-/// # Errors
-/// When the server cannot be asked.
-pub fn retention(target: &Target, specs: &[TableSpec]) -> Result<Retention, ClickHouseError> {
-    let client = Client::patient(target)?;
-    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
-    let days = |fold: Fold, default: u32| {
-        let tables = specs.iter().filter(|spec| spec.fold == fold).map(ddl::storage);
-        let mut there = tables.filter(|table| found.get(table).is_some());
-        there.next().map_or(default, |table| retention_days(&found, &table).unwrap_or(0))
-    };
-    let usual = Retention::default();
-    Ok(Retention { raw_days: days(Fold::Append, usual.raw_days), rollup_days: days(Fold::Deltas, usual.rollup_days) })
+/// Everything in which what was found is not what the tables need.
+pub(crate) fn everything_wrong(found: &Found, specs: &[TableSpec]) -> Result<Vec<Difference>, ClickHouseError> {
+    let mut all = differences(found, &objects(specs, Retention::default())?);
+    all.extend(left_behind(found, specs));
+    Ok(all)
 }
 
 /// All objects of some tables, those of the database first.
@@ -132,6 +121,11 @@ impl FoundObject {
     /// Whether the server may refuse a row for what it holds: the owner added constraints, or columns that are computed.
     pub(crate) fn may_refuse(&self, own: &[String]) -> bool {
         self.created.contains(" CONSTRAINT ") || self.columns.iter().any(|(column, _)| !own.contains(column))
+    }
+
+    /// Whether version 2 made it: a user may have a table of the same name.
+    fn is_of_version_2(&self) -> bool {
+        self.comment == "tidemill tables, version 2" && matches!(self.engine.as_str(), "Null" | "MaterializedView")
     }
 
     /// How many tokens the table remembers.
@@ -196,6 +190,11 @@ impl Found {
 
     pub(crate) fn get(&self, name: &str) -> Option<&FoundObject> {
         self.0.get(name)
+    }
+
+    /// How long rows of a table stay.
+    pub(crate) fn kept(&self, table: &str) -> Kept {
+        Kept::by(self.get(table).and_then(FoundObject::retention))
     }
 
     /// Views that read a table when it is written to.

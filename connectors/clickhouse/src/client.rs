@@ -9,7 +9,6 @@ use std::time::Duration;
 use clickhouse::error::Error;
 use clickhouse::insert_formatted::CompressedData;
 use clickhouse::{Client as Http, Compression};
-use futures::future::join_all;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
@@ -26,7 +25,7 @@ const PIECE: usize = 1 << 20;
 
 /// What inserts say beside: one insert is one block that is recognised when it comes again, nothing is gathered with other
 /// inserts, cut or left out, users' views learn the token too, and the answer comes after the last of them has written.
-const INSERT_SETTINGS: [(&str, &str); 23] = [
+const INSERT_SETTINGS: [(&str, &str); 22] = [
     ("async_insert", "0"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
     ("deduplicate_insert", "enable"),
@@ -43,7 +42,6 @@ const INSERT_SETTINGS: [(&str, &str); 23] = [
     ("max_insert_threads", "1"),
     ("max_partitions_per_insert_block", "100"),
     ("max_rows_to_group_by", "0"),
-    ("max_rows_to_read", "0"),
     ("min_insert_block_size_bytes", "1073741824"),
     ("min_insert_block_size_rows", "1048449"),
     ("optimize_on_insert", "1"),
@@ -57,20 +55,28 @@ const TOKEN: &str = "insert_deduplication_token";
 
 /// What each question and insert says about itself, whatever the user's profile says: a part of an answer is none, and
 /// expressions mean what they mean by default.
-const SETTINGS: [(&str, &str); 13] = [
+const SETTINGS: [(&str, &str); 21] = [
     ("additional_result_filter", ""),
     ("additional_table_filters", "{}"),
     ("aggregate_functions_null_for_empty", "0"),
+    ("final", "0"),
+    ("force_index_by_date", "0"),
+    ("force_primary_key", "0"),
     ("group_by_overflow_mode", "throw"),
     ("group_by_use_nulls", "0"),
     ("join_use_nulls", "0"),
     ("limit", "0"),
+    ("max_bytes_to_read", "0"),
+    ("max_result_bytes", "0"),
+    ("max_result_rows", "0"),
+    ("max_rows_to_read", "0"),
     ("offset", "0"),
     ("prefer_column_name_to_alias", "0"),
     ("read_overflow_mode", "throw"),
     ("result_overflow_mode", "throw"),
     ("timeout_overflow_mode", "throw"),
     ("transform_null_in", "0"),
+    ("use_query_cache", "0"),
 ];
 
 /// A setting of inserts, as the server knows it.
@@ -191,13 +197,12 @@ impl Client {
         self.runtime.block_on(self.send(statement, settings, token, body))
     }
 
-    /// Sends the same rows by several statements at once; gives the place of the first that failed, and why.
+    /// Sends the same rows by several statements, one after the other; gives the place of the first that failed, and why.
     pub(crate) fn insert_by_all(&self, statements: &[String], token: &str, body: &[u8]) -> Result<(), (usize, Error)> {
-        let settings = self.insert_settings().map_err(|error| (0, error))?;
-        let sent = statements.iter().map(|statement| self.send(statement, settings, Some(token), body));
-        let answers = self.runtime.block_on(join_all(sent));
-        let mut failed = answers.into_iter().enumerate().filter_map(|(at, answer)| Some((at, answer.err()?)));
-        failed.next().map_or(Ok(()), Err)
+        for (at, statement) in statements.iter().enumerate() {
+            self.insert(statement, Some(token), body).map_err(|error| (at, error))?;
+        }
+        Ok(())
     }
 
     async fn send(&self, statement: &str, settings: &[Setting], token: Option<&str>, body: &[u8]) -> Result<(), Error> {

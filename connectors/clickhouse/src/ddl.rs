@@ -132,7 +132,8 @@ pub(crate) fn storage(spec: &TableSpec) -> String {
 }
 
 /// Every table that keeps rows of `spec`.
-pub(crate) fn storages(spec: &TableSpec) -> Vec<String> {
+#[must_use]
+pub fn storages(spec: &TableSpec) -> Vec<String> {
     match spec.fold {
         Fold::Deltas => vec![storage(spec), format!("{}_data", by_day(spec))],
         Fold::Append | Fold::Signed => vec![storage(spec)],

@@ -2,7 +2,8 @@
 //!
 //! The server keeps what an insert wrote to one table before another one, or a view, refused it. So a chunk that was
 //! refused is never written in parts. Its rows go into copies of the tables instead, which have the same columns and
-//! constraints, keep nothing (`ENGINE = Null`), and have no views. What the copies refuse is looked for by halving.
+//! constraints, keep nothing (`ENGINE = Null`), and have no views. What the copies refuse is looked for by halving. Copies are
+//! called by the run that made them, and dropped after use; what a run that was killed left is dropped by the next one.
 
 use std::ops::Range;
 
@@ -10,17 +11,19 @@ use clickhouse::error::Error;
 use tidemill_dataflow::sink::SinkError;
 
 use crate::check::Found;
-use crate::client::Client;
+use crate::client::{Client, quote};
 use crate::ddl::Insert;
 use crate::rejected::Refused;
 use crate::retry::{Ended, Fence, Verdict, answer, chain, until_answered};
 use crate::row_binary::Encoder;
 
-/// Copies of the tables of one sink.
+/// Copies of the tables of one sink; dropped with this.
 pub(crate) struct Dry<'a> {
     client: &'a Client,
     fence: &'a Fence,
     inserts: &'a [Insert],
+    /// What is behind the names of the copies.
+    suffix: String,
     buffer: Vec<u8>,
 }
 
@@ -28,19 +31,32 @@ pub(crate) struct Dry<'a> {
 const TOKEN: &str = "dry";
 /// What is asked of the copies.
 const TRY: &str = "try rows on a copy of its tables";
-
-fn copy(table: &str) -> String {
-    format!("{table}_dry")
-}
+/// How copies are told from tables of users.
+const COMMENT: &str = "tidemill tries rows here";
 
 impl<'a> Dry<'a> {
-    /// Copies as the tables are now.
-    pub(crate) fn new(client: &'a Client, fence: &'a Fence, inserts: &'a [Insert]) -> Result<Self, SinkError> {
+    /// Copies as the tables are now, for `run`.
+    pub(crate) fn new(
+        client: &'a Client,
+        fence: &'a Fence,
+        inserts: &'a [Insert],
+        run: u64,
+    ) -> Result<Self, SinkError> {
+        Self::called(client, fence, inserts, format!("_dry_{run}"))
+    }
+
+    fn called(client: &'a Client, fence: &'a Fence, inserts: &'a [Insert], suffix: String) -> Result<Self, SinkError> {
+        let dry = Self { client, fence, inserts, suffix, buffer: Vec::new() };
         for Insert { table, .. } in inserts {
-            let statement = format!("CREATE OR REPLACE TABLE {} AS {table} ENGINE = Null", copy(table));
+            let copy = dry.copy(table);
+            let statement = format!("CREATE OR REPLACE TABLE {copy} AS {table} ENGINE = Null COMMENT '{COMMENT}'");
             answer(client, fence, &statement, || client.execute(&statement))?;
         }
-        Ok(Self { client, fence, inserts, buffer: Vec::new() })
+        Ok(dry)
+    }
+
+    fn copy(&self, table: &str) -> String {
+        format!("{table}{}", self.suffix)
     }
 
     /// The rows of a range that a table refuses.
@@ -54,27 +70,29 @@ impl<'a> Dry<'a> {
     ///
     /// It only serves a message, so whatever stands in its way is none of its business.
     pub(crate) fn fails_a_view(
-        &mut self,
-        encoder: &Encoder,
-        rows: Range<usize>,
+        client: &'a Client,
+        fence: &'a Fence,
+        insert: &'a Insert,
+        run: u64,
+        (encoder, rows): (&Encoder, Range<usize>),
         found: &Found,
     ) -> Result<Option<Refused>, SinkError> {
+        // A copy of its own: behind the others no view must stand.
+        let mut dry = Self::called(client, fence, std::slice::from_ref(insert), format!("_dry_{run}_read"))?;
         let mut views = Vec::new();
-        for Insert { table, .. } in self.inserts {
-            for (at, reader) in found.readers(table).enumerate() {
-                let view = format!("{}_view_{at}", copy(table));
-                if self.copy_view(reader, table, &view).is_ok() {
-                    views.push(view);
-                }
+        for (at, reader) in found.readers(&insert.table).enumerate() {
+            let view = format!("{}_view_{at}", dry.copy(&insert.table));
+            if dry.copy_view(reader, &insert.table, &view).is_ok() {
+                views.push(view);
             }
         }
         let mut refused = Vec::new();
-        let looked = self.halve(encoder, rows, 1, &mut refused);
+        let looked = dry.halve(encoder, rows, 1, &mut refused);
         for view in views {
-            let _ = self.client.execute(&format!("DROP VIEW IF EXISTS {view} SYNC"));
+            let _ = client.execute(&format!("DROP VIEW IF EXISTS {view} SYNC"));
         }
         match looked {
-            Err(error) if (self.fence)().is_err() => Err(error),
+            Err(error) if fence().is_err() => Err(error),
             _ => Ok(refused.pop()),
         }
     }
@@ -82,16 +100,13 @@ impl<'a> Dry<'a> {
     fn copy_view(&self, reader: &str, table: &str, name: &str) -> Result<(), Error> {
         let database = self.client.target().database();
         let (of, view) = reader.split_once('.').unwrap_or((database, reader));
-        let sql = format!(
-            "SELECT as_select FROM system.tables WHERE database = {} AND name = {}",
-            crate::client::quote(of),
-            crate::client::quote(view)
-        );
+        let sql =
+            format!("SELECT as_select FROM system.tables WHERE database = {} AND name = {}", quote(of), quote(view));
         let rows = self.client.rows(&sql)?;
         let select = rows.first().and_then(|row| row.first()?.as_str()).unwrap_or_default();
-        let select = reading(select, &format!("{database}.{table}"), &format!("{database}.{}", copy(table)));
-        self.client.execute(&format!("DROP VIEW IF EXISTS {name} SYNC"))?;
-        self.client.execute(&format!("CREATE MATERIALIZED VIEW {name} ENGINE = Null AS {select}"))
+        let select = reading(select, &format!("{database}.{table}"), &format!("{database}.{}", self.copy(table)));
+        let statement = format!("CREATE MATERIALIZED VIEW {name} ENGINE = Null AS {select} COMMENT '{COMMENT}'");
+        self.client.execute(&statement)
     }
 
     fn halve(
@@ -116,10 +131,10 @@ impl<'a> Dry<'a> {
 
     /// Why a copy refuses some of these rows; `None` where all copies take all of them.
     fn refuses(&mut self, encoder: &Encoder, rows: Range<usize>) -> Result<Option<String>, SinkError> {
-        let Self { client, fence, inserts, buffer } = self;
+        let Self { client, fence, inserts, suffix, buffer } = self;
         encoder.write(rows, buffer);
         for insert in *inserts {
-            let copy = copy(&insert.table);
+            let copy = format!("{}{suffix}", insert.table);
             let statement = insert.into(&copy);
             match until_answered(client, fence, || client.insert(&statement, Some(TOKEN), buffer)) {
                 Ok(()) => {}
@@ -132,6 +147,37 @@ impl<'a> Dry<'a> {
         }
         Ok(None)
     }
+}
+
+impl Drop for Dry<'_> {
+    fn drop(&mut self) {
+        for Insert { table, .. } in self.inserts {
+            // One that stays is dropped by the next run.
+            let _ = self.client.execute(&format!("DROP TABLE IF EXISTS {} SYNC", self.copy(table)));
+        }
+    }
+}
+
+/// Drops the copies that runs before `run` left.
+pub(crate) fn drop_left(client: &Client, fence: &Fence, inserts: &[Insert], run: u64) -> Result<(), SinkError> {
+    for Insert { table, .. } in inserts {
+        let prefix = format!("{table}_dry_");
+        let sql = format!(
+            "SELECT name FROM system.tables WHERE database = currentDatabase() AND comment = {} AND startsWith(name, {}) \
+             ORDER BY length(name) DESC",
+            quote(COMMENT),
+            quote(&prefix)
+        );
+        for row in answer(client, fence, "list copies of its tables", || client.rows(&sql))? {
+            let Some(name) = row.first().and_then(|name| name.as_str()) else { continue };
+            let made_by = name[prefix.len()..].split('_').next().and_then(|number| number.parse::<u64>().ok());
+            if made_by.is_some_and(|made_by| made_by < run) {
+                let statement = format!("DROP TABLE IF EXISTS {name} SYNC");
+                answer(client, fence, &statement, || client.execute(&statement))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A view's query with another table in the place of `table`, wherever that is named in full.

@@ -108,6 +108,19 @@ pub enum ClickHouseError {
         #[source]
         source: clickhouse::error::Error,
     },
+    /// The server refuses an insert of which no row can be set aside.
+    #[error(
+        "{place} does not take an insert of which no row can be set aside (each alone is taken, or another table has them all): \
+         mend the table or what stands behind it, drop a constraint that is new, then start again; what was written before is \
+         recognised and not written twice"
+    )]
+    Refuses {
+        /// The table, its database and server.
+        place: String,
+        /// What the server answered.
+        #[source]
+        source: clickhouse::error::Error,
+    },
     /// The rows do not fit the table, or are too many at once.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -126,9 +139,11 @@ impl ClickHouseError {
     /// The failure of a sink, with what a supervisor does about it.
     pub(crate) fn judged(self) -> SinkError {
         match &self {
-            Self::Owner(_) | Self::Differs { .. } | Self::Window { .. } | Self::View { .. } => Judged::refused(self),
             Self::ReadOnlySetting { .. } => Judged::denied(self),
-            Self::Server { source, .. } if is_denial(source) => Judged::denied(self),
+            Self::Server { source, .. } | Self::Refuses { source, .. } if is_denial(source) => Judged::denied(self),
+            Self::Owner(_) | Self::Differs { .. } | Self::Window { .. } | Self::View { .. } | Self::Refuses { .. } => {
+                Judged::refused(self)
+            }
             _ => Box::new(self),
         }
     }

@@ -7,9 +7,10 @@
 
 use clickhouse::error::Error;
 use serde::{Deserialize, Serialize};
-use tidemill_tables::TableSpec;
+use tidemill_tables::{Retention, TableSpec};
 
-use crate::check::Found;
+use crate::apply::require;
+use crate::check::{Found, everything_wrong};
 use crate::client::Client;
 use crate::ddl::{self, suffixed};
 use crate::error::ClickHouseError;
@@ -29,6 +30,9 @@ pub struct Exchange {
     /// Who writes to the live table from then on; plans of earlier versions do not say it.
     #[serde(default)]
     pub writer: Option<Writer>,
+    /// What the table that was live is called afterwards; by the rebuilt one's name where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
 }
 
 /// Who writes to a table.
@@ -42,6 +46,39 @@ pub struct Writer {
     pub pipeline: String,
     /// The epoch through which the rebuilt table holds the rows.
     pub epoch: u64,
+}
+
+/// Makes empty tables beside the live ones of `specs`, under their names with `suffix` behind them: of the same engine,
+/// settings, retention and constraints, whatever their owner made of them. What is there already stays.
+///
+/// # Errors
+/// When a live table is missing or is not as it has to be, belongs to a cluster of replicas, or the server fails.
+pub fn make_beside(target: &Target, specs: &[TableSpec], suffix: &str) -> Result<(), ClickHouseError> {
+    let client = Client::patient(target)?;
+    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
+    require(&client, everything_wrong(&found, specs)?)?;
+    // An owner may have added columns to a table that is there, which newer servers do not take in one that is created.
+    let lenient = "allow_dimensions_outside_sorting_key";
+    let known = format!("SELECT 1 FROM system.merge_tree_settings WHERE name = '{lenient}'");
+    let known = !client.rows(&known).map_err(|source| client.failed("show its settings", source))?.is_empty();
+    let settings = if known { format!(" SETTINGS {lenient} = 1") } else { String::new() };
+    for spec in specs {
+        let of = |one: &TableSpec| ddl::table(one, Retention::default());
+        for (live, beside) in of(spec)?.iter().zip(of(&suffixed(spec, suffix))?) {
+            if found.get(&live.name).is_some_and(|there| there.engine.starts_with("Replicated")) {
+                return Err(ClickHouseError::Owner(format!(
+                    "{} is replicated: a copy beside it would need a path of its own in the keeper, and is not made; rebuild into a \
+                     database without replicas",
+                    target.place_of(&live.name)
+                )));
+            }
+            let statement = beside
+                .replace()
+                .unwrap_or_else(|| format!("CREATE TABLE IF NOT EXISTS {} AS {}{settings}", beside.name, live.name));
+            client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
+        }
+    }
+    Ok(())
 }
 
 /// What has to change places so that the tables rebuilt with `suffix` become the live ones of the log `instance` of
@@ -72,7 +109,7 @@ pub fn plan_exchange(
                 pipeline: pipeline.to_owned(),
                 epoch,
             });
-            plan.push(Exchange { live, rebuilt, uuid, writer });
+            plan.push(Exchange { live, rebuilt, uuid, writer, kept: None });
         }
     }
     Ok(plan)
@@ -88,18 +125,41 @@ pub fn plan_exchange(
 pub fn exchange(target: &Target, plan: &[Exchange]) -> Result<(), ClickHouseError> {
     let client = Client::patient(target)?;
     let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
-    for Exchange { live, rebuilt, uuid, writer } in plan {
+    for Exchange { live, rebuilt, uuid, writer, kept } in plan {
         if found.get(rebuilt).is_some_and(|object| object.uuid == *uuid) {
             let statement = format!("EXCHANGE TABLES {live} AND {rebuilt}");
             client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
         } else if found.get(live).is_none_or(|object| object.uuid != *uuid) {
             continue;
         }
+        // It has the identity of the one that was live by now, and keeps it under its last name.
+        if let Some(kept) = kept.as_ref().filter(|kept| found.get(kept).is_none() && found.get(rebuilt).is_some()) {
+            let statement = format!("RENAME TABLE {rebuilt} TO {kept}");
+            client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
+        }
         if let Some(writer) = writer {
             hand_over(&client, live, uuid, writer).map_err(|source| client.failed("note its tables", source))?;
         }
     }
     Ok(())
+}
+
+/// What the tables that were live are called after an exchange. Those without a row are dropped.
+///
+/// # Errors
+/// When the server fails.
+pub fn left_over(target: &Target, plan: &[Exchange]) -> Result<Vec<String>, ClickHouseError> {
+    let client = Client::patient(target)?;
+    let mut left = Vec::new();
+    for table in plan.iter().filter_map(|exchange| exchange.kept.as_deref()) {
+        let failed = |source| client.failed(&format!("look into {table}"), source);
+        if client.rows(&format!("SELECT 1 FROM {table} LIMIT 1")).map_err(failed)?.is_empty() {
+            client.execute(&format!("DROP TABLE {table} SYNC")).map_err(failed)?;
+        } else {
+            left.push(table.to_owned());
+        }
+    }
+    Ok(left)
 }
 
 /// Notes that the table `uuid` is the one called `live` that `writer` writes to, unless that was done.
@@ -111,5 +171,5 @@ fn hand_over(client: &Client, live: &str, uuid: &str, writer: &Writer) -> Result
         return Ok(());
     }
     note_writer(client, [table, instance, pipeline], 0, *epoch)?;
-    identity::note(client, instance, &identity::read(client, &tables)?)
+    identity::note_as_they_are(client, instance, &tables)
 }

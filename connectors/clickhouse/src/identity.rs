@@ -1,14 +1,16 @@
 //! Whether a table still is the one that rows were written to, with the rows in it.
 //!
 //! A table that was dropped and made anew, or emptied, takes further rows as if nothing were missing. So what was written
-//! to is noted beside it: the table's UUID, and the newest block of each partition. Blocks are numbered upwards for as long
-//! as a table lives, and a merge keeps the numbers of what it merged. So the rows are still there if a part begins at or
-//! before a block that was noted.
+//! to is noted beside it: the table's identity, and the newest block of each partition. Blocks are numbered upwards for as
+//! long as a server runs and the table has parts, and a merge keeps the numbers of what it merged. So the rows of a partition
+//! are still there if its parts begin at or before the block that was noted, and end at or behind it.
 //!
 //! ```text
-//! UUID differs                                          made anew
-//! same UUID, every part begins behind what was noted    emptied, unless all of it may have expired
+//! another identity                                      made anew
+//! the same, and no partition has the rows that it had   emptied, unless all of it may have expired
+//! a partition has others, and an epoch is in flight     its tokens are gone, so the epoch could count twice
 //! ```
+//! A partition that somebody drops while others stay is no loss: its rows were that operator's to delete.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +21,18 @@ use crate::client::{Client, quote};
 use crate::ddl::STORAGES;
 use crate::row_binary::{header, insert_statement, write_text};
 
+/// The UUID of every table in a database whose engine gives none.
+const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
+
 /// What is known of one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Storage {
+    /// The UUID; where replicas share the rows, their path in the keeper.
     pub(crate) uuid: String,
     /// First and last block of each partition that has rows.
     pub(crate) blocks: BTreeMap<String, (i64, i64)>,
+    /// Rows may cancel each other, so that a merge takes the newest block away.
+    pub(crate) cancels: bool,
 }
 
 impl Storage {
@@ -32,14 +40,19 @@ impl Storage {
     pub(crate) fn has_rows(&self) -> bool {
         !self.blocks.is_empty()
     }
+
+    /// Whether the table can be told from another one of its name.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.uuid != NO_UUID
+    }
 }
 
 /// What was noted of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
     pub(crate) storage: Storage,
-    /// Days since then, rounded down.
-    pub(crate) days: u32,
+    /// Seconds since then.
+    pub(crate) age: u64,
 }
 
 /// What became of a table.
@@ -49,49 +62,142 @@ pub(crate) enum Loss {
     MadeAnew,
     /// It is the same table without the rows.
     Emptied,
+    /// Parts of it were replaced while an epoch is in flight: the table does not recognise that epoch any more.
+    Replaced,
 }
 
-/// What became of a table since it was noted; rows leave by themselves after `retention` days.
-pub(crate) fn lost(noted: &Noted, now: &Storage, retention: Option<u32>) -> Option<Loss> {
+/// How long rows stay by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    ForEver,
+    /// At least so many seconds after they arrived.
+    Seconds(u64),
+    /// The owner has a rule that is not understood.
+    Unknown,
+}
+
+impl Kept {
+    /// The rule of a table, from its TTL as the server prints it.
+    pub(crate) fn by(ttl: Option<&str>) -> Kept {
+        let Some(ttl) = ttl else { return Kept::ForEver };
+        let interval = ttl.trim().strip_prefix("inserted_at + toInterval").and_then(|rest| rest.strip_suffix(')'));
+        let seconds = interval.and_then(|interval| {
+            let (unit, count) = interval.split_once('(')?;
+            let unit: u64 = match unit {
+                "Second" => 1,
+                "Minute" => 60,
+                "Hour" => 3_600,
+                "Day" => 86_400,
+                "Week" => 7 * 86_400,
+                "Month" => 28 * 86_400,
+                "Quarter" => 90 * 86_400,
+                "Year" => 365 * 86_400,
+                _ => return None,
+            };
+            count.parse::<u64>().ok()?.checked_mul(unit)
+        });
+        seconds.map_or(Kept::Unknown, Kept::Seconds)
+    }
+
+    fn may_have_taken_all(self, age: u64) -> bool {
+        match self {
+            Kept::ForEver => false,
+            Kept::Seconds(seconds) => age >= seconds,
+            Kept::Unknown => true,
+        }
+    }
+}
+
+/// What became of a table since it was noted; `in_flight` is whether an epoch may be written again.
+pub(crate) fn lost(noted: &Noted, now: &Storage, kept: Kept, in_flight: bool) -> Option<Loss> {
     if !noted.storage.has_rows() {
         return None;
     }
     if noted.storage.uuid != now.uuid {
         return Some(Loss::MadeAnew);
     }
-    let stays = |(partition, (_, last)): (&String, &(i64, i64))| {
-        now.blocks.get(partition).is_some_and(|(first, _)| first <= last)
+    let stays = |partition: &str, noted_last: i64| {
+        let (first, last) = now.blocks.get(partition)?;
+        Some(*first <= noted_last && (now.cancels || *last >= noted_last))
     };
-    let may_have_expired = retention.is_some_and(|days| noted.days >= days);
-    (!may_have_expired && !noted.storage.blocks.iter().any(stays)).then_some(Loss::Emptied)
+    let partitions: Vec<Option<bool>> =
+        noted.storage.blocks.iter().map(|(partition, (_, last))| stays(partition, *last)).collect();
+    if !partitions.contains(&Some(true)) && !kept.may_have_taken_all(noted.age) {
+        return Some(Loss::Emptied);
+    }
+    (in_flight && !now.cancels && partitions.contains(&Some(false))).then_some(Loss::Replaced)
 }
 
-/// How many days rows of a table stay; 0 where its rule is not one of ours, so that nothing is concluded from it.
-pub(crate) fn retention_days(found: &Found, table: &str) -> Option<u32> {
-    let clause = found.get(table)?.retention()?;
-    let days = clause.split_once("toIntervalDay(").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
-    Some(days.unwrap_or(0))
+/// What was noted of some tables, and what they are now.
+pub(crate) struct Seen {
+    pub(crate) noted: BTreeMap<String, Noted>,
+    pub(crate) now: BTreeMap<String, Storage>,
+}
+
+impl Seen {
+    /// What `instance` noted of the tables named, or whoever noted last where no instance is given; and the tables.
+    pub(crate) fn read(client: &Client, instance: Option<&str>, tables: &[String]) -> Result<Self, Error> {
+        // First what was noted: what comes between can only add.
+        let noted = noted(client, instance, tables)?;
+        Ok(Self { noted, now: read(client, tables)? })
+    }
+
+    /// The tables that lost what was noted.
+    pub(crate) fn lost(&self, found: &Found, in_flight: bool) -> Vec<(String, Loss)> {
+        let missing = Storage::default();
+        let lost = self.noted.iter().filter_map(|(table, noted)| {
+            let now = self.now.get(table).unwrap_or(&missing);
+            Some((table.clone(), lost(noted, now, found.kept(table), in_flight)?))
+        });
+        lost.collect()
+    }
 }
 
 /// The tables named, as they are now.
-pub(crate) fn read(client: &Client, tables: &[String]) -> Result<BTreeMap<String, Storage>, Error> {
+fn read(client: &Client, tables: &[String]) -> Result<BTreeMap<String, Storage>, Error> {
     let names = list(tables);
     let mut all: BTreeMap<String, Storage> = BTreeMap::new();
     let there = format!(
-        "SELECT name, toString(uuid) FROM system.tables WHERE database = currentDatabase() AND name IN ({names})"
+        "SELECT name, toString(uuid), engine FROM system.tables WHERE database = currentDatabase() AND name IN ({names})"
     );
+    let mut replicated = false;
     for row in client.rows(&there)? {
-        let [name, uuid] = texts(row)?;
-        all.insert(name, Storage { uuid, blocks: BTreeMap::new() });
+        let [name, uuid, engine] = texts(row)?;
+        replicated |= engine.starts_with("Replicated");
+        all.insert(name, Storage { uuid, blocks: BTreeMap::new(), cancels: engine.ends_with("SummingMergeTree") });
+    }
+    if replicated {
+        let paths = format!(
+            "SELECT table, zookeeper_path FROM system.replicas WHERE database = currentDatabase() AND table IN ({names})"
+        );
+        for row in client.rows(&paths)? {
+            let [table, path] = texts(row)?;
+            if let Some(storage) = all.get_mut(&table) {
+                storage.uuid = path;
+            }
+        }
     }
     let parts = format!(
-        "SELECT table, partition_id, min(min_block_number), max(max_block_number) FROM system.parts \
-         WHERE active AND rows > 0 AND database = currentDatabase() AND table IN ({names}) GROUP BY table, partition_id"
+        "SELECT table, partition_id, min(min_block_number), max(max_block_number), max(has_lightweight_delete) \
+         FROM system.parts WHERE active AND rows > 0 AND database = currentDatabase() AND table IN ({names}) \
+         GROUP BY table, partition_id"
     );
+    let mut thinned = Vec::new();
     for row in client.rows(&parts)? {
-        let [table, partition, first, last] = texts(row)?;
+        let [table, partition, first, last, deleted] = texts(row)?;
         if let Some(storage) = all.get_mut(&table) {
             storage.blocks.insert(partition, (number(&first)?, number(&last)?));
+        }
+        if deleted != "0" {
+            thinned.push(table);
+        }
+    }
+    // Rows that DELETE took stay in their parts until a merge.
+    for table in thinned {
+        if client.rows(&format!("SELECT 1 FROM {table} LIMIT 1"))?.is_empty()
+            && let Some(storage) = all.get_mut(&table)
+        {
+            storage.blocks.clear();
         }
     }
     Ok(all)
@@ -113,8 +219,8 @@ pub(crate) fn noted(
     for row in client.rows(&sql)? {
         let [name, uuid, blocks, seconds] = texts(row)?;
         let blocks = serde_json::from_str(&blocks).map_err(|error| Error::Custom(error.to_string()))?;
-        let days = u32::try_from(number(&seconds)?.max(0) / 86_400).unwrap_or(u32::MAX);
-        all.insert(name, Noted { storage: Storage { uuid, blocks }, days });
+        let age = u64::try_from(number(&seconds)?).unwrap_or(0);
+        all.insert(name, Noted { storage: Storage { uuid, blocks, cancels: false }, age });
     }
     Ok(all)
 }
@@ -132,6 +238,11 @@ pub(crate) fn note(client: &Client, instance: &str, storages: &BTreeMap<String, 
     client.insert(&insert_statement(STORAGES, &columns), None, &body)
 }
 
+/// Notes what the tables named are now, whatever was noted before.
+pub(crate) fn note_as_they_are(client: &Client, instance: &str, tables: &[String]) -> Result<(), Error> {
+    note(client, instance, &read(client, tables)?)
+}
+
 fn list(tables: &[String]) -> String {
     tables.iter().map(|table| quote(table)).collect::<Vec<_>>().join(", ")
 }
@@ -146,8 +257,10 @@ mod tests {
 
     fn storage(uuid: &str, blocks: &[(&str, i64, i64)]) -> Storage {
         let blocks = blocks.iter().map(|(partition, first, last)| ((*partition).to_owned(), (*first, *last)));
-        Storage { uuid: uuid.to_owned(), blocks: blocks.collect() }
+        Storage { uuid: uuid.to_owned(), blocks: blocks.collect(), cancels: false }
     }
+
+    const DAY: u64 = 86_400;
 
     #[test]
     fn a_table_that_lost_its_rows_is_told_from_one_that_merged_or_grew() {
@@ -160,22 +273,60 @@ mod tests {
             (storage("a", &[]), Some(Loss::Emptied)),
             (storage("a", &[("1", 10, 12)]), Some(Loss::Emptied)),
             (storage("a", &[("3", 1, 1)]), Some(Loss::Emptied)),
+            // Emptied, then the server began to count anew.
+            (storage("a", &[("1", 1, 2), ("2", 3, 3)]), Some(Loss::Emptied)),
             (storage("b", &[("1", 1, 5)]), Some(Loss::MadeAnew)),
             (storage("b", &[]), Some(Loss::MadeAnew)),
         ] {
-            let noted = Noted { storage: noted.clone(), days: 3 };
-            assert_eq!(lost(&noted, &now, None), loss, "{now:?}");
-            assert_eq!(lost(&noted, &now, Some(4)), loss, "{now:?}");
+            let noted = Noted { storage: noted.clone(), age: 3 * DAY };
+            assert_eq!(lost(&noted, &now, Kept::ForEver, false), loss, "{now:?}");
+            assert_eq!(lost(&noted, &now, Kept::Seconds(4 * DAY), false), loss, "{now:?}");
         }
     }
 
     #[test]
     fn nothing_is_concluded_where_rows_may_have_expired_or_none_was_there() {
-        let noted = |blocks| Noted { storage: storage("a", blocks), days: 90 };
+        let noted = |blocks| Noted { storage: storage("a", blocks), age: 90 * DAY };
         let empty = storage("a", &[]);
-        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Some(90)), None);
-        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Some(0)), None);
-        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Some(91)), Some(Loss::Emptied));
-        assert_eq!(lost(&noted(&[]), &storage("b", &[]), None), None);
+        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Seconds(90 * DAY), false), None);
+        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Unknown, false), None);
+        assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Seconds(91 * DAY), false), Some(Loss::Emptied));
+        assert_eq!(lost(&noted(&[]), &storage("b", &[]), Kept::ForEver, false), None);
+    }
+
+    #[test]
+    fn a_partition_that_was_detached_and_attached_is_told_while_an_epoch_is_in_flight() {
+        let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 0 };
+        for (now, loss) in [
+            (storage("a", &[("1", 1, 7), ("2", 2, 9)]), None),
+            (storage("a", &[("1", 10, 12), ("2", 2, 9)]), Some(Loss::Replaced)),
+            // One that is gone takes its rows with it, those of the epoch too.
+            (storage("a", &[("2", 2, 9)]), None),
+        ] {
+            assert_eq!(lost(&noted, &now, Kept::ForEver, true), loss, "{now:?}");
+            assert_eq!(lost(&noted, &now, Kept::ForEver, false), None, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_rows_may_cancel_each_other() {
+        let noted = Noted { storage: storage("a", &[("1", 1, 5)]), age: 0 };
+        let now = Storage { cancels: true, ..storage("a", &[("1", 1, 3)]) };
+        assert_eq!(lost(&noted, &now, Kept::ForEver, true), None);
+    }
+
+    #[test]
+    fn how_long_rows_stay_is_read_from_the_rule_of_arrival_and_from_no_other() {
+        for (ttl, kept) in [
+            (None, Kept::ForEver),
+            (Some("inserted_at + toIntervalDay(90)"), Kept::Seconds(90 * DAY)),
+            (Some("inserted_at + toIntervalHour(6)"), Kept::Seconds(6 * 3_600)),
+            (Some("inserted_at + toIntervalMonth(2)"), Kept::Seconds(56 * DAY)),
+            (Some("window_start + toIntervalDay(90)"), Kept::Unknown),
+            (Some("inserted_at + toIntervalDay(9) TO DISK 'cold', inserted_at + toIntervalDay(90)"), Kept::Unknown),
+            (Some("inserted_at + toIntervalDay(90) WHERE tenant = 'a'"), Kept::Unknown),
+        ] {
+            assert_eq!(Kept::by(ttl), kept, "{ttl:?}");
+        }
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! - [`apply`] and [`diff`] make the tables and say what is wrong with them.
 //! - [`ClickHouseTable`] is the sink of one table, [`ProgressWriter`] follows the commits.
-//! - [`missing`] says which tables lost what was written to them.
-//! - [`digest`], [`first_difference`], [`plan_exchange`] and [`exchange`] compare a rebuilt set of tables with the live one and
-//!   put it in its place.
+//! - [`missing`] says which tables lost what was written to them, [`accept`] takes them as they are.
+//! - [`make_beside`], [`digest`], [`first_difference`], [`plan_exchange`] and [`exchange`] make a set of tables to be rebuilt,
+//!   compare it with the live one and put it in its place.
 
 mod apply;
 mod check;
@@ -30,13 +30,13 @@ mod target;
 mod window;
 
 pub use apply::{Change, apply, apply_tables, drop_tables};
-pub use check::{Difference, diff, diff_tables, retention};
+pub use check::{Difference, diff, diff_tables};
 pub use chunks::ChunkLimits;
-pub use ddl::{DEDUP_WINDOW, default_tables, suffixed};
+pub use ddl::{DEDUP_WINDOW, default_tables, storages, suffixed};
 pub use digest::{DifferingRow, Partition, PartitionDigest, digest, first_difference};
 pub use error::ClickHouseError;
-pub use exchange::{Exchange, Writer, exchange, plan_exchange};
-pub use owner::missing;
+pub use exchange::{Exchange, Writer, exchange, left_over, make_beside, plan_exchange};
+pub use owner::{accept, missing};
 pub use progress::ProgressWriter;
 pub use table::ClickHouseTable;
 pub use target::Target;

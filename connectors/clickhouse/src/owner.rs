@@ -4,18 +4,20 @@
 //! be taken by an instance that has committed nothing; one with rows belongs to the instance that wrote them, for as long as
 //! its log is there. One that has lost its rows since ([`crate::identity`]) is refused, at the start and while it is written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
 use tidemill_dataflow::sink::{SinkError, SinkStart};
-use tidemill_tables::{Retention, TableSpec};
+use tidemill_tables::TableSpec;
+use tracing::warn;
 
 use crate::apply::require;
-use crate::check::{Found, differences, objects, texts};
+use crate::check::{Found, everything_wrong, texts};
 use crate::client::{Client, quote};
 use crate::ddl::{self, PROGRESS, WRITERS};
 use crate::error::ClickHouseError;
-use crate::identity::{self, Loss, Storage};
+use crate::identity::{self, Kept, Loss, Seen, Storage};
 use crate::retry::{Fence, answer};
 use crate::row_binary::{header, insert_statement, write_text};
 use crate::target::Target;
@@ -97,7 +99,12 @@ impl Owner {
                     return Err(owner.lost(client, written, start.bound).judged());
                 }
                 owner.noted = epoch;
-                owner.require_rows(client, fence, found, start)?;
+                let in_flight = start.bound > start.committed;
+                let seen = owner.require_rows(client, fence, found, in_flight)?;
+                if seen.noted.is_empty() && owner.storages.len() > 1 && in_flight {
+                    // An earlier build wrote these through views, whose tokens are others.
+                    return Err(owner.in_flight(client, start).judged());
+                }
             }
             other => {
                 if !is_empty(client, fence, spec)? {
@@ -111,41 +118,68 @@ impl Owner {
                     let forget = format!("DELETE FROM {PROGRESS}_data WHERE pipeline = {}", quote(pipeline));
                     answer(client, fence, "forget the progress of an earlier pipeline", || client.execute(&forget))?;
                 }
-                owner.note_storages(client, fence)?;
+                let seen = owner.see(client, fence)?;
+                owner.note_storages(client, fence, &seen.now)?;
                 owner.note(client, fence, 0)?;
             }
+        }
+        for table in owner.storages.iter().filter(|table| found.kept(table) == Kept::Unknown) {
+            let place = client.target().place_of(table);
+            warn!(
+                "{place} has a TTL other than `inserted_at + INTERVAL ..`: rows that it loses by a fault are not missed"
+            );
         }
         Ok(owner)
     }
 
-    /// Fails if a table lost what this instance wrote to it; notes what the tables are if nobody has.
+    /// Fails if a table lost what this instance wrote to it; else notes what the tables are by now.
     fn require_rows(
         &mut self,
         client: &Client,
         fence: &Fence,
         found: &Found,
-        start: &SinkStart,
-    ) -> Result<(), SinkError> {
-        let instance = Some(self.instance.as_str());
-        let losses = losses(client, fence, found, instance, &self.storages)?;
-        if let Some(loss) = losses.first() {
-            return Err(loss.clone().into_error(client).judged());
+        in_flight: bool,
+    ) -> Result<Seen, SinkError> {
+        let seen = self.see(client, fence)?;
+        if let Some(lost) = self.first_lost(&seen, found, in_flight) {
+            return Err(lost.into_error(client).judged());
         }
-        let noted = answer(client, fence, WHAT, || identity::noted(client, instance, &self.storages))?;
-        self.holds_rows =
-            self.storages.iter().all(|table| noted.get(table).is_some_and(|noted| !noted.storage.blocks.is_empty()));
-        if noted.is_empty() && self.storages.len() > 1 && start.bound > start.committed {
-            // An earlier build wrote these through views, whose tokens are others.
-            return Err(self.in_flight(client, start).judged());
-        }
-        if self.holds_rows { Ok(()) } else { self.note_storages(client, fence) }
+        self.note_storages(client, fence, &seen.now)?;
+        Ok(seen)
     }
 
-    fn note_storages(&mut self, client: &Client, fence: &Fence) -> Result<(), SinkError> {
-        let now = answer(client, fence, WHAT, || identity::read(client, &self.storages))?;
-        answer(client, fence, "note its tables", || identity::note(client, &self.instance, &now))?;
-        self.holds_rows = self.storages.iter().all(|table| now.get(table).is_some_and(Storage::has_rows));
+    /// What was noted of the tables, and what they are; fails where one cannot be told from another of its name.
+    fn see(&self, client: &Client, fence: &Fence) -> Result<Seen, SinkError> {
+        let seen = answer(client, fence, WHAT, || Seen::read(client, Some(&self.instance), &self.storages))?;
+        match seen.now.iter().find(|(_, storage)| !storage.has_identity()) {
+            None => Ok(seen),
+            Some((table, _)) => Err(ClickHouseError::Owner(format!(
+                "{} has no UUID, so a table that is made anew cannot be told from it: create the database with ENGINE = Atomic",
+                client.target().place_of(table)
+            ))
+            .judged()),
+        }
+    }
+
+    fn first_lost(&self, seen: &Seen, found: &Found, in_flight: bool) -> Option<Lost> {
+        let (table, loss) = seen.lost(found, in_flight).into_iter().next()?;
+        Some(Lost { table, loss, pipeline: self.pipeline.clone() })
+    }
+
+    fn note_storages(
+        &mut self,
+        client: &Client,
+        fence: &Fence,
+        now: &BTreeMap<String, Storage>,
+    ) -> Result<(), SinkError> {
+        answer(client, fence, "note its tables", || identity::note(client, &self.instance, now))?;
+        self.holds_rows |= self.storages.iter().all(|table| now.get(table).is_some_and(Storage::has_rows));
         Ok(())
+    }
+
+    /// Whether no row is known yet that could be missed.
+    pub(crate) fn holds_nothing_yet(&self) -> bool {
+        !self.holds_rows
     }
 
     /// Whether it is time to look whether the tables still have their rows, and are as they have to be.
@@ -155,19 +189,17 @@ impl Owner {
 
     /// Looks, and notes what the tables are by now.
     pub(crate) fn look(&mut self, client: &Client, fence: &Fence, found: &Found) -> Result<(), SinkError> {
-        let losses = losses(client, fence, found, Some(&self.instance), &self.storages)?;
-        match losses.into_iter().next() {
-            Some(loss) => Err(loss.into_error(client).judged()),
-            None => self.note_storages(client, fence),
-        }
+        self.require_rows(client, fence, found, false).map(drop)
+    }
+
+    /// A table that lost rows, asked once: for use between two attempts.
+    pub(crate) fn lost_now(&self, client: &Client) -> Result<Option<Lost>, Error> {
+        let seen = Seen::read(client, Some(self.instance.as_str()), &self.storages)?;
+        Ok(self.first_lost(&seen, &Found::read(client)?, false))
     }
 
     /// Says now and then that an epoch is written, after looking whether the table is still this instance's.
     pub(crate) fn wrote(&mut self, client: &Client, fence: &Fence, epoch: u64) -> Result<(), SinkError> {
-        // The first rows are missed from now on.
-        if !self.holds_rows {
-            self.note_storages(client, fence)?;
-        }
         if epoch < self.noted.saturating_add(NOTE_EVERY) {
             return Ok(());
         }
@@ -223,10 +255,13 @@ impl Owner {
 
     fn holds_nothing(&self, client: &Client, committed: u64) -> ClickHouseError {
         let Self { table, instance, pipeline, .. } = self;
-        let place = client.target().place_of(table);
+        let target = client.target();
+        let place = target.place_of(table);
         ClickHouseError::Owner(format!(
             "{place} is empty, and instance {instance} of this pipeline has committed epochs \
-             through {committed}: the table was made anew, or is new; fill it with `tidemill tables refill {pipeline}`"
+             through {committed}: the table was made anew, or is new; fill it with `tidemill tables refill {pipeline} --to \
+             {target} --state PLACE`, or let it begin here with `tidemill tables accept {pipeline} --to {target} --state PLACE \
+             --table {table}`"
         ))
     }
 
@@ -234,7 +269,10 @@ impl Owner {
         let (place, from, to) = (client.target().place_of(&self.table), start.committed + 1, start.bound);
         ClickHouseError::Owner(format!(
             "{place} may hold a part of epochs {from} to {to}, which an earlier version of this program wrote through views and \
-             did not commit: that part would count twice; fill the table anew with `tidemill tables refill --table {}`",
+             did not commit: that part would count twice; fill the table anew with `tidemill tables refill {} --to {} --state \
+             PLACE --table {}`",
+            self.pipeline,
+            client.target(),
             self.table
         ))
     }
@@ -279,71 +317,92 @@ fn now() -> Instant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
     pub(crate) table: String,
-    loss: Loss,
+    pub(crate) loss: Loss,
+    pub(crate) pipeline: String,
 }
 
 impl Lost {
     /// The sentence to stop with.
     pub(crate) fn into_error(self, client: &Client) -> ClickHouseError {
-        let what = match self.loss {
-            Loss::MadeAnew => "was made anew",
-            Loss::Emptied => "was emptied",
+        let (what, so) = match self.loss {
+            Loss::MadeAnew => ("was made anew since this pipeline wrote to it", "rows are missing there"),
+            Loss::Emptied => ("was emptied since this pipeline wrote to it", "rows are missing there"),
+            Loss::Replaced => (
+                "had parts detached and attached, or dropped, while an epoch was being written",
+                "it does not recognise that epoch any more, which could count twice",
+            ),
         };
+        let Lost { table, pipeline, .. } = self;
+        let target = client.target();
         ClickHouseError::Owner(format!(
-            "{} {what} since this pipeline wrote to it: rows are missing there; stop the run and fill it again with `tidemill \
-             tables refill`",
-            client.target().place_of(&self.table)
+            "{} {what}: {so}; stop the run, then fill it again with `tidemill tables refill {pipeline} --to {target} --state PLACE`, \
+             or, if all of its rows are there or may be missing, `tidemill tables accept {pipeline} --to {target} --state PLACE \
+             --table {table}`",
+            target.place_of(&table)
         ))
     }
 }
 
-/// The tables that lost what `instance`, or whoever noted last, wrote to them.
-pub(crate) fn losses(
-    client: &Client,
-    fence: &Fence,
-    found: &Found,
-    instance: Option<&str>,
-    tables: &[String],
-) -> Result<Vec<Lost>, SinkError> {
-    // First what was noted, then what is there: what comes between can only add.
-    let noted = answer(client, fence, WHAT, || identity::noted(client, instance, tables))?;
-    let there = answer(client, fence, WHAT, || identity::read(client, tables))?;
-    let missing = Storage::default();
-    let lost = noted.into_iter().filter_map(|(table, noted)| {
-        let now = there.get(&table).unwrap_or(&missing);
-        let loss = identity::lost(&noted, now, identity::retention_days(found, &table))?;
-        Some(Lost { table, loss })
-    });
-    Ok(lost.collect())
-}
-
-/// The tables of `specs` that do not hold what the log `instance` has committed to them: they were emptied, or dropped and
-/// made anew, or never written.
+/// The tables beneath those of `specs` that do not hold what the log `instance` has committed to them: they were emptied,
+/// or dropped and made anew, or never written.
 ///
 /// # Errors
 /// When the server cannot be asked, or a table is not there.
-pub fn missing(target: &Target, specs: &[TableSpec], instance: &str) -> Result<Vec<String>, ClickHouseError> {
+pub fn missing(target: &Target, specs: &[TableSpec], instance: &str) -> Result<BTreeSet<String>, ClickHouseError> {
     let client = Client::patient(target)?;
     let failed = |source| client.failed(WHAT, source);
     let found = Found::read(&client).map_err(failed)?;
-    require(&client, differences(&found, &objects(specs, Retention::default())?))?;
-    let mut all = Vec::new();
+    require(&client, everything_wrong(&found, specs)?)?;
+    let mut all = BTreeSet::new();
     for spec in specs {
         let storages = ddl::storages(spec);
-        let noted = identity::noted(&client, Some(instance), &storages).map_err(failed)?;
-        let there = identity::read(&client, &storages).map_err(failed)?;
-        let lost = |table: &String| {
-            let now = there.get(table).cloned().unwrap_or_default();
-            match noted.get(table) {
-                Some(noted) => identity::lost(noted, &now, identity::retention_days(&found, table)).is_some(),
-                None => !now.has_rows(),
-            }
-        };
-        if storages.iter().any(lost) {
-            all.push(spec.name.clone());
+        if !is_written_by(&client, &spec.name, instance).map_err(failed)? {
+            all.extend(storages);
+            continue;
         }
+        let seen = Seen::read(&client, Some(instance), &storages).map_err(failed)?;
+        all.extend(seen.lost(&found, true).into_iter().map(|(table, _)| table));
     }
     Ok(all)
+}
+
+/// Whether `instance` is known as a writer of the table.
+fn is_written_by(client: &Client, table: &str, instance: &str) -> Result<bool, Error> {
+    let sql =
+        format!("SELECT 1 FROM {WRITERS} WHERE name = {} AND instance = {} LIMIT 1", quote(table), quote(instance));
+    Ok(!client.rows(&sql)?.is_empty())
+}
+
+/// Takes the tables of `specs` as they are for what the log `instance` of `pipeline` has written through `epoch`: what is
+/// missing in them stays missing, what is there is not looked for again.
+///
+/// # Errors
+/// When the server cannot be asked, a table is not there, or one belongs to another instance.
+pub fn accept(
+    target: &Target,
+    specs: &[TableSpec],
+    (pipeline, instance, epoch): (&str, &str, u64),
+) -> Result<(), ClickHouseError> {
+    let client = Client::patient(target)?;
+    let failed = |source| client.failed("note its tables", source);
+    let found = Found::read(&client).map_err(failed)?;
+    require(&client, everything_wrong(&found, specs)?)?;
+    for spec in specs {
+        let table = spec.name.as_str();
+        let sql =
+            format!("SELECT instance FROM {WRITERS} WHERE name = {} ORDER BY written_at DESC LIMIT 1", quote(table));
+        let rows = client.rows(&sql).map_err(failed)?;
+        let writer = rows.first().and_then(|row| row.first()?.as_str()).unwrap_or(instance);
+        if writer != instance {
+            return Err(ClickHouseError::Owner(format!(
+                "{} holds rows of instance {writer}, and the --state is that of instance {instance}: nothing was changed",
+                target.place_of(table)
+            )));
+        }
+        note_writer(&client, [table, instance, pipeline], 0, epoch).map_err(failed)?;
+        identity::note_as_they_are(&client, instance, &ddl::storages(spec)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Whether no row is stored in any of the tables beneath; what a view hides counts too.

@@ -11,7 +11,8 @@ use tidemill_tables::TableSpec;
 use crate::check::Found;
 use crate::client::Client;
 use crate::ddl::{self, PROGRESS};
-use crate::owner::{LOOK_EVERY, Look, losses};
+use crate::identity::Seen;
+use crate::owner::{LOOK_EVERY, Look, Lost};
 use crate::retry::{Fence, answer};
 use crate::row_binary::{header, insert_statement, write_text};
 use crate::target::Target;
@@ -70,9 +71,11 @@ impl CommitObserver for ProgressWriter {
         };
         let client = self.client.insert(client);
         if !self.storages.is_empty() && self.look.is_due() {
-            let found = answer(client, &self.fence, "describe its tables", || Found::read(client))?;
-            if let Some(loss) = losses(client, &self.fence, &found, None, &self.storages)?.into_iter().next() {
-                return Err(loss.into_error(client).judged());
+            let (found, seen) = answer(client, &self.fence, "describe its tables", || {
+                Ok((Found::read(client)?, Seen::read(client, None, &self.storages)?))
+            })?;
+            if let Some((table, loss)) = seen.lost(&found, false).into_iter().next() {
+                return Err(Lost { table, loss, pipeline: self.pipeline.clone() }.into_error(client).judged());
             }
         }
         let columns = columns();

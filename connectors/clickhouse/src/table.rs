@@ -29,11 +29,11 @@ use tidemill_tables::{Retention, TableSpec, fold};
 use tracing::warn;
 
 use crate::apply::require;
-use crate::check::{Found, FoundObject, differences, left_behind, objects};
+use crate::check::{Found, FoundObject, differences, everything_wrong};
 use crate::chunks::{Chunk, ChunkLimits, arrange, cut};
 use crate::client::Client;
-use crate::ddl::{self, Insert, REJECTED, suffixed};
-use crate::dry::Dry;
+use crate::ddl::{self, Insert, Kind, REJECTED, suffixed};
+use crate::dry::{Dry, drop_left};
 use crate::error::ClickHouseError;
 use crate::owner::{LOOK_EVERY, Look, Owner, Shown};
 use crate::rejected::{self, Refused};
@@ -64,6 +64,7 @@ struct Opened {
     fence: Fence,
     owner: Owner,
     instance: String,
+    run: u64,
     inserts: Vec<Insert>,
     /// Those of the inserts.
     statements: Vec<String>,
@@ -141,6 +142,7 @@ impl ClickHouseTable {
         let rows = arrange(spec, rows.clone(), *limits).map_err(arrow)?;
         let encoder = Encoder::new(spec, &rows)?;
         let chunks = cut(spec, &rows, *limits, |row| encoder.row_bytes(row)).map_err(arrow)?;
+        opened.look_now_and_then(spec)?;
         opened.window.admit(&opened.client, &opened.fence, epoch, &chunks)?;
         let name = format!("{pipeline}/{}/{}/{epoch}/{shard}", opened.instance, spec.name);
         for (at, chunk) in chunks.iter().enumerate() {
@@ -158,45 +160,56 @@ impl Opened {
         let mut refused = if self.may_refuse { self.refused(shipment)? } else { Vec::new() };
         loop {
             let aside: BTreeSet<usize> = refused.iter().map(|one| one.row).collect();
-            encoder.write(chunk.rows.clone().filter(|row| !aside.contains(row)), &mut self.buffer);
             if aside.len() == chunk.rows.len() {
                 return Ok(());
             }
-            let (insert, error, verdict) = match self.insert(&shipment.token)? {
+            encoder.write(chunk.rows.clone().filter(|row| !aside.contains(row)), &mut self.buffer);
+            let (at, error, verdict) = match self.insert(&shipment.token)? {
                 None => return Ok(()),
                 Some(failed) => failed,
             };
-            let found = inspect(&self.client, &self.fence, spec)?;
-            if verdict == Verdict::Rejected && refused.is_empty() {
+            let found = inspect(&self.client, &self.fence, spec, Scope::Everything)?;
+            // What the first table has taken cannot be set aside any more.
+            if verdict == Verdict::Rejected && refused.is_empty() && at == 0 {
                 refused = self.refused(shipment)?;
                 if !refused.is_empty() {
                     continue;
                 }
             }
-            return Err(self.failed(shipment, &insert, error, &found)?.judged());
+            let insert = &self.inserts[at];
+            return Err(self.failed(shipment, insert, error, &found)?.judged());
         }
     }
 
-    /// Sends the buffer to all of the tables at once; gives the insert that was refused, and why.
-    fn insert(&self, token: &str) -> Result<Option<(Insert, Error, Verdict)>, SinkError> {
-        let Self { client, fence, statements, buffer, .. } = self;
-        let mut failed = 0;
+    /// Sends the buffer to all of the tables; gives which of the inserts was refused, and why.
+    fn insert(&self, token: &str) -> Result<Option<(usize, Error, Verdict)>, SinkError> {
+        let Self { client, fence, owner, statements, buffer, .. } = self;
+        let (mut failed, mut attempts, mut lost) = (0, 0, None);
         let sent = until_answered(client, fence, || {
+            attempts += 1;
+            // A server that was away may come back with other tables, or count blocks anew.
+            if attempts > 1 {
+                lost = owner.lost_now(client)?;
+                if lost.is_some() {
+                    return Ok(());
+                }
+            }
             client.insert_by_all(statements, token, buffer).map_err(|(at, error)| {
                 failed = at;
                 error
             })
         });
-        match sent {
-            Ok(()) => Ok(None),
-            Err(Ended::Fenced(error)) => Err(error),
-            Err(Ended::Refused(error, verdict)) => Ok(Some((self.inserts[failed].clone(), error, verdict))),
+        match (sent, lost) {
+            (Ok(()), Some(lost)) => Err(lost.into_error(client).judged()),
+            (Ok(()), None) => Ok(None),
+            (Err(Ended::Fenced(error)), _) => Err(error),
+            (Err(Ended::Refused(error, verdict)), _) => Ok(Some((failed, error, verdict))),
         }
     }
 
     /// The rows of a chunk that a table refuses, which are kept beside it now.
     fn refused(&self, shipment: &Shipment<'_>) -> Result<Vec<Refused>, SinkError> {
-        let mut dry = Dry::new(&self.client, &self.fence, &self.inserts)?;
+        let mut dry = Dry::new(&self.client, &self.fence, &self.inserts, self.run)?;
         let refused = dry.refused(shipment.encoder, shipment.chunk.rows.clone())?;
         if !refused.is_empty() {
             self.set_aside(shipment, &refused)?;
@@ -228,29 +241,53 @@ impl Opened {
         error: Error,
         found: &Found,
     ) -> Result<ClickHouseError, SinkError> {
+        let place = self.client.target().place_of(&insert.table);
         let views: Vec<&str> = found.readers(&insert.table).collect();
-        if views.is_empty() || !chain(&error).contains("while pushing to view") {
-            return Ok(self.client.failed(&format!("take rows for table {}", insert.table), error));
+        if views.is_empty() || !is_of_a_view(&error) {
+            return Ok(ClickHouseError::Refuses { place, source: error });
         }
-        let mut dry = Dry::new(&self.client, &self.fence, std::slice::from_ref(insert))?;
-        let row = dry.fails_a_view(shipment.encoder, shipment.chunk.rows.clone(), found)?;
+        let rows = (shipment.encoder, shipment.chunk.rows.clone());
+        let row = Dry::fails_a_view(&self.client, &self.fence, insert, self.run, rows, found)?;
         Ok(ClickHouseError::View {
-            place: self.client.target().place_of(&insert.table),
+            place,
             views: views.join(", "),
             row: row.map(|refused| rejected::shown(shipment.spec, shipment.rows, refused.row)),
             source: error,
         })
     }
 
-    /// An epoch is written: says so now and then, and looks once a minute whether the tables are as they were.
+    /// Looks once a minute whether the tables have their rows and are as they have to be.
+    fn look_now_and_then(&mut self, spec: &TableSpec) -> Result<(), SinkError> {
+        if self.owner.is_time_to_look() { self.look(spec) } else { Ok(()) }
+    }
+
+    fn look(&mut self, spec: &TableSpec) -> Result<(), SinkError> {
+        let found = inspect(&self.client, &self.fence, spec, Scope::Storages)?;
+        self.may_refuse = may_refuse(&found, spec)?;
+        self.owner.look(&self.client, &self.fence, &found)
+    }
+
+    /// An epoch is written: says so now and then. The first rows are missed from then on.
     fn wrote(&mut self, spec: &TableSpec, epoch: Epoch) -> Result<(), SinkError> {
-        if self.owner.is_time_to_look() {
-            let found = inspect(&self.client, &self.fence, spec)?;
-            self.may_refuse = may_refuse(&found, spec)?;
-            self.owner.look(&self.client, &self.fence, &found)?;
+        if self.owner.holds_nothing_yet() {
+            self.look(spec)?;
         }
         self.owner.wrote(&self.client, &self.fence, epoch)
     }
+}
+
+/// Whether an insert failed for a view behind the table, or for what that view writes to.
+fn is_of_a_view(error: &Error) -> bool {
+    let text = chain(error);
+    text.contains("while pushing to view") || text.contains("of view")
+}
+
+/// What is compared with what it has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    /// What rows are written to; what readers see is no matter of a run that goes on.
+    Storages,
 }
 
 /// Whether one of the tables may refuse a row for what it holds.
@@ -265,13 +302,18 @@ fn may_refuse(found: &Found, spec: &TableSpec) -> Result<bool, ClickHouseError> 
 }
 
 /// Fails with everything that is wrong with a table; else what was found.
-fn inspect(client: &Client, fence: &Fence, spec: &TableSpec) -> Result<Found, SinkError> {
-    let expected = objects(std::slice::from_ref(spec), Retention::default())?;
+fn inspect(client: &Client, fence: &Fence, spec: &TableSpec, scope: Scope) -> Result<Found, SinkError> {
     let found = answer(client, fence, "describe its tables", || {
         if client.database_exists()? { Found::read(client) } else { Ok(Found::default()) }
     })?;
-    let mut wrong = differences(&found, &expected);
-    wrong.extend(left_behind(&found, std::slice::from_ref(spec)));
+    let wrong = match scope {
+        Scope::Everything => everything_wrong(&found, std::slice::from_ref(spec))?,
+        Scope::Storages => {
+            let mut expected = ddl::table(spec, Retention::default())?;
+            expected.retain(|object| matches!(object.kind, Kind::Table { .. }));
+            differences(&found, &expected)
+        }
+    };
     require(client, wrong).map_err(ClickHouseError::judged)?;
     Ok(found)
 }
@@ -280,7 +322,7 @@ impl TableWriter for ClickHouseTable {
     fn open(&mut self, start: &SinkStart) -> Result<(), SinkError> {
         let client = Client::new(&self.target)?;
         let fence = Fence::clone(&start.fence);
-        let found = inspect(&client, &fence, &self.spec)?;
+        let found = inspect(&client, &fence, &self.spec, Scope::Everything)?;
         writable_settings(&client, &fence)?;
         let epochs = self.in_flight.max(start.bound.saturating_sub(start.committed));
         let window = Window::of(&found, &self.spec, epochs, self.shards);
@@ -292,10 +334,11 @@ impl TableWriter for ClickHouseTable {
             (&self.pipeline, self.shown, Look::every(self.look_every)),
             start,
         )?;
-        let (instance, inserts) = (start.instance.clone(), ddl::inserts(&self.spec)?);
+        let (instance, run, inserts) = (start.instance.clone(), start.run, ddl::inserts(&self.spec)?);
+        drop_left(&client, &fence, &inserts, run)?;
         let may_refuse = may_refuse(&found, &self.spec)?;
         let (statements, buffer) = (inserts.iter().map(Insert::statement).collect(), Vec::new());
-        let opened = Opened { client, fence, owner, instance, inserts, statements, may_refuse, window, buffer };
+        let opened = Opened { client, fence, owner, instance, run, inserts, statements, may_refuse, window, buffer };
         self.opened = Some(opened);
         Ok(())
     }

@@ -2,23 +2,30 @@
 //!
 //! ```text
 //! stop the run -> which tables lost rows? -> the pipeline again, beside them, through the last commit
-//!              -> recorded in the run's log -> the rebuilt tables change places with the lost ones -> start the run
+//!              -> did it read all that the run had read? -> recorded in the run's log
+//!              -> the rebuilt tables change places with the lost ones, and only with those -> start the run
 //! ```
 //! What the run had read is read again in the cuts that are recorded, so the rows are the same (INV-2). Epochs behind the
-//! last commit are written by the next start, as after any crash.
+//! last commit are written by the next start, as after any crash. What the lost tables still held is kept under another name.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
-use tidemill_clickhouse::{Target, drop_tables, exchange, missing, plan_exchange, suffixed};
+use tidemill_clickhouse::{
+    Exchange, Target, accept, drop_tables, exchange, left_over, missing, plan_exchange, storages, suffixed,
+};
 use tidemill_connectors::events::Bounds;
-use tidemill_log::{Location, Log, LogOptions, LogState};
+use tidemill_log::{FOLDER, Location, Log, LogOptions, LogState, SplitStore, Store};
 use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
+use super::alive::Alive;
+use super::books::Books;
 use super::replay::{Rebuild, finish_exchange, history, of_clickhouse, of_log, read, rebuild, record, say};
 use super::run::{clickhouse_target, open_store};
-use super::{Failure, alive, units};
+use super::{Failure, alive, lines, units, with_causes};
 use crate::io::SinkTarget;
 use crate::pipeline::{Catalog, Pipeline};
 
@@ -42,6 +49,10 @@ pub(crate) struct RefillArguments {
     /// A table that is filled again in any case. May be given several times.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
+    /// Fill tables with what there is still, although it is not all that the run had read. What they hold now is kept beside
+    /// them.
+    #[arg(long)]
+    incomplete: bool,
     /// The first day of event times that are taken from files and topics: as the run was told.
     #[arg(long, value_name = "DATE", default_value = "2000-01-01", value_parser = units::oldest)]
     oldest: Bounds,
@@ -53,91 +64,225 @@ pub(crate) struct RefillArguments {
     workers: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct AcceptArguments {
+    /// The pipeline; the first of this binary unless it is named.
+    pipeline: Option<String>,
+    /// The database: clickhouse://HOST:PORT/DB.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Where the run keeps its log, its --state or its --out.
+    #[arg(long, value_name = "PLACE")]
+    state: Location,
+    /// A table that is taken as it is. May be given several times.
+    #[arg(long, value_name = "TABLE", required = true)]
+    table: Vec<String>,
+    /// Fence a run that is alive in the same place. Without it such a start is refused.
+    #[arg(long)]
+    take_over: bool,
+}
+
+/// A run that is stopped, and stays so for as long as this lives.
+struct Stopped {
+    store: Arc<dyn Store>,
+    live: LogState,
+    /// Its last commit.
+    floor: u64,
+    instance: String,
+    _alive: Alive,
+}
+
+impl Stopped {
+    fn at(place: &Location, target: &Target, take_over: bool) -> Result<Stopped, Failure> {
+        let store = open_store(place)?;
+        let live =
+            read(&store, place)?.ok_or_else(|| Failure::refused(format!("{place}: there is no log of a run")))?;
+        let Some(floor) = live.committed().filter(|floor| *floor > 0) else {
+            return Err(Failure::refused(format!("{place}: the run there has committed nothing yet; start it")));
+        };
+        let alive = alive::claim(place, &store, take_over)?;
+        finish_exchange(&live, &[SinkTarget::ClickHouse(target.clone())])?;
+        let instance = live.seal().map(|seal| seal.instance.clone()).unwrap_or_default();
+        Ok(Stopped { store, live, floor, instance, _alive: alive })
+    }
+
+    /// The tables of `pipeline` that the run writes.
+    fn specs(&self, pipeline: &Pipeline, catalog: &Catalog, place: &Location) -> Result<Vec<TableSpec>, Failure> {
+        let specs = pipeline.specs();
+        let Some(written) = self.live.seal().and_then(|seal| seal.tables.as_ref()) else { return Ok(specs.to_vec()) };
+        let others = catalog.tables().into_iter().filter(|other| !specs.iter().any(|spec| spec.name == other.name));
+        let foreign = others.map(|other| other.name).find(|other| written.contains(other));
+        let specs: Vec<TableSpec> = specs.iter().filter(|spec| written.contains(&spec.name)).cloned().collect();
+        if foreign.is_some() || specs.is_empty() {
+            let written = written.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Failure::refused(format!(
+                "{place}: the run there writes {written}, which is not pipeline {}: name the pipeline of that run, and use the \
+                 program that it ran with",
+                pipeline.name()
+            )));
+        }
+        Ok(specs)
+    }
+}
+
+pub(crate) fn accept_tables(arguments: &AcceptArguments, catalog: &Catalog) -> Result<(), Failure> {
+    let pipeline = catalog.find_or_first(arguments.pipeline.as_deref()).map_err(Failure::usage)?;
+    let target = clickhouse_target(&arguments.to)?;
+    let run = Stopped::at(&arguments.state, &target, arguments.take_over)?;
+    let specs = named(pipeline.name(), &run.specs(pipeline, catalog, &arguments.state)?, &arguments.table)?;
+    accept(&target, &specs, (pipeline.name(), &run.instance, run.floor)).map_err(|error| of_clickhouse(&error))?;
+    say(&format!("taken as they are: {}; the run goes on at epoch {}", list(&specs), run.floor + 1))
+}
+
 pub(crate) fn refill(arguments: &RefillArguments, catalog: &Catalog) -> Result<(), Failure> {
     let pipeline = catalog.find_or_first(arguments.pipeline.as_deref()).map_err(Failure::usage)?;
     let target = clickhouse_target(&arguments.to)?;
     let place = &arguments.state;
-    let store = open_store(place)?;
-    let live = read(&store, place)?.ok_or_else(|| Failure::refused(format!("{place}: there is no log of a run")))?;
-    let Some(floor) = live.committed().filter(|floor| *floor > 0) else {
-        return Err(Failure::refused(format!("{place}: the run there has committed nothing yet; start it")));
-    };
-    let _alive = alive::claim(place, &store, arguments.take_over)?;
-    finish_exchange(&live, &[SinkTarget::ClickHouse(target.clone())])?;
-    let instance = live.seal().map(|seal| seal.instance.clone()).unwrap_or_default();
-    let lost = missing(&target, pipeline.specs(), &instance).map_err(|error| of_clickhouse(&error))?;
-    let lost = chosen(pipeline, &lost, &arguments.table)?;
-    if lost.is_empty() {
+    let run = Stopped::at(place, &target, arguments.take_over)?;
+    let (floor, instance) = (run.floor, run.instance.as_str());
+    let specs = run.specs(pipeline, catalog, place)?;
+    let mut lost = missing(&target, &specs, instance).map_err(|error| of_clickhouse(&error))?;
+    lost.extend(named(pipeline.name(), &specs, &arguments.table)?.iter().flat_map(storages));
+    let specs: Vec<TableSpec> =
+        specs.into_iter().filter(|spec| storages(spec).iter().any(|table| lost.contains(table))).collect();
+    if specs.is_empty() {
         return say("no table lost anything; name one with --table to fill it again all the same");
     }
-    let names = lost.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", ");
-    say(&format!("fills again through epoch {floor}: {names}"))?;
+    say(&format!("fills again through epoch {floor}: {}", lost.iter().cloned().collect::<Vec<_>>().join(", ")))?;
 
-    let suffix = unused_suffix(place, floor, |suffix| drop_rebuilt(&target, pipeline, suffix))?;
     let mut wanted = Rebuild {
         from: arguments.from.as_deref(),
         input: &arguments.input,
         cuts: None,
         state: place,
-        suffix: &suffix,
+        suffix: "",
         since: None,
         until: None,
         oldest: arguments.oldest,
         workers: arguments.workers,
     };
-    if let Some(table) = lost.iter().find(|spec| wanted.archive() && is_of_unverified(&spec.name)) {
-        return Err(Failure::refused(format!(
-            "{} is not in a lake of accepted events: name the topics or the log with --from",
-            table.name
-        )));
-    }
-    if !wanted.archive() && history(place)?.first() <= 1 {
+    if wanted.archive() {
+        if let Some(table) = specs.iter().find(|spec| is_of_unverified(&spec.name)) {
+            return Err(Failure::refused(format!(
+                "{} is not in a lake of accepted events: name the topics or the log with --from",
+                table.name
+            )));
+        }
+        bring_up_to_date(wanted.from.unwrap_or_default(), place, &run.store)?;
+    } else if history(place)?.first() <= 1 {
         wanted.cuts = Some(place.clone());
     }
+    let drop_rebuilt = |suffix: &str| {
+        let rebuilt: Vec<TableSpec> = pipeline.specs().iter().map(|spec| suffixed(spec, suffix)).collect();
+        drop_tables(&target, &rebuilt).map_err(|error| of_clickhouse(&error))
+    };
+    let suffix = suffix_of(&wanted, &run, drop_rebuilt)?;
+    wanted.suffix = &suffix;
     let own = open_store(&wanted.place())?;
-    rebuild(&wanted, pipeline, &live, &target, own)?;
-
-    let mut log = Log::start(store, LogOptions::default()).map_err(of_log)?.log;
-    require_floor(log.state(), floor)?;
-    let plan = plan_exchange(&target, &lost, &suffix, (pipeline.name(), &instance, floor));
-    let plan = plan.map_err(|error| of_clickhouse(&error))?;
-    record(&mut log, &serde_json::to_value(&plan).map_err(Failure::failed)?)?;
-    exchange(&target, &plan).map_err(|error| of_clickhouse(&error))?;
-    drop_rebuilt(&target, pipeline, &suffix)?;
-    say(&format!("filled again: {names}; start the run, it goes on at epoch {}", floor + 1))
-}
-
-/// The tables that are filled again, in the pipeline's order.
-fn chosen(pipeline: &Pipeline, lost: &[String], named: &[String]) -> Result<Vec<TableSpec>, Failure> {
-    let specs = pipeline.specs();
-    if let Some(unknown) = named.iter().find(|name| !specs.iter().any(|spec| spec.name == **name)) {
-        let all = specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(Failure::usage(format!("--table {unknown}: pipeline {} has {all}", pipeline.name())));
+    rebuild(&wanted, pipeline, &run.live, &target, Arc::clone(&own))?;
+    let rebuilt = read(&own, &wanted.place())?.unwrap_or_default();
+    if let Some(problem) = shortfall(&wanted, Books::of(&run.live), Books::of(&rebuilt)) {
+        if !arguments.incomplete {
+            return Err(Failure::refused(format!(
+                "{problem}: nothing was changed. Name a source that has all of it with --from, or fill the tables with what there \
+                 is by --incomplete"
+            )));
+        }
+        lines::warn(&problem);
     }
-    Ok(specs.iter().filter(|spec| lost.contains(&spec.name) || named.contains(&spec.name)).cloned().collect())
+
+    let mut log = Log::start(run.store, LogOptions::default()).map_err(of_log)?.log;
+    require_floor(log.state(), floor)?;
+    let plan = plan_exchange(&target, &specs, &suffix, (pipeline.name(), instance, floor));
+    let plan = only(plan.map_err(|error| of_clickhouse(&error))?, &lost, &suffix);
+    let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
+    record(&mut log, &recorded)?;
+    exchange(&target, &plan).map_err(|error| of_clickhouse(&error))?;
+    record(&mut Log::start(own, LogOptions::default()).map_err(of_log)?.log, &recorded)?;
+    drop_rebuilt(&suffix)?;
+    let left = left_over(&target, &plan).map_err(|error| of_clickhouse(&error))?;
+    if !left.is_empty() {
+        say(&format!("what the tables held before is kept in {}; drop it when nobody needs it", left.join(", ")))?;
+    }
+    say(&format!("filled again: {}; start the run, it goes on at epoch {}", list(&specs), floor + 1))
 }
 
-fn drop_rebuilt(target: &Target, pipeline: &Pipeline, suffix: &str) -> Result<(), Failure> {
-    let rebuilt: Vec<TableSpec> = pipeline.specs().iter().map(|spec| suffixed(spec, suffix)).collect();
-    drop_tables(target, &rebuilt).map_err(|error| of_clickhouse(&error))
+fn list(specs: &[TableSpec]) -> String {
+    specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// A suffix that was not used before; what an attempt left that did not end is taken away.
-fn unused_suffix(
-    place: &Location,
-    floor: u64,
+/// Those of `specs` that are named.
+fn named(pipeline: &str, specs: &[TableSpec], names: &[String]) -> Result<Vec<TableSpec>, Failure> {
+    if let Some(unknown) = names.iter().find(|name| !specs.iter().any(|spec| spec.name == **name)) {
+        let all = list(specs);
+        return Err(Failure::usage(format!("--table {unknown}: the run of pipeline {pipeline} writes {all}")));
+    }
+    Ok(specs.iter().filter(|spec| names.contains(&spec.name)).cloned().collect())
+}
+
+/// The exchanges of lost tables; what these hold is kept under a name of its own.
+fn only(plan: Vec<Exchange>, lost: &BTreeSet<String>, suffix: &str) -> Vec<Exchange> {
+    let kept = |live: &str| Some(format!("{live}{}", suffix.replacen("_refill_", "_lost_", 1)));
+    let lost = plan.into_iter().filter(|one| lost.contains(&one.live));
+    lost.map(|one| Exchange { kept: kept(&one.live), ..one }).collect()
+}
+
+/// A lake is read as far as its copy of the log goes: one that a crash left short misses the last commits, and one of
+/// another run is refused.
+fn bring_up_to_date(lake: &str, place: &Location, store: &Arc<dyn Store>) -> Result<(), Failure> {
+    let lake: Location = lake.parse().map_err(|error| Failure::usage(format!("--from: {}", with_causes(&error))))?;
+    if lake == *place {
+        return Ok(());
+    }
+    let both = SplitStore::new(Arc::clone(store), open_store(&lake)?, FOLDER);
+    both.reconcile().map_err(|error| Failure::refused(format!("{lake}: {}", with_causes(&error))))
+}
+
+/// In which way a rebuilt set of tables cannot hold what the live one held.
+fn shortfall(wanted: &Rebuild<'_>, live: Books, rebuilt: Books) -> Option<String> {
+    if wanted.archive() {
+        let (had, there) = (live.accepted, rebuilt.read);
+        return (had != there)
+            .then(|| format!("the lake holds {there} events, and the run has accepted {had} through its last commit"));
+    }
+    if live.read != rebuilt.read {
+        let (had, there) = (live.read, rebuilt.read);
+        return Some(format!("what can be read again are {there} records, and the run has read {had}"));
+    }
+    let counted = |books: Books| {
+        [
+            ("accepted", books.accepted),
+            ("malformed", books.malformed),
+            ("quarantined", books.quarantined),
+            ("duplicate", books.duplicates),
+            ("unverified", books.unverified),
+        ]
+    };
+    let (name, had, there) = counted(live)
+        .into_iter()
+        .zip(counted(rebuilt))
+        .find_map(|((name, had), (_, there))| (wanted.cuts.is_some() && had != there).then_some((name, had, there)))?;
+    Some(format!("of the same records {there} are {name} now, and the run had counted {had} of them as that"))
+}
+
+/// Where this refill builds: where one like it was interrupted, or under a new suffix. What others left is taken away.
+fn suffix_of(
+    wanted: &Rebuild<'_>,
+    run: &Stopped,
     take_away: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
+    let exchanged = run.live.exchange().map(|(_, plan)| plan.to_string()).unwrap_or_default();
     for attempt in 1_u32.. {
-        let suffix = format!("_refill_{floor}_{attempt}");
-        let below = place.below(&format!("replay/{suffix}"));
-        let used = read(&open_store(&below)?, &below)?.is_some_and(|state: LogState| state.committed().is_some());
-        if !used {
+        let suffix = format!("_refill_{}_{attempt}", run.floor);
+        let below = wanted.state.below(&format!("replay/{suffix}"));
+        let Some(state) = read(&open_store(&below)?, &below)? else { return Ok(suffix) };
+        let same = state.seal().is_some_and(|seal| seal.plan.ends_with(&wanted.settings(run.floor)));
+        if same && state.exchange().is_none() && !exchanged.contains(&format!("{suffix}_")) {
             return Ok(suffix);
         }
         take_away(&suffix)?;
     }
-    Err(Failure::refused(format!("{place}: too many attempts below replay/")))
+    Err(Failure::refused(format!("{}: too many attempts below replay/", wanted.state)))
 }
 
 fn require_floor(state: &LogState, floor: u64) -> Result<(), Failure> {

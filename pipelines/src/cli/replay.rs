@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidemill_clickhouse::{
-    ClickHouseError, Exchange, Partition, Target, apply_tables, digest, exchange, first_difference, plan_exchange,
-    retention, suffixed,
+    ClickHouseError, Exchange, Partition, Target, digest, exchange, first_difference, make_beside, plan_exchange,
+    suffixed,
 };
 use tidemill_connectors::events::Bounds;
 use tidemill_connectors::parquet_source::ParquetSource;
@@ -114,6 +114,16 @@ impl Rebuild<'_> {
     /// Whether the lake is read, and not topics.
     pub(super) fn archive(&self) -> bool {
         self.from.is_some_and(|from| !(from.starts_with("kafka://") || is_log_address(from)))
+    }
+
+    /// What is recorded of how it reads; another one does not go on where this one was interrupted.
+    pub(super) fn settings(&self, floor: u64) -> String {
+        match (&self.cuts, self.archive()) {
+            (Some(_), _) => "cuts=recorded to=rebuilt".to_owned(),
+            // Its files are what they were when it was first read.
+            (None, true) => format!("from=lake through={floor} to=rebuilt"),
+            (None, false) => "from=kafka to=rebuilt".to_owned(),
+        }
     }
 
     fn named(&self) -> Named<'_> {
@@ -227,24 +237,16 @@ pub(super) fn rebuild(
     store: Arc<dyn Store>,
 ) -> Result<(), Failure> {
     let specs = pipeline.specs();
-    let rebuilt: Vec<TableSpec> = specs.iter().map(|spec| suffixed(spec, wanted.suffix)).collect();
-    let retention = retention(target, specs).map_err(|error| of_clickhouse(&error))?;
-    apply_tables(target, &rebuilt, retention).map_err(|error| of_clickhouse(&error))?;
+    make_beside(target, specs, wanted.suffix).map_err(|error| of_clickhouse(&error))?;
     let cuts = match &wanted.cuts {
         Some(place) => Some(history(place)?),
         None => None,
     };
-    let (source, settings) = match (&cuts, live.committed()) {
-        (Some(cuts), _) => {
-            let key = user_key_of(Some(wanted.state), wanted.state);
-            (anew::repeated(wanted.named(), cuts, key)?, "cuts=recorded to=rebuilt".to_owned())
-        }
-        // Its files are what they were when it was first read.
-        (None, Some(floor)) if wanted.archive() => {
-            (source(wanted, live)?, format!("from=lake through={floor} to=rebuilt"))
-        }
-        _ => (source(wanted, live)?, "from=kafka to=rebuilt".to_owned()),
+    let source = match &cuts {
+        Some(cuts) => anew::repeated(wanted.named(), cuts, user_key_of(Some(wanted.state), wanted.state))?,
+        None => source(wanted, live)?,
     };
+    let settings = wanted.settings(live.committed().unwrap_or(0));
     let targets = vec![SinkTarget::Rebuilt(target.clone(), wanted.suffix.to_owned())];
     let io = AnalyticsIo::new(pipeline.clone(), source, targets, DeadLetters::Files(Arc::clone(&store)));
     let quarantined = set_aside(Some(live));

@@ -129,7 +129,7 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
         io.events().open(&recorded).map_err(|error| Failure::from(RunError::Source(error)))?;
     }
     let _alive = if supervised() { None } else { Some(claim(&job)?) };
-    let observers = io.observers().map_err(Failure::failed)?;
+    let observers = io.observers(&job.options.disabled_sinks).map_err(Failure::failed)?;
     let status = Arc::new(Status::new(job.pipeline.name()));
     export(&status);
     let ops = job.ops.as_ref().map(|ops| serve_ops(ops, &status)).transpose()?;

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use tidemill_clickhouse::{Retention, apply_tables, diff_tables};
 use tidemill_tables::TableSpec;
 
-use super::refill::{RefillArguments, refill};
+use super::refill::{AcceptArguments, RefillArguments, accept_tables, refill};
 use super::run::clickhouse_target;
 use super::{Failure, with_causes};
 use crate::pipeline::Catalog;
@@ -44,6 +44,8 @@ enum TablesCommand {
     /// Fill tables again that lost what a run wrote to them: they were emptied, or dropped and made anew. The run must be
     /// stopped; it goes on afterwards where it was.
     Refill(RefillArguments),
+    /// Take tables as they are: what they lost stays lost, what is new begins here, and the run goes on. The run must be stopped.
+    Accept(AcceptArguments),
 }
 
 pub(crate) fn tables(arguments: &TablesArguments, catalog: &Catalog) -> Result<(), Failure> {
@@ -57,6 +59,7 @@ pub(crate) fn tables(arguments: &TablesArguments, catalog: &Catalog) -> Result<(
             print(changes.iter().map(ToString::to_string), "nothing to do: everything is there")
         }
         TablesCommand::Refill(arguments) => refill(arguments, catalog),
+        TablesCommand::Accept(arguments) => accept_tables(arguments, catalog),
         TablesCommand::Diff { pipeline, to } => {
             let specs = specs(catalog, pipeline.as_deref())?;
             let differences =

@@ -32,17 +32,23 @@ USERS = """<clickhouse>
       <async_insert>1</async_insert>
       <deduplicate_insert>disable</deduplicate_insert>
       <deduplicate_insert_select>disable</deduplicate_insert_select>
+      <final>1</final>
+      <force_index_by_date>1</force_index_by_date>
+      <force_primary_key>1</force_primary_key>
       <group_by_overflow_mode>any</group_by_overflow_mode>
       <group_by_use_nulls>1</group_by_use_nulls>
       <insert_deduplicate>0</insert_deduplicate>
       <limit>7</limit>
       <max_block_size>3</max_block_size>
       <max_insert_block_size>5</max_insert_block_size>
+      <max_result_rows>1</max_result_rows>
       <max_rows_to_group_by>5</max_rows_to_group_by>
+      <max_rows_to_read>2</max_rows_to_read>
       <min_insert_block_size_rows>1</min_insert_block_size_rows>
       <offset>3</offset>
       <optimize_on_insert>0</optimize_on_insert>
       <transform_null_in>1</transform_null_in>
+      <use_query_cache>1</use_query_cache>
     </odd>
   </profiles>
   <quotas><default/></quotas>

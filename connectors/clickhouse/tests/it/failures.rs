@@ -1,9 +1,11 @@
 //! What a server does to a writer beside being away: it refuses a part, runs views of users, loses tables.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidemill_clickhouse::{
-    ClickHouseTable, ProgressWriter, Target, apply, apply_tables, diff, exchange, missing, plan_exchange, suffixed,
+    ClickHouseTable, ProgressWriter, Target, accept, apply, diff, exchange, left_over, make_beside, missing,
+    plan_exchange,
 };
 use tidemill_dataflow::sink::{CommitObserver, TableWriter};
 use tidemill_dataflow::verdict::{Judged, Verdict};
@@ -64,6 +66,19 @@ fn a_constraint_that_comes_while_an_epoch_is_written_doubles_nothing() {
     write(&mut table, 2, views());
     assert_eq!(sums(&database), ["3998", "3998"]);
     assert_eq!(database.one("SELECT count() FROM rejected_rows"), "2");
+    // One that the second table refuses, when the first has the row: it is in both or the run stops.
+    database.run(&format!("ALTER TABLE page_views_by_day_data ADD CONSTRAINT later CHECK page != '{BAD}'"));
+    database.run("ALTER TABLE page_views_by_minute_data DROP COLUMN checked");
+    let mut late = database.writer(&spec, &later_run("i", 2, 2, 2));
+    database.run("ALTER TABLE page_views_by_day_data DROP CONSTRAINT later");
+    write(&mut late, 3, views());
+    let mut unaware = database.writer(&spec, &later_run("i", 3, 3, 3));
+    database.run(&format!("ALTER TABLE page_views_by_day_data ADD CONSTRAINT later CHECK page != '{BAD}'"));
+    let error = try_write(&mut unaware, 4, views()).unwrap_err();
+    assert!(error.to_string().contains("page_views_by_day_data"), "{error}");
+    database.run("ALTER TABLE page_views_by_day_data DROP CONSTRAINT later");
+    write(&mut database.writer(&spec, &later_run("i", 4, 3, 4)), 4, views());
+    assert_eq!(sums(&database), ["7998", "7998"]);
 }
 
 #[test]
@@ -176,7 +191,7 @@ fn a_table_that_lost_its_rows_is_refused_at_the_start_and_while_it_is_written() 
         write(&mut table, 1, row(1));
         write(&mut table, 2, row(2));
         let all = [spec.clone()];
-        assert_eq!(missing(&database.target, &all, "i").unwrap(), Vec::<String>::new());
+        assert_eq!(missing(&database.target, &all, "i").unwrap(), BTreeSet::new());
         database.run(loss);
         apply(&database.target, Retention::default()).unwrap();
         let said = |message: &str| {
@@ -191,16 +206,24 @@ fn a_table_that_lost_its_rows_is_refused_at_the_start_and_while_it_is_written() 
         let mut progress = ProgressWriter::new(database.target.clone(), "web").watching(&all);
         progress = progress.looking_every(Duration::ZERO);
         said(&progress.committed(&commit(3, 5)).unwrap_err().to_string());
-        assert_eq!(missing(&database.target, &all, "i").unwrap(), std::slice::from_ref(&spec.name));
+        let lost = BTreeSet::from(["page_views_by_day_data".to_owned()]);
+        assert_eq!(missing(&database.target, &all, "i").unwrap(), lost);
 
         // What a replay built takes its place, and the writer goes on.
-        let rebuilt = suffixed(&spec, "_again");
-        apply_tables(&database.target, std::slice::from_ref(&rebuilt), Retention::default()).unwrap();
+        make_beside(&database.target, &all, "_again").unwrap();
         let both = [row(1), row(2)].concat();
         write(&mut database.rebuilding(&spec, "_again", &first_run("replay")), 1, both);
-        let plan = plan_exchange(&database.target, &all, "_again", ("web", "i", 2)).unwrap();
-        exchange(&database.target, &plan).unwrap();
-        assert_eq!(missing(&database.target, &all, "i").unwrap(), Vec::<String>::new());
+        let mut plan = plan_exchange(&database.target, &all, "_again", ("web", "i", 2)).unwrap();
+        plan.retain(|one| lost.contains(&one.live));
+        plan[0].kept = Some("what_was_there".to_owned());
+        for _ in 0..2 {
+            exchange(&database.target, &plan).unwrap();
+        }
+        // Epoch 3 went into an emptied table before anybody looked, or did not.
+        let held = database.one("SELECT count() FROM what_was_there");
+        let left = if held == "0" { Vec::new() } else { vec!["what_was_there".to_owned()] };
+        assert_eq!(left_over(&database.target, &plan).unwrap(), left, "{held}");
+        assert_eq!(missing(&database.target, &all, "i").unwrap(), BTreeSet::new());
         write(&mut open(later_run("i", 3, 2, 3)), 3, row(3));
         assert_eq!(sums(&database), ["3", "3"], "{loss}");
     }
@@ -258,10 +281,14 @@ fn merges_alterations_and_expiry_are_no_loss() {
 #[test]
 fn what_version_2_wrote_through_goes_and_a_users_view_on_it_is_named() {
     let database = Database::with_tables();
-    database.run("CREATE TABLE page_views_by_minute_in (page String, views Int64) ENGINE = Null");
-    database.run(
-        "CREATE MATERIALIZED VIEW page_views_by_minute_mv ENGINE = Null AS SELECT page FROM page_views_by_minute_in",
-    );
+    // One of a user, which only has such a name.
+    database.run("CREATE TABLE page_views_by_day_mv (page String) ENGINE = MergeTree ORDER BY page");
+    database.run("INSERT INTO page_views_by_day_mv VALUES ('/mine')");
+    let version = "COMMENT 'tidemill tables, version 2'";
+    database.run(&format!("CREATE TABLE page_views_by_minute_in (page String, views Int64) ENGINE = Null {version}"));
+    database.run(&format!(
+        "CREATE MATERIALIZED VIEW page_views_by_minute_mv ENGINE = Null AS SELECT page FROM page_views_by_minute_in {version}"
+    ));
     database.run("CREATE MATERIALIZED VIEW mine ENGINE = Null AS SELECT page FROM page_views_by_minute_in");
     let spec = web_analytics::page_views_by_minute();
     let message = database.refusal(&spec, &first_run("i"));
@@ -272,5 +299,140 @@ fn what_version_2_wrote_through_goes_and_a_users_view_on_it_is_named() {
         apply(&database.target, Retention::default()).unwrap().iter().map(ToString::to_string).collect();
     assert!(changes.contains(&"dropped page_views_by_minute_in, which held no rows".to_owned()), "{changes:?}");
     assert_eq!(diff(&database.target).unwrap(), []);
+    assert_eq!(database.one("SELECT count() FROM page_views_by_day_mv"), "1");
     database.writer(&spec, &first_run("i"));
+}
+
+/// Two epochs of two partitions, committed; what follows is open.
+fn two_epochs(database: &Database) -> TableSpec {
+    let spec = web_analytics::page_views_by_minute();
+    let mut table = database.writer(&spec, &first_run("i"));
+    for (epoch, day) in [(1, 0), (2, 40)] {
+        write(&mut table, epoch, vec![page_views(&[("t", NEW_YEAR + day * DAY, "/", 1, vec![1])])]);
+    }
+    database.writer(&spec, &later_run("i", 2, 2, 2));
+    spec
+}
+
+#[test]
+fn rows_that_were_deleted_or_moved_are_refused_until_somebody_accepts_the_table_as_it_is() {
+    for harm in [
+        &["DELETE FROM page_views_by_minute_data WHERE 1"][..],
+        &["ALTER TABLE page_views_by_minute_data DELETE WHERE 1 SETTINGS mutations_sync = 2"],
+        &[
+            "ALTER TABLE page_views_by_minute_data DETACH PARTITION ALL",
+            "ALTER TABLE page_views_by_minute_data ATTACH PARTITION 202401",
+            "ALTER TABLE page_views_by_minute_data ATTACH PARTITION 202402",
+        ],
+    ] {
+        let database = Database::with_tables();
+        let spec = two_epochs(&database);
+        harm.iter().for_each(|statement| database.run(statement));
+        let message = database.refusal(&spec, &later_run("i", 3, 2, 2));
+        for part in
+            ["page_views_by_minute_data", "was emptied", "tidemill tables refill web", "tidemill tables accept web"]
+        {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let specs = std::slice::from_ref(&spec);
+        let foreign = accept(&database.target, specs, ("web", "j", 2)).unwrap_err();
+        assert!(foreign.to_string().contains("instance i"), "{foreign}");
+        accept(&database.target, specs, ("web", "i", 2)).unwrap();
+        write(
+            &mut database.writer(&spec, &later_run("i", 4, 2, 2)),
+            3,
+            vec![page_views(&[("t", NEW_YEAR, "/", 1, vec![1])])],
+        );
+        assert_eq!(database.one("SELECT sum(views) FROM page_views_by_day"), "3", "{harm:?}");
+    }
+}
+
+#[test]
+fn a_partition_that_was_detached_and_attached_is_refused_while_an_epoch_may_come_again() {
+    let database = Database::with_tables();
+    let spec = two_epochs(&database);
+    database.run("ALTER TABLE page_views_by_minute_data DETACH PARTITION 202402");
+    database.run("ALTER TABLE page_views_by_minute_data ATTACH PARTITION 202402");
+    let message = database.refusal(&spec, &later_run("i", 3, 1, 2));
+    assert!(message.contains("could count twice"), "{message}");
+    database.writer(&spec, &later_run("i", 3, 2, 2));
+}
+
+#[test]
+fn what_a_killed_run_left_of_its_tries_refuses_nothing() {
+    let database = Database::with_tables();
+    let spec = web_analytics::page_views_by_minute();
+    let (left, comment) = ("page_views_by_minute_data_dry_1", "COMMENT 'tidemill tries rows here'");
+    database.run(&format!("CREATE TABLE {left}_read AS page_views_by_minute_data ENGINE = Null {comment}"));
+    database.run(&format!(
+        "CREATE MATERIALIZED VIEW {left}_read_view_0 ENGINE = Null AS SELECT throwIf(page = '{BAD}') AS x FROM {left}_read {comment}"
+    ));
+    database.run(&format!("CREATE TABLE {left} AS page_views_by_minute_data ENGINE = Null {comment}"));
+    // One of a user stays.
+    database.run("CREATE TABLE page_views_by_minute_data_dry_0 (x Int64) ENGINE = Null");
+    database.run("ALTER TABLE page_views_by_minute_data ADD CONSTRAINT some CHECK page != '/777'");
+    write(&mut database.writer(&spec, &later_run("i", 2, 0, 0)), 1, views());
+    assert_eq!(sums(&database), ["1999", "1999"]);
+    assert_eq!(database.ask("SHOW TABLES LIKE '%_dry_%'"), ["page_views_by_minute_data_dry_0"]);
+}
+
+#[test]
+fn what_stands_behind_a_table_and_cannot_take_rows_stops_the_run_as_refused() {
+    let spec = web_analytics::page_views_by_minute();
+    let refused = |database: &Database, words: &[&str]| {
+        let mut table = database.writer(&spec, &first_run("i"));
+        let error = try_write(&mut table, 1, views()).unwrap_err();
+        assert_eq!(Judged::of(&error), Verdict::Refused, "{error}");
+        let message = with_causes(&*error);
+        for part in words {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    };
+    // A view whose target is gone.
+    let database = Database::with_tables();
+    database.run("CREATE TABLE mine (page String) ENGINE = MergeTree ORDER BY page");
+    database.run("CREATE MATERIALIZED VIEW feed TO mine AS SELECT page FROM page_views_by_minute_data");
+    database.run("DROP TABLE mine SYNC");
+    refused(&database, &["mend or drop feed", "page_views_by_minute_data"]);
+    database.run("DROP VIEW feed");
+    write(&mut database.writer(&spec, &later_run("i", 2, 0, 1)), 1, views());
+    assert_eq!(sums(&database), ["2000", "2000"]);
+}
+
+#[test]
+fn what_readers_see_is_no_matter_of_a_run_that_goes_on() {
+    let database = Database::with_tables();
+    let spec = web_analytics::page_views_by_minute();
+    let mut table = ClickHouseTable::new(database.target.clone(), spec, "web").looking_every(Duration::ZERO);
+    table.open(&first_run("i")).unwrap();
+    write(&mut table, 1, views());
+    database.run("DROP VIEW page_views_by_minute");
+    write(&mut table, 2, views());
+    apply(&database.target, Retention::default()).unwrap();
+    assert_eq!(sums(&database), ["4000", "4000"]);
+}
+
+#[test]
+fn a_table_beside_another_one_is_what_its_owner_made_of_that() {
+    let database = Database::with_tables();
+    let spec = web_analytics::page_views_by_minute();
+    for change in [
+        "MODIFY SETTING non_replicated_deduplication_window = 77777, merge_with_ttl_timeout = 7200",
+        "MODIFY TTL inserted_at + toIntervalDay(17)",
+        "ADD CONSTRAINT named CHECK page != ''",
+        "ADD COLUMN note String DEFAULT page",
+    ] {
+        database.run(&format!("ALTER TABLE page_views_by_minute_data {change}"));
+    }
+    make_beside(&database.target, &[spec], "_again").unwrap();
+    let definition = |name: &str| {
+        let sql = format!(
+            "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = '{name}'"
+        );
+        let query = database.one(&sql);
+        query.split_once('(').unwrap().1.replace("allow_dimensions_outside_sorting_key = 1, ", "")
+    };
+    let live = definition("page_views_by_minute_data");
+    assert!(live.contains("toIntervalDay(17)") && live.contains("77777"), "{live}");
+    assert_eq!(definition("page_views_by_minute_again_data"), live);
 }
