@@ -169,7 +169,7 @@ pub(crate) fn refill(arguments: &RefillArguments, catalog: &Catalog) -> Result<(
             )));
         }
         bring_up_to_date(wanted.from.unwrap_or_default(), place, &run.store)?;
-    } else if history(place)?.first() <= 1 {
+    } else if !arguments.incomplete && history(place)?.first() <= 1 {
         wanted.cuts = Some(place.clone());
     }
     let drop_rebuilt = |suffix: &str| {
@@ -234,8 +234,12 @@ fn bring_up_to_date(lake: &str, place: &Location, store: &Arc<dyn Store>) -> Res
     if lake == *place {
         return Ok(());
     }
-    let both = SplitStore::new(Arc::clone(store), open_store(&lake)?, FOLDER);
-    both.reconcile().map_err(|error| Failure::refused(format!("{lake}: {}", with_causes(&error))))
+    let tables = open_store(&lake)?;
+    if read(&tables, &lake)?.is_none() {
+        return Err(Failure::refused(format!("{lake}: there are no tables of a run; nothing was changed")));
+    }
+    let both = SplitStore::new(Arc::clone(store), tables, FOLDER);
+    both.reconcile().map_err(|error| Failure::refused(format!("{lake}: {}; nothing was changed", with_causes(&error))))
 }
 
 /// In which way a rebuilt set of tables cannot hold what the live one held.

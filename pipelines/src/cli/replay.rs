@@ -35,7 +35,7 @@ use tidemill_log::{
 use tidemill_tables::TableSpec;
 use tidemill_tables::web_analytics::is_of_unverified;
 
-use super::run::{clickhouse_target, drive, failure, open_store, stop_on_signals, topics, user_key_of, with_registry};
+use super::run::{clickhouse_target, drive, open_store, stop_on_signals, topics, user_key_of, with_registry};
 use super::{Failure, alive, units, with_causes};
 use crate::io::{AnalyticsIo, DeadLetters, EventSource, SinkTarget};
 use crate::pipeline::{Catalog, Pipeline};
@@ -259,7 +259,7 @@ pub(super) fn rebuild(
         None => runtime::run(pipeline, &options, context, stop),
     };
     let ended = drive(&stop_on_signals()?, begin, (store, None), None, Vec::new(), Arc::default())?;
-    let report = ended.map_err(failure)?;
+    let report = ended.map_err(anew::why)?;
     let finished = through.map_or(report.finished, |through| report.state.committed() == Some(through));
     if finished { Ok(()) } else { Err(Failure::failed("stopped; the same command goes on from there")) }
 }

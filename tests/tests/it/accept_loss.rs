@@ -90,6 +90,27 @@ fn a_run_goes_on_without_what_retention_took_where_exactly_that_is_accepted() {
 }
 
 #[test]
+fn a_table_behind_an_accepted_loss_is_filled_again_from_the_lake_and_from_no_topic_that_lacks_records() {
+    let short = Short::overtaken("refilled");
+    let exact = short.range("100-199");
+    short.run(&["--until-end", "--accept-loss", &exact]).finish();
+    let rows = || short.stream.database().try_numbers("SELECT count() FROM raw_events").unwrap();
+    short.stream.database().run("TRUNCATE TABLE raw_events_data");
+    let (state, to) = (short.state.path().to_string_lossy(), short.stream.database().address());
+    let refill = |from: &str| {
+        short.stream.tidemill().command(&["tables", "refill", "--from", from, "--state", &state, "--to", &to])
+    };
+    refill(&short.stream.source()).assert_refused(&[3], &["offset 0 is wanted", "read again from where the run began"]);
+    assert_eq!(rows(), [0]);
+    let done = refill(&short.stream.lake().to_string_lossy());
+    assert_eq!((done.code, rows()), (Some(0), vec![200]), "{}", done.stderr);
+    short.produce(300..350);
+    let line = short.run(&["--until-end"]).finish();
+    assert_eq!((counter(&line, "accepted"), rows()), (250, vec![250]), "{line}");
+    short.stream.database().drop_all();
+}
+
+#[test]
 fn a_crash_before_the_first_checkpoint_behind_a_loss_forgets_nothing_of_it() {
     let short = Short::overtaken("crash");
     let exact = short.range("100-199");

@@ -108,7 +108,7 @@ fn tell(
 }
 
 /// A source that lost its beginning is refused with what that means here.
-fn why(error: RunError) -> Failure {
+pub(super) fn why(error: RunError) -> Failure {
     let (lost, failed) = match error {
         // A replay takes nothing for lost.
         RunError::Source(SourceError::Missing { loss, problem }) => {
@@ -116,7 +116,7 @@ fn why(error: RunError) -> Failure {
         }
         error => (matches!(error, RunError::Source(SourceError::Changed { .. })), failure(error)),
     };
-    if lost { failed.adding("a replay reads again from where the run began") } else { failed }
+    if lost { failed.adding("what is repeated is read again from where the run began") } else { failed }
 }
 
 fn same_place(a: &Location, b: &Location) -> bool {
