@@ -47,7 +47,7 @@ impl<'a> Live<'a> {
     /// How many tables have a name like this.
     fn tables_like(&self, pattern: &str) -> u64 {
         let sql = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name LIKE";
-        self.stream.database().try_numbers(&format!("{sql} '{pattern}'")).unwrap()[0]
+        self.stream.database().try_numbers(&format!("{sql} '{pattern}'")).expect("the server counts")[0]
     }
 }
 
@@ -204,8 +204,8 @@ fn a_refill_that_cannot_read_all_again_changes_nothing_unless_it_is_told_to() {
 
     // From the lake all of it does, and what was there is kept.
     let lake = stream.lake().to_string_lossy().into_owned();
-    let done = live.tables(&["refill", "--from", &lake, "--table", "page_views_by_minute"]);
-    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let filled = live.tables(&["refill", "--from", &lake, "--table", "page_views_by_minute"]);
+    assert_eq!(filled.code, Some(0), "{}", filled.stderr);
     assert_eq!((views("page_views_by_minute"), views("page_views_by_day")), (whole.clone(), whole));
     assert_eq!(live.tables_like("%_lost_%"), 2, "by minute and by day");
     stream.check(&topics, &topics.oracle(), &topics.counts(topics.len()), "from the lake");
