@@ -24,6 +24,10 @@ pub enum Blow {
     KillService(&'static str),
     /// A view behind a table fails until the pipeline has stopped; then it is dropped.
     FailView(&'static str),
+    /// ClickHouse comes back with another password for the pipeline, and then with the one that it has.
+    ChangePassword,
+    /// A message comes whose schema the registry does not have yet.
+    LateSchema,
     /// The pipeline is killed, and a table of its own is emptied before the next start, which must refuse.
     EmptyTable(&'static str),
 }
@@ -75,7 +79,7 @@ pub struct Step {
     pub workers: usize,
 }
 
-/// So many steps by a seed. Each kind of blow comes once in eight.
+/// So many steps by a seed. Each kind of blow comes once in ten.
 #[must_use]
 pub fn schedule(seed: u64, kills: u64) -> Vec<Step> {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
@@ -86,7 +90,7 @@ pub fn schedule(seed: u64, kills: u64) -> Vec<Step> {
             blows = vec![Blow::KillRun, Blow::KillRun, Blow::SleepRun];
             blows.extend([service("kafka"), service("clickhouse"), service("s3")]);
             let mut table = || STORAGES[dice.random_range(0..STORAGES.len())];
-            blows.extend([Blow::FailView(table()), Blow::EmptyTable(table())]);
+            blows.extend([Blow::FailView(table()), Blow::EmptyTable(table()), Blow::ChangePassword, Blow::LateSchema]);
             blows.shuffle(&mut dice);
         }
         Step {
@@ -211,9 +215,9 @@ mod tests {
 
     #[test]
     fn a_schedule_depends_on_its_seed_alone_and_hits_everyone() {
-        let steps = schedule(7, 16);
-        assert_eq!(steps, schedule(7, 16));
-        assert_ne!(steps, schedule(8, 16));
+        let steps = schedule(7, 20);
+        assert_eq!(steps, schedule(7, 20));
+        assert_ne!(steps, schedule(8, 20));
         for service in ["kafka", "clickhouse", "s3"] {
             assert_eq!(steps.iter().filter(|step| step.blow == Blow::KillService(service)).count(), 2, "{service}");
         }

@@ -12,7 +12,7 @@ use tidemill_kafka::produce::create_topic;
 
 use crate::corpus;
 use crate::oracle::Oracle;
-use crate::services::Producer;
+use crate::services::{Producer, delete_topic};
 
 /// Topics, and the lines that go to their partitions.
 pub struct Topics<'a> {
@@ -68,6 +68,15 @@ impl<'a> Topics<'a> {
     /// When the broker refuses.
     pub fn create(&self, brokers: &str) {
         self.names.iter().for_each(|(name, count)| create(brokers, name, *count));
+    }
+
+    /// Deletes the topics and makes empty ones of the same names.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub fn make_anew(&self, brokers: &str) {
+        self.names.iter().for_each(|(name, _)| delete_topic(brokers, name));
+        self.create(brokers);
     }
 
     /// Sends the lines from `from` to before `until`, in their order; they are on their way when this returns.

@@ -121,6 +121,21 @@ pub enum ClickHouseError {
         #[source]
         source: clickhouse::error::Error,
     },
+    /// A row may be in one of the tables beneath and is refused by another.
+    #[error(
+        "{place} was altered while epoch {epoch} was written, and refuses the row {row} of it, which an earlier run may have \
+         written before: {reason}; drop what refuses it, start, and add it again when no run is alive"
+    )]
+    Doubtful {
+        /// The table, its database and server.
+        place: String,
+        /// The epoch.
+        epoch: u64,
+        /// The row, as JSON.
+        row: String,
+        /// What the server says.
+        reason: String,
+    },
     /// The rows do not fit the table, or are too many at once.
     #[error(transparent)]
     Fold(#[from] FoldError),

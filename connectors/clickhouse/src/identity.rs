@@ -33,6 +33,8 @@ pub(crate) struct Storage {
     pub(crate) blocks: BTreeMap<String, (i64, i64)>,
     /// Rows may cancel each other, so that a merge takes the newest block away.
     pub(crate) cancels: bool,
+    /// When it was altered last, by the server's clock, in seconds since 1970.
+    pub(crate) altered: i64,
 }
 
 impl Storage {
@@ -53,6 +55,8 @@ pub(crate) struct Noted {
     pub(crate) storage: Storage,
     /// Seconds since then.
     pub(crate) age: u64,
+    /// When that was, by the server's clock, in seconds since 1970.
+    pub(crate) at: i64,
 }
 
 /// What became of a table.
@@ -142,6 +146,11 @@ impl Seen {
         Ok(Self { noted, now: read(client, tables)? })
     }
 
+    /// Whether a table was altered after it was noted last, or in the same second.
+    pub(crate) fn altered_since(&self) -> bool {
+        self.now.iter().any(|(table, now)| self.noted.get(table).is_some_and(|noted| now.altered >= noted.at))
+    }
+
     /// The tables that lost what was noted.
     pub(crate) fn lost(&self, found: &Found, in_flight: bool) -> Vec<(String, Loss)> {
         let missing = Storage::default();
@@ -158,13 +167,15 @@ fn read(client: &Client, tables: &[String]) -> Result<BTreeMap<String, Storage>,
     let names = list(tables);
     let mut all: BTreeMap<String, Storage> = BTreeMap::new();
     let there = format!(
-        "SELECT name, toString(uuid), engine FROM system.tables WHERE database = currentDatabase() AND name IN ({names})"
+        "SELECT name, toString(uuid), engine, toUnixTimestamp(metadata_modification_time) FROM system.tables \
+         WHERE database = currentDatabase() AND name IN ({names})"
     );
     let mut replicated = false;
     for row in client.rows(&there)? {
-        let [name, uuid, engine] = texts(row)?;
+        let [name, uuid, engine, altered] = texts(row)?;
         replicated |= engine.starts_with("Replicated");
-        all.insert(name, Storage { uuid, blocks: BTreeMap::new(), cancels: engine.ends_with("SummingMergeTree") });
+        let (blocks, cancels) = (BTreeMap::new(), engine.ends_with("SummingMergeTree"));
+        all.insert(name, Storage { uuid, blocks, cancels, altered: number(&altered)? });
     }
     if replicated {
         let paths = format!(
@@ -211,16 +222,17 @@ pub(crate) fn noted(
 ) -> Result<BTreeMap<String, Noted>, Error> {
     let whose = instance.map_or(String::new(), |instance| format!("AND instance = {}", quote(instance)));
     let sql = format!(
-        "SELECT name, uuid, blocks, dateDiff('second', written_at, now64(6)) FROM {STORAGES} \
+        "SELECT name, uuid, blocks, dateDiff('second', written_at, now64(6)), toUnixTimestamp(written_at) FROM {STORAGES} \
          WHERE name IN ({}) {whose} ORDER BY written_at DESC LIMIT 1 BY name",
         list(tables)
     );
     let mut all = BTreeMap::new();
     for row in client.rows(&sql)? {
-        let [name, uuid, blocks, seconds] = texts(row)?;
+        let [name, uuid, blocks, seconds, at] = texts(row)?;
         let blocks = serde_json::from_str(&blocks).map_err(|error| Error::Custom(error.to_string()))?;
         let age = u64::try_from(number(&seconds)?).unwrap_or(0);
-        all.insert(name, Noted { storage: Storage { uuid, blocks, cancels: false }, age });
+        let storage = Storage { uuid, blocks, ..Storage::default() };
+        all.insert(name, Noted { storage, age, at: number(&at)? });
     }
     Ok(all)
 }
@@ -257,7 +269,7 @@ mod tests {
 
     fn storage(uuid: &str, blocks: &[(&str, i64, i64)]) -> Storage {
         let blocks = blocks.iter().map(|(partition, first, last)| ((*partition).to_owned(), (*first, *last)));
-        Storage { uuid: uuid.to_owned(), blocks: blocks.collect(), cancels: false }
+        Storage { uuid: uuid.to_owned(), blocks: blocks.collect(), ..Storage::default() }
     }
 
     const DAY: u64 = 86_400;
@@ -278,7 +290,7 @@ mod tests {
             (storage("b", &[("1", 1, 5)]), Some(Loss::MadeAnew)),
             (storage("b", &[]), Some(Loss::MadeAnew)),
         ] {
-            let noted = Noted { storage: noted.clone(), age: 3 * DAY };
+            let noted = Noted { storage: noted.clone(), age: 3 * DAY, at: 0 };
             assert_eq!(lost(&noted, &now, Kept::ForEver, false), loss, "{now:?}");
             assert_eq!(lost(&noted, &now, Kept::Seconds(4 * DAY), false), loss, "{now:?}");
         }
@@ -286,7 +298,7 @@ mod tests {
 
     #[test]
     fn nothing_is_concluded_where_rows_may_have_expired_or_none_was_there() {
-        let noted = |blocks| Noted { storage: storage("a", blocks), age: 90 * DAY };
+        let noted = |blocks| Noted { storage: storage("a", blocks), age: 90 * DAY, at: 0 };
         let empty = storage("a", &[]);
         assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Seconds(90 * DAY), false), None);
         assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Unknown, false), None);
@@ -296,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_was_detached_and_attached_is_told_while_an_epoch_is_in_flight() {
-        let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 0 };
+        let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 0, at: 0 };
         for (now, loss) in [
             (storage("a", &[("1", 1, 7), ("2", 2, 9)]), None),
             (storage("a", &[("1", 10, 12), ("2", 2, 9)]), Some(Loss::Replaced)),
@@ -310,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_newest_rows_may_cancel_each_other() {
-        let noted = Noted { storage: storage("a", &[("1", 1, 5)]), age: 0 };
+        let noted = Noted { storage: storage("a", &[("1", 1, 5)]), age: 0, at: 0 };
         let now = Storage { cancels: true, ..storage("a", &[("1", 1, 3)]) };
         assert_eq!(lost(&noted, &now, Kept::ForEver, true), None);
     }

@@ -39,6 +39,8 @@ pub(crate) struct Owner {
     storages: Vec<String>,
     /// Whether a table is known whose rows can be missed.
     holds_rows: bool,
+    /// The last epoch of which an earlier run may have written rows that a table would refuse by now; 0 for none.
+    doubtful: u64,
     look: Look,
 }
 
@@ -90,6 +92,7 @@ impl Owner {
             noted: 0,
             storages: ddl::storages(spec),
             holds_rows: false,
+            doubtful: 0,
             look,
         };
         match owner.current(client, fence)? {
@@ -105,6 +108,7 @@ impl Owner {
                     // An earlier build wrote these through views, whose tokens are others.
                     return Err(owner.in_flight(client, start).judged());
                 }
+                owner.doubtful = if in_flight && seen.altered_since() { start.bound } else { 0 };
             }
             other => {
                 if !is_empty(client, fence, spec)? {
@@ -175,6 +179,11 @@ impl Owner {
         answer(client, fence, "note its tables", || identity::note(client, &self.instance, now))?;
         self.holds_rows |= self.storages.iter().all(|table| now.get(table).is_some_and(Storage::has_rows));
         Ok(())
+    }
+
+    /// Whether an earlier run may have written rows of an epoch before somebody made a table refuse them.
+    pub(crate) fn doubts(&self, epoch: u64) -> bool {
+        epoch <= self.doubtful
     }
 
     /// Whether no row is known yet that could be missed.

@@ -211,9 +211,15 @@ impl Opened {
     fn refused(&self, shipment: &Shipment<'_>) -> Result<Vec<Refused>, SinkError> {
         let mut dry = Dry::new(&self.client, &self.fence, &self.inserts, self.run)?;
         let refused = dry.refused(shipment.encoder, shipment.chunk.rows.clone())?;
-        if !refused.is_empty() {
-            self.set_aside(shipment, &refused)?;
+        let Some(first) = refused.first() else { return Ok(refused) };
+        if self.owner.doubts(shipment.epoch) {
+            let place = self.client.target().place_of(&shipment.spec.name);
+            let (row, reason) = (rejected::shown(shipment.spec, shipment.rows, first.row), &first.reason);
+            return Err(
+                ClickHouseError::Doubtful { place, epoch: shipment.epoch, row, reason: reason.clone() }.judged()
+            );
         }
+        self.set_aside(shipment, &refused)?;
         Ok(refused)
     }
 
@@ -327,6 +333,11 @@ impl TableWriter for ClickHouseTable {
         let epochs = self.in_flight.max(start.bound.saturating_sub(start.committed));
         let window = Window::of(&found, &self.spec, epochs, self.shards);
         window.require(&client, self.limits.days as u64).map_err(ClickHouseError::judged)?;
+        let may_refuse = may_refuse(&found, &self.spec)?;
+        if may_refuse {
+            // Alterations are dated to the second: those before now are told from later ones.
+            client.wait(Duration::from_millis(1_100));
+        }
         let owner = Owner::claim(
             (&client, &fence),
             &self.spec,
@@ -336,7 +347,6 @@ impl TableWriter for ClickHouseTable {
         )?;
         let (instance, run, inserts) = (start.instance.clone(), start.run, ddl::inserts(&self.spec)?);
         drop_left(&client, &fence, &inserts, run)?;
-        let may_refuse = may_refuse(&found, &self.spec)?;
         let (statements, buffer) = (inserts.iter().map(Insert::statement).collect(), Vec::new());
         let opened = Opened { client, fence, owner, instance, run, inserts, statements, may_refuse, window, buffer };
         self.opened = Some(opened);

@@ -22,7 +22,8 @@ QUERY = ("SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; "
          "SETTINGS max_block_size=1, function_sleep_max_microseconds_per_block=0")
 
 CONFIG = "<clickhouse><users_config>users.xml</users_config></clickhouse>\n"
-# Beside the default user: one whose profile changes what inserts and questions mean, and one who may not write.
+# Beside the default user: one whose profile changes what inserts and questions mean, one who may not write, and one whose
+# password is `keyed`, or what the file `passwords` in the data folder says when the server is started again.
 USERS = """<clickhouse>
   <profiles>
     <default/>
@@ -62,6 +63,9 @@ USERS = """<clickhouse>
     <reading>
       <password>reading</password><networks><ip>::/0</ip></networks><profile>reading</profile><quota>default</quota>
     </reading>
+    <keyed>
+      <password>{keyed}</password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+    </keyed>
   </users>
 </clickhouse>
 """
@@ -92,7 +96,9 @@ class ClickHouse(Service):
         settings = place.data / "config"
         settings.mkdir(parents=True, exist_ok=True)
         (settings / "config.xml").write_text(CONFIG)
-        (settings / "users.xml").write_text(USERS)
+        passwords = self._passwords(place)
+        keyed = passwords.read_text().strip() if passwords.exists() else "keyed"
+        (settings / "users.xml").write_text(USERS.format(keyed=keyed))
         command = [sys.executable, str(LAUNCHER), f"{place.installed}/libchdb.so", "--multiquery",
                    f"--config-file={settings / 'config.xml'}",
                    f"--path={place.data}", f"--listen_host={HOST}", f"--http_port={place.ports['http']}",
@@ -108,6 +114,13 @@ class ClickHouse(Service):
     def furnish(self, address: str) -> None:
         # The database `default` of clickhouse-local is no plain one: it overlays files.
         expect_ok(Request(address, f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE=Atomic".encode()))
+
+    @staticmethod
+    def _passwords(place: Place) -> Path:
+        return place.data / "passwords"
+
+    def beside(self, place: Place) -> dict[str, str]:
+        return {"CLICKHOUSE_PASSWORDS": str(self._passwords(place))}
 
     def exports(self, address: str) -> dict[str, str]:
         return {"CLICKHOUSE_URL": address}

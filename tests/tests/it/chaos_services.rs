@@ -1,20 +1,26 @@
-//! Everything fails in turn while events keep coming: the job, Kafka, ClickHouse, S3 and the network between them.
+//! Everything fails in turn while events keep coming: the job, Kafka, ClickHouse, S3 and the network between them; views fail,
+//! tables are emptied, passwords change, schemas are registered late.
 //!
 //! What readers see in ClickHouse never shrinks and never exceeds what was sent, and in the end every place equals the
-//! oracle. `SEED` and `KILLS` in the environment choose another schedule: `make chaos-services SEED= KILLS=`.
+//! oracle. A topic that is made anew then, with as many messages, is refused. `SEED` and `KILLS` in the environment choose another schedule: `make chaos-services SEED= KILLS=`.
 
+use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill_connectors::generate::Rates;
+use tidemill_registry::{EVENT_V1, Registry, Schema, encode};
 use tidemill_tests::chaos::{self, Blow, Step, Weather};
 use tidemill_tests::corpus;
 use tidemill_tests::harness::{Run, Running};
-use tidemill_tests::services::{Proxy, Services, pause, wait_until};
+use tidemill_tests::late_registry::LateRegistry;
+use tidemill_tests::oracle::Oracle;
+use tidemill_tests::services::{Producer, Proxy, Services, pause, wait_until};
 use tidemill_tests::stream::Stream;
-use tidemill_tests::topics::Topics;
+use tidemill_tests::topics::{self, Topics};
 
 use crate::{counter, setting, tidemill};
 
@@ -43,6 +49,12 @@ struct World<'a> {
     stream: Stream,
     run: Run,
     state: String,
+    topics: &'a Topics<'a>,
+    sent: &'a AtomicUsize,
+    /// Has what the real registry has, or lacks a schema for a while.
+    registry: LateRegistry,
+    /// Events that were sent once more, as Avro.
+    repeated: AtomicUsize,
     /// Counted up before a table is emptied, and again when it is filled.
     emptied: AtomicUsize,
 }
@@ -104,6 +116,47 @@ impl World<'_> {
         running.wait().assert_refused(&[3], words);
     }
 
+    /// An event that was sent before, once more, by a schema of its own; the registry has it when the job says that it waits.
+    fn late_schema(&self, running: &mut Running, context: &str) {
+        const AGO: usize = 3_000;
+        let known = Registry::new(self.services.registry(), None).expect("the address of a running registry");
+        let number = self.repeated.fetch_add(1, Ordering::SeqCst);
+        let mut text: Value = serde_json::from_str(EVENT_V1).expect("a schema is JSON");
+        text["name"] = json!(format!("Event{number}"));
+        let text = text.to_string();
+        let id = known.register(&format!("late-{number}"), &text).expect("it takes a schema");
+        self.registry.lose(id);
+        let schema = Schema::parse_str(&text).expect("it is one");
+        let lines = self.topics.lines().skip(self.sent.load(Ordering::SeqCst).saturating_sub(AGO));
+        let whole = |line: &[u8]| {
+            let event: Value = serde_json::from_slice(line).ok()?;
+            let is_event = !Oracle::of([line]).answer().0.raw_events.is_empty() && event.get("sdk").is_none();
+            if is_event { encode(&schema, id, &event).ok() } else { None }
+        };
+        let message = lines.into_iter().find_map(whole).expect("some line is an event");
+        let producer = Producer::new(self.services.brokers());
+        producer.send(&self.stream.topic("avro"), 0, &message);
+        producer.flush();
+        for words in [format!("waits for schema id {id}"), format!("schema id {id} is there")] {
+            wait_until(&format!("{context}: {words}"), || {
+                running.assert_alive(context);
+                running.said().contains(&words)
+            });
+            self.registry.catch_up();
+        }
+    }
+
+    /// ClickHouse ends and comes back with this password for the job's user, or with the usual one.
+    fn passwords(&self, password: Option<&str>) {
+        let file = &self.services.variables()["CLICKHOUSE_PASSWORDS"];
+        self.services.kill("clickhouse");
+        match password {
+            Some(password) => fs::write(file, password).expect("the file can be written"),
+            None => fs::remove_file(file).expect("the file can be removed"),
+        }
+        self.services.restart("clickhouse");
+    }
+
     /// Empties a table and fills it again.
     fn lose(&self, table: &str, workers: usize, context: &str) {
         self.emptied.fetch_add(1, Ordering::SeqCst);
@@ -163,6 +216,26 @@ impl World<'_> {
                 self.lose(table, step.workers, context);
                 self.start(step.workers)
             }
+            Blow::LateSchema => {
+                self.clear();
+                self.get_on(&mut running, context);
+                self.late_schema(&mut running, context);
+                running
+            }
+            Blow::ChangePassword => {
+                self.clear();
+                self.get_on(&mut running, context);
+                let refusals = |job: &Running| job.said().matches("Code: 516").count();
+                let before = refusals(&running);
+                self.passwords(Some("changed"));
+                wait_until(&format!("{context}: its password is refused"), || {
+                    running.assert_alive(context);
+                    refusals(&running) > before
+                });
+                self.passwords(None);
+                self.get_on(&mut running, context);
+                running
+            }
             Blow::KillService(name) => {
                 self.services.kill(name);
                 pause(step.away);
@@ -178,10 +251,10 @@ impl World<'_> {
 
 #[test]
 fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
-    let (seed, kills) = (setting("SEED", 1), setting("KILLS", 8));
+    let (seed, kills) = (setting("SEED", 1), setting("KILLS", 10));
     let _repeat = Repeat(seed, kills);
     eprintln!("SEED={seed} KILLS={kills}");
-    let services = Services::own("chaos", &["kafka", "clickhouse", "s3", "toxiproxy"]);
+    let services = Services::own("chaos", &["kafka", "clickhouse", "s3", "registry", "toxiproxy"]);
     let folder = TempDir::new().unwrap();
     let bytes = corpus::events(LINES_BESIDE + kills * LINES_A_KILL, seed, Rates::within_horizon());
     let proxies = services.proxies();
@@ -191,6 +264,8 @@ fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
     let topics = Topics::deal(vec![(stream.topic("a"), 3), (stream.topic("b"), 3)], &bytes);
     let (oracle, limits) = (topics.oracle(), chaos::limits(&topics));
     topics.create(services.brokers());
+    topics::create(services.brokers(), &stream.topic("avro"), 1);
+    let registry = LateRegistry::start(services.registry(), []);
     stream.apply();
     let state = match seed % 2 {
         0 => stream.remote_state(),
@@ -199,16 +274,32 @@ fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
     let run = stream
         .run(&state)
         .option(&["--epoch-every", "200ms", "--checkpoint-every", "500ms"])
-        .environment("AWS_ENDPOINT_URL", &format!("http://{}", to_s3.place()));
-    let world = World { services: &services, to_clickhouse, to_s3, stream, run, state, emptied: AtomicUsize::new(0) };
-
+        .environment("AWS_ENDPOINT_URL", &format!("http://{}", to_s3.place()))
+        .environment("SCHEMA_REGISTRY_URL", &registry.url)
+        .environment("CLICKHOUSE_USER", "keyed")
+        .environment("CLICKHOUSE_PASSWORD", "keyed");
     let sent = AtomicUsize::new(0);
+    let (services, topics, sent, repeated) = (&services, &topics, &sent, AtomicUsize::new(0));
+    let world = World {
+        services,
+        to_clickhouse,
+        to_s3,
+        stream,
+        run,
+        state,
+        topics,
+        sent,
+        registry,
+        repeated,
+        emptied: AtomicUsize::new(0),
+    };
+
     let (stop_producer, producer_stops) = channel();
     let (stop_watcher, watcher_stops) = channel();
     let (count, looks) = thread::scope(|scope| {
         // Dropped when a step fails too, so that the scope ends.
         let (stop_producer, stop_watcher) = (stop_producer, stop_watcher);
-        let (topics, limits, sent, emptied) = (&topics, &limits, &sent, &world.emptied);
+        let (limits, emptied) = (&limits, &world.emptied);
         let (brokers, database) = (services.brokers(), world.stream.database());
         let producer = scope.spawn(move || chaos::produce(topics, brokers, RATE, sent, &producer_stops));
         let watcher = scope.spawn(move || chaos::watch(database, limits, (sent, emptied), &watcher_stops));
@@ -228,10 +319,17 @@ fn nothing_is_lost_or_doubled_at_any_moment_whoever_is_killed() {
         let line = world.run.option(&["--until-end"]).workers(2).finish();
         let books = oracle.answer_of_prefix(&topics.counts(count)).1;
         let found = ["accepted", "duplicates", "malformed", "unverified"].map(|name| counter(&line, name));
-        assert_eq!(found, [books.accepted, books.duplicates, books.malformed, 0], "{line}");
+        let duplicates = books.duplicates + world.repeated.load(Ordering::SeqCst) as u64;
+        assert_eq!(found, [books.accepted, duplicates, books.malformed, 0], "{line}");
         drop(stop_watcher);
         (count, watcher.join().expect("readers saw only what may be"))
     });
     eprintln!("{count} lines sent, {looks} looks at the tables");
-    world.stream.check(&topics, &oracle, &topics.counts(count), &format!("SEED={seed} KILLS={kills}"));
+    let context = format!("SEED={seed} KILLS={kills}");
+    world.stream.check(topics, &oracle, &topics.counts(count), &context);
+
+    topics.make_anew(services.brokers());
+    topics.send(&Producer::new(services.brokers()), 0, count);
+    world.run.option(&["--until-end"]).outcome().assert_refused(&[3], &["the topic was made anew since it was read"]);
+    world.stream.check(topics, &oracle, &topics.counts(count), &format!("{context}, and topics made anew"));
 }
