@@ -179,6 +179,8 @@ pub(crate) struct Waiters(Arc<Shared>);
 struct Shared {
     waiting: AtomicUsize,
     answered: AtomicBool,
+    /// It was said that user or password are refused, and they were not taken since.
+    denied: AtomicBool,
 }
 
 impl PartialEq for Waiters {
@@ -226,7 +228,9 @@ pub(crate) fn until_answered<T>(
         fence().map_err(Ended::Fenced)?;
         let error = match call() {
             Ok(answer) => {
-                client.target().waiters().0.answered.store(true, Ordering::Relaxed);
+                let waiters = client.target().waiters();
+                waiters.0.answered.store(true, Ordering::Relaxed);
+                waiters.0.denied.store(false, Ordering::Relaxed);
                 if wait.take().is_some_and(Wait::was_the_last) {
                     info!("ClickHouse at {} answers again", client.target().at());
                 }
@@ -240,11 +244,16 @@ pub(crate) fn until_answered<T>(
             _ if is_of_login(&error) && client.target().waiters().0.answered.load(Ordering::Relaxed) => {}
             verdict => return Err(Ended::Refused(error, verdict)),
         }
-        if wait.is_none() {
-            let begun = wait.insert(Wait::new(client.target().waiters()));
-            if begun.is_the_first {
-                warn!("waiting for ClickHouse at {}: {}", client.target().at(), chain(&error));
-            }
+        let (target, waiters) = (client.target(), client.target().waiters());
+        let begins = wait.is_none() && wait.insert(Wait::new(waiters)).is_the_first;
+        // Of another cause than that for which the waiting began, since somebody can mend it.
+        if is_of_login(&error) && !waiters.0.denied.swap(true, Ordering::Relaxed) {
+            let (at, said) = (target.at(), chain(&error));
+            warn!(
+                "ClickHouse at {at} refuses the user or password that it took before, and is waited for until it takes them again: {said}"
+            );
+        } else if begins {
+            warn!("waiting for ClickHouse at {}: {}", target.at(), chain(&error));
         }
         client.wait(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
