@@ -35,7 +35,7 @@ use crate::quarantine::{Begins, EPOCHS_IN_FLIGHT, Passing, Phase, Quarantined, W
 use crate::queue::BlockQueue;
 use crate::reader::{Reader, ReaderConfig};
 use crate::shared::{Request, Requests, Shared};
-use crate::sink::{CommitObserver, Fence, Maintenance, SinkStart};
+use crate::sink::{CommitObserver, Fence, Maintenance, SinkNotes, SinkStart};
 use crate::source::{PartitionBinding, as_the_connector_left_it, behind_losses};
 use crate::status::{Start, Status};
 use crate::time::{Epoch, Watermark};
@@ -78,6 +78,8 @@ pub struct RunOptions {
     pub drop_state: BTreeSet<String>,
     /// Records that are gone before they were read, and that the run goes on without.
     pub accepted_loss: Vec<Loss>,
+    /// Places of sinks (topics) that the run goes on with although they do not hold what was written to them.
+    pub accepted_places: BTreeSet<String>,
     /// Whether epochs that an earlier run bound may be replayed by a changed plan or another build.
     pub replay_with_changed_plan: bool,
     /// Faults to act out.
@@ -101,6 +103,7 @@ impl Default for RunOptions {
             settings: String::new(),
             drop_state: BTreeSet::new(),
             accepted_loss: Vec::new(),
+            accepted_places: BTreeSet::new(),
             replay_with_changed_plan: false,
             faults: Faults::default(),
         }
@@ -338,9 +341,10 @@ fn run_in(
     stop.attach(&shared);
     let (requests, receiver) = Requests::new(Arc::clone(&shared));
     let fence = journal.fence();
-    let sink_start = sink_start(&state, run, Arc::clone(&fence));
-    let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
     let noted = journal.durable().then(|| Arc::clone(&context.store));
+    let notes = SinkNotes::new(noted.clone(), options.accepted_places.clone());
+    let sink_start = sink_start(&state, run, Arc::clone(&fence), notes);
+    let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(sink_start));
     let committed = state.committed().unwrap_or(0);
     let witness = Witness::new(noted, Begins { run, committed, ends: committed_ends(&state), apart: decision.apart });
     let env = Arc::new(env.of_processes(processes).witnessed(witness));
@@ -427,13 +431,14 @@ fn fenced_first(error: RunError, fence: &Fence) -> RunError {
 }
 
 /// What sinks are told before they write.
-fn sink_start(state: &LogState, run: u64, fence: Fence) -> SinkStart {
+fn sink_start(state: &LogState, run: u64, fence: Fence, notes: SinkNotes) -> SinkStart {
     SinkStart {
         instance: state.seal().map(|seal| seal.instance.clone()).unwrap_or_default(),
         run,
         committed: state.committed().unwrap_or(0),
         bound: state.bound().unwrap_or(0),
         fence,
+        notes,
     }
 }
 

@@ -19,7 +19,7 @@
 //! - After a restart nothing at or below the last `commit` is written again; an epoch that was in flight may be.
 //! - A slow or hanging write stops the source when the memory budget is used up (INV-8); nothing is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use tidemill_log::{DataFile, LogState, Partitions, TableChange};
+use tidemill_log::{FOLDER, Store};
 
 use crate::batch::{Batch, Order};
 use crate::octets;
@@ -91,6 +92,51 @@ pub struct SinkStart {
     pub bound: Epoch,
     /// Fails once a later run has begun; asked before every write that the other side could not refuse by itself.
     pub fence: Fence,
+    /// Where the sink keeps what it must know of its place again.
+    pub notes: SinkNotes,
+}
+
+/// What sinks note beside the log: which topic a name meant, for one. Nothing is kept where the log is not.
+#[derive(Clone, Debug, Default)]
+pub struct SinkNotes {
+    store: Option<Arc<dyn Store>>,
+    accepted: BTreeSet<String>,
+}
+
+impl SinkNotes {
+    /// Notes in this store; of these places it is accepted that they do not hold what was written to them.
+    #[must_use]
+    pub fn new(store: Option<Arc<dyn Store>>, accepted: BTreeSet<String>) -> Self {
+        SinkNotes { store, accepted }
+    }
+
+    /// Whether somebody accepts that a place does not hold what was written to it.
+    #[must_use]
+    pub fn accepted(&self, place: &str) -> bool {
+        self.accepted.contains(place)
+    }
+
+    /// What was noted last under a name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn get(&self, name: &str) -> Result<Option<String>, SinkError> {
+        let Some(store) = &self.store else { return Ok(None) };
+        Ok(store.get(&noted_at(name))?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Notes something in the place of what was noted under the name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn put(&self, name: &str, text: &str) -> Result<(), SinkError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        Ok(store.put(&noted_at(name), text.as_bytes())?)
+    }
+}
+
+fn noted_at(name: &str) -> String {
+    format!("{FOLDER}/sinks/{name}")
 }
 
 /// Writes the rows of a sink; lives on the sink's own thread.

@@ -66,6 +66,8 @@ pub(crate) struct Transactions {
     table: String,
     topic: String,
     link: Option<Link>,
+    /// Which topic of this name has what was committed, once it is known.
+    id: Option<String>,
     left: LeftBehind,
 }
 
@@ -121,6 +123,7 @@ impl Transactions {
             table: table.to_owned(),
             topic,
             link: None,
+            id: None,
             left: LeftBehind::default(),
         }
     }
@@ -135,14 +138,16 @@ impl Transactions {
         self.link.as_ref().map_or(0, |link| link.held)
     }
 
-    /// Creates the topic if it is missing, fences earlier producers, and learns what the topic holds.
+    /// Creates the topic if it is missing and nothing was committed to it, fences earlier producers, and learns what it holds.
     ///
     /// # Errors
-    /// If a later run has begun ([`Fenced`]), the broker refuses us, or the topic holds epochs that the pipeline's log does
-    /// not know.
+    /// If a later run has begun ([`Fenced`]), the broker refuses us, the topic is not the one that earlier runs wrote to, or it
+    /// holds epochs that the pipeline's log does not know.
     pub(crate) fn open(&mut self, start: &SinkStart) -> Result<(), SinkError> {
         self.link = None;
-        let topic = self.topic.clone();
+        let (topic, note) = (self.topic.clone(), format!("kafka/{}", self.topic));
+        let accepted = start.notes.accepted(&topic);
+        self.id = start.notes.get(&note)?.filter(|_| start.committed > 0 && !accepted);
         let mut link = self.connect(start, &mut Waiting::new(&topic, Worked::Never))?;
         let found = link.held;
         if found > start.bound {
@@ -155,6 +160,16 @@ impl Transactions {
             .into());
         }
         link.held = found.max(start.committed);
+        if self.id.is_none()
+            && let Some(id) = link.topic_id()
+        {
+            if accepted && start.committed > 0 {
+                warn!("{topic}: what it does not hold of epochs through {} is given up, as asked", start.committed);
+            }
+            // Before anything is written to it.
+            start.notes.put(&note, &id)?;
+            self.id = Some(id);
+        }
         self.link = Some(link);
         Ok(())
     }
@@ -231,8 +246,9 @@ impl Transactions {
         loop {
             self.look_for_a_later_run(start, None)?;
             let mut link = Link::new(&self.config, (&self.pipeline, &self.table, &self.topic), start)?;
-            let failed = match link.open(&self.config, waiting.worked) {
+            let failed = match link.open(&self.config, waiting.worked == Worked::Never && self.id.is_none()) {
                 Ok(()) => {
+                    self.look_at_id(&link)?;
                     // The later run may have begun in between, and then it has to win.
                     self.look_for_a_later_run(start, None)?;
                     return Ok(link);
@@ -257,6 +273,20 @@ impl Transactions {
         }
     }
 
+    /// Whether it is the topic that was written to.
+    fn look_at_id(&self, link: &Link) -> Result<(), SinkError> {
+        let Some(before) = &self.id else { return Ok(()) };
+        match link.topic_id().filter(|now| now != before) {
+            None => Ok(()),
+            Some(now) => Err(Judged::refused(format!(
+                "{0}: the topic was made anew since this run wrote to it (its id was {before} and is {now}), so what was \
+                 committed to it is gone. {1}",
+                self.topic,
+                what_to_do(&self.topic)
+            ))),
+        }
+    }
+
     fn look_for_a_later_run(&self, start: &SinkStart, seen: Option<&Said>) -> Result<(), SinkError> {
         (start.fence)().map_err(|cause| {
             debug!("{}: a later run has begun; the producer said {seen:?}", self.topic);
@@ -267,6 +297,14 @@ impl Transactions {
     fn fenced(&self, cause: Option<SinkError>) -> SinkError {
         Box::new(Fenced { topic: self.topic.clone(), cause })
     }
+}
+
+/// What to do where a topic does not hold what was committed to it.
+fn what_to_do(topic: &str) -> String {
+    format!(
+        "Write to another prefix with a new state, which fills it from the beginning; or give --accept-topic {topic} to go on \
+         with a topic that was restored, or without what is gone"
+    )
 }
 
 /// The name by which a broker knows the writer of a topic and fences earlier ones.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use tidemill_dataflow::sink::{DataFile, SinkError, SinkStart, TableWriter};
+use tidemill_dataflow::sink::{DataFile, SinkError, SinkNotes, SinkStart, TableWriter};
 use tidemill_dataflow::time::Epoch;
 use tidemill_dataflow::verdict::{Judged, Verdict};
 use tidemill_tables::{TableSpec, web_analytics};
@@ -63,7 +63,7 @@ impl Log {
             Ok(())
         };
         let (instance, run, committed, bound) = (sink.instance.clone(), self.run, self.committed, self.bound);
-        (SinkStart { instance, run, committed, bound, fence: Arc::new(fence) }, later)
+        (SinkStart { instance, run, committed, bound, fence: Arc::new(fence), notes: SinkNotes::default() }, later)
     }
 
     fn begin(&mut self, sink: &Sink<'_>, patience: u32) -> Result<Run, Broken> {

@@ -18,6 +18,7 @@ use crate::journal::for_sinks;
 use crate::plan::Plan;
 use crate::quarantine::{Begins, Witness, apart_through, committed_ends};
 use crate::shared::{Requests, Shared};
+use crate::sink::SinkNotes;
 use crate::status::Start;
 
 /// How a process that follows ended well.
@@ -66,7 +67,8 @@ pub fn follow(
     // What is asked of the log's thread is asked by workers of process 0.
     let (requests, _log) = Requests::new(Arc::clone(&shared));
     let fence = for_sinks(Fence::of(Arc::clone(&context.store), tidemill_log::FOLDER, run, &log_options()));
-    let start = sink_start(&state, run, Arc::clone(&fence));
+    let notes = SinkNotes::new(Some(Arc::clone(&context.store)), options.accepted_places.clone());
+    let start = sink_start(&state, run, Arc::clone(&fence), notes);
     let env = env(Arc::clone(&shared), requests.clone(), options, restored, &state, Some(start));
     let committed = state.committed().unwrap_or(0);
     let apart = apart_through(&*context.store, run, committed)?;

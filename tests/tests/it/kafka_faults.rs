@@ -227,6 +227,42 @@ fn a_password_that_was_accepted_is_waited_for(services: &Services, folder: &Path
 }
 
 #[test]
+fn a_sink_topic_that_is_deleted_between_two_runs_is_refused_until_somebody_accepts_it() {
+    let services = Services::shared();
+    let folder = TempDir::new().unwrap();
+    let (topic, prefix) = (unique("between"), unique("out"));
+    topics::create(services.brokers(), &topic, 1);
+    let bytes = corpus::events(2_000, 7, Rates::within_horizon());
+    let lines = corpus::lines(&bytes);
+    let send = |lines: &[&[u8]]| {
+        let producer = Producer::new(services.brokers());
+        lines.iter().for_each(|line| producer.send(&topic, 0, line));
+        producer.flush();
+    };
+    let run = |options: &[&str]| {
+        run_of(services.brokers(), &topic, &prefix, folder.path()).option(&["--until-end"]).option(options)
+    };
+    send(&lines[..1_000]);
+    run(&[]).finish();
+    run(&[]).finish();
+    send(&lines[1_000..]);
+    let sink = format!("{prefix}revenue_by_minute");
+    delete_topic(services.brokers(), &sink);
+    let missing = run(&[]).outcome();
+    assert_ends_with(&missing, "a missing topic", &format!("{sink}: the topic is not on Kafka"));
+    assert!(missing.stderr.contains(&format!("--accept-topic {sink}")), "{}", missing.stderr);
+    topics::create(services.brokers(), &sink, 1);
+    let anew = run(&[]).outcome();
+    assert_eq!(anew.code, Some(3), "{}", anew.stderr);
+    assert_ends_with(&anew, "another topic", &format!("{sink}: the topic was made anew since this run wrote to it"));
+    assert_eq!(read_lines(services.brokers(), &sink).len(), 0, "nothing is written to it");
+    let line = run(&["--accept-topic", &sink]).finish();
+    assert_books_balance(&line);
+    assert_ne!(read_lines(services.brokers(), &sink).len(), 0);
+    run(&[]).finish();
+}
+
+#[test]
 fn a_sink_topic_that_is_deleted_while_it_is_written_ends_the_run_with_its_name() {
     let services = Services::shared();
     let folder = TempDir::new().unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use clickhouse::error::Error;
 use tidemill_clickhouse::{ChunkLimits, ClickHouseTable, Retention, Target, apply};
-use tidemill_dataflow::sink::{SinkError, SinkStart, TableWriter};
+use tidemill_dataflow::sink::{SinkError, SinkNotes, SinkStart, TableWriter};
 use tidemill_tables::TableSpec;
 use tokio::runtime::{Builder, Runtime};
 
@@ -101,7 +101,14 @@ pub(crate) fn first_run(instance: &str) -> SinkStart {
 }
 
 pub(crate) fn later_run(instance: &str, run: u64, committed: u64, bound: u64) -> SinkStart {
-    SinkStart { instance: instance.to_owned(), run, committed, bound, fence: Arc::new(|| Ok(())) }
+    SinkStart {
+        instance: instance.to_owned(),
+        run,
+        committed,
+        bound,
+        fence: Arc::new(|| Ok(())),
+        notes: SinkNotes::default(),
+    }
 }
 
 /// Writes an epoch of one shard.

@@ -15,9 +15,10 @@ use tidemill_dataflow::time::Epoch;
 
 use super::deliveries::{Deliveries, Said};
 use super::steps::Step;
-use super::{Failure, Worked, transactional_id};
+use super::{Failure, transactional_id};
 use crate::config::KafkaConfig;
 use crate::hands::{Hands, LeftBehind};
+use crate::topic_ids::topic_ids;
 use crate::topics::{MAX_MESSAGE_BYTES, create_topic};
 use crate::trouble::Watch;
 
@@ -75,9 +76,9 @@ impl Link {
 
     /// Fences earlier producers and learns what the topic holds. It is created if it is missing and nothing was ever
     /// written to it.
-    pub(super) fn open(&mut self, config: &KafkaConfig, worked: Worked) -> Result<(), Failure> {
+    pub(super) fn open(&mut self, config: &KafkaConfig, may_create: bool) -> Result<(), Failure> {
         if !self.is_there()? {
-            if worked != Worked::Never {
+            if !may_create {
                 return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition).into());
             }
             let config = config.clone();
@@ -141,6 +142,12 @@ impl Link {
             let listed = c.marker.fetch_metadata(Some(&c.topic), REQUEST)?;
             Ok(listed.topics().iter().any(|topic| !topic.partitions().is_empty()))
         })
+    }
+
+    /// The id of the topic; none where the cluster gives none, or cannot now: it takes a controller.
+    pub(super) fn topic_id(&self) -> Option<String> {
+        let ask = || self.call("describe_topics", |c| topic_ids(&c.marker, &[&c.topic], REQUEST));
+        ask().or_else(|_| ask()).ok()?.into_values().next()
     }
 
     /// Serves what the client has to tell, for this long.

@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tidemill_dataflow::sink::SinkError;
 use tidemill_dataflow::verdict::Judged;
 
-use super::Worked;
+use super::{Worked, what_to_do};
 use crate::topics::MAX_MESSAGE_BYTES;
 use crate::trouble::{Trouble, judge, refusal};
 
@@ -86,8 +86,9 @@ impl Objection {
             }
             Objection::Gone => format!(
                 "{topic}: the topic is not on Kafka at {brokers} any more ({words}), and what was written to it is gone with \
-                 it; it was waited for {} s. Write to another prefix with a new state, which fills it from the beginning",
-                PATIENCE.as_secs()
+                 it; it was waited for {} s. {}",
+                PATIENCE.as_secs(),
+                what_to_do(topic)
             ),
             Objection::TooLarge => format!(
                 "{topic}: a message is larger than the topic takes ({words}); raise its max.message.bytes to \

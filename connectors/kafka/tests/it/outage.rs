@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tidemill_dataflow::sink::{SinkStart, TableWriter};
+use tidemill_dataflow::sink::{SinkNotes, SinkStart, TableWriter};
 use tidemill_kafka::{Credentials, KafkaConfig, KafkaSource, KafkaTable};
 use tidemill_tables::web_analytics;
 
@@ -55,7 +55,8 @@ fn a_sink_waits_through_an_outage_and_goes_on() {
     let config = KafkaConfig::sink(&format!("kafka://{servers}/out."), &Credentials::default()).unwrap();
     let mut table = KafkaTable::new(config.clone(), "web_analytics", web_analytics::revenue_by_minute());
     let fence = Arc::new(|| Ok(()));
-    let start = SinkStart { instance: "one".into(), run: 1, committed: 0, bound: 0, fence };
+    let start =
+        SinkStart { instance: "one".into(), run: 1, committed: 0, bound: 0, fence, notes: SinkNotes::default() };
     table.open(&start).unwrap();
     table.write_epoch(1, 0, revenue(&[1])).unwrap();
     brokers.broker_down(1).unwrap();

@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
-use tidemill_dataflow::sink::{SinkStart, TableWriter};
+use tidemill_dataflow::sink::{SinkNotes, SinkStart, TableWriter};
 use tidemill_dataflow::source::DeadLetter;
 use tidemill_kafka::produce::read_committed;
 use tidemill_kafka::{Credentials, DeadLetterTopic, Fenced, KafkaConfig, KafkaTable, dead_letter_line};
@@ -41,7 +41,14 @@ impl Setting {
             true => Err("run 2 has begun".into()),
             false => Ok(()),
         };
-        SinkStart { instance: self.instance.clone(), run: 1, committed, bound, fence: Arc::new(fence) }
+        SinkStart {
+            instance: self.instance.clone(),
+            run: 1,
+            committed,
+            bound,
+            fence: Arc::new(fence),
+            notes: SinkNotes::default(),
+        }
     }
 
     fn table(&self) -> KafkaTable {

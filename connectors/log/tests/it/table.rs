@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_connectors::conformance::sink::revenue;
-use tidemill_dataflow::sink::{SinkStart, TableWriter};
+use tidemill_dataflow::sink::{SinkNotes, SinkStart, TableWriter};
 use tidemill_embedded_log::{Fenced, LogOptions, LogPlace, LogReader, LogTable, Record, TopicWriter};
 use tidemill_tables::web_analytics;
 
@@ -29,7 +29,14 @@ impl Setting {
             true => Err("a later run has begun".into()),
             false => Ok(()),
         };
-        SinkStart { instance: self.instance.clone(), run, committed, bound, fence: Arc::new(fence) }
+        SinkStart {
+            instance: self.instance.clone(),
+            run,
+            committed,
+            bound,
+            fence: Arc::new(fence),
+            notes: SinkNotes::default(),
+        }
     }
 
     fn table(&self) -> LogTable {

@@ -15,12 +15,13 @@ use crate::cli::secrets::SECRETS;
 use crate::cli::{Failure, run};
 
 /// What is decided at each start, and what to do instead of writing it into a file.
-const DECIDED_AT_START: [(&str, &str, &str); 19] = [
+const DECIDED_AT_START: [(&str, &str, &str); 20] = [
     ("run", "until_end", "is decided at each start: give --until-end"),
     ("run", "drain", "ends the input for good and is decided at a start: give --drain"),
     ("run", "exactly_once", "is decided at each start: give --exactly-once"),
     ("run", "drop_state", "gives up state and is decided at a start: give --drop-state"),
     ("run", "accept_loss", "gives up records and is decided at a start: give --accept-loss"),
+    ("run", "accept_topic", "gives up rows and is decided at a start: give --accept-topic"),
     ("run", "replay_with_changed_plan", "is decided at a start: give --replay-with-changed-plan"),
     ("run", "take_over", "fences a living run and is decided at a start: give --take-over"),
     ("run", "process_index", "differs from process to process: give --process-index"),

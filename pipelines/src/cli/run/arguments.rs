@@ -174,6 +174,10 @@ pub(crate) struct RunArguments {
     /// (`lost`) and shown. May be given several times.
     #[arg(long, value_name = "PARTITION:FROM-TO")]
     pub(super) accept_loss: Vec<Loss>,
+    /// Go on with a sink's topic that was deleted or made anew since the run wrote to it, without what is gone with it, as
+    /// the refusal of such a start names it. Noted in the state. May be given several times.
+    #[arg(long, value_name = "TOPIC")]
+    pub(super) accept_topic: Vec<String>,
     /// Let a changed pipeline or another build replay the epochs that were bound after the last checkpoint: what it does
     /// otherwise begins in the middle of them. Without it such a start is refused.
     #[arg(long)]

@@ -132,6 +132,7 @@ pub(super) fn resolve(arguments: RunArguments, ops: Option<OpsAccess>, catalog: 
         settings,
         drop_state: arguments.drop_state.into_iter().collect(),
         accepted_loss: arguments.accept_loss,
+        accepted_places: arguments.accept_topic.into_iter().collect(),
         replay_with_changed_plan: arguments.replay_with_changed_plan,
         faults,
     };
