@@ -234,9 +234,9 @@ fn a_sink_topic_that_is_deleted_between_two_runs_is_refused_until_somebody_accep
     topics::create(services.brokers(), &topic, 1);
     let bytes = corpus::events(2_000, 7, Rates::within_horizon());
     let lines = corpus::lines(&bytes);
-    let send = |lines: &[&[u8]]| {
+    let send = |some: &[&[u8]]| {
         let producer = Producer::new(services.brokers());
-        lines.iter().for_each(|line| producer.send(&topic, 0, line));
+        some.iter().for_each(|line| producer.send(&topic, 0, line));
         producer.flush();
     };
     let run = |options: &[&str]| {
