@@ -55,7 +55,7 @@ const TOKEN: &str = "insert_deduplication_token";
 
 /// What each question and insert says about itself, whatever the user's profile says: a part of an answer is none, and
 /// expressions mean what they mean by default.
-const SETTINGS: [(&str, &str); 21] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("additional_result_filter", ""),
     ("additional_table_filters", "{}"),
     ("aggregate_functions_null_for_empty", "0"),
@@ -70,6 +70,7 @@ const SETTINGS: [(&str, &str); 21] = [
     ("max_result_bytes", "0"),
     ("max_result_rows", "0"),
     ("max_rows_to_read", "0"),
+    ("max_table_size_to_drop", "0"),
     ("offset", "0"),
     ("prefer_column_name_to_alias", "0"),
     ("read_overflow_mode", "throw"),

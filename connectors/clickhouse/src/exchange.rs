@@ -11,7 +11,7 @@ use tidemill_tables::{Retention, TableSpec};
 
 use crate::apply::require;
 use crate::check::{Found, everything_wrong};
-use crate::client::Client;
+use crate::client::{Client, quote};
 use crate::ddl::{self, suffixed};
 use crate::error::ClickHouseError;
 use crate::identity;
@@ -124,18 +124,28 @@ pub fn plan_exchange(
 /// When the server fails; what was done stays, and the same plan goes on from there.
 pub fn exchange(target: &Target, plan: &[Exchange]) -> Result<(), ClickHouseError> {
     let client = Client::patient(target)?;
-    let found = Found::read(&client).map_err(|source| client.failed("describe its tables", source))?;
+    let uuid_of = |name: &str| {
+        let sql = format!(
+            "SELECT toString(uuid) FROM system.tables WHERE database = currentDatabase() AND name = {}",
+            quote(name)
+        );
+        let rows = client.rows(&sql).map_err(|source| client.failed("describe its tables", source))?;
+        Ok::<_, ClickHouseError>(rows.first().and_then(|row| Some(row.first()?.as_str()?.to_owned())))
+    };
+    let run = |statement: &str| client.execute(statement).map_err(|source| client.failed(statement, source));
     for Exchange { live, rebuilt, uuid, writer, kept } in plan {
-        if found.get(rebuilt).is_some_and(|object| object.uuid == *uuid) {
-            let statement = format!("EXCHANGE TABLES {live} AND {rebuilt}");
-            client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
-        } else if found.get(live).is_none_or(|object| object.uuid != *uuid) {
+        let planned = Some(uuid.clone());
+        if uuid_of(rebuilt)? == planned {
+            run(&format!("EXCHANGE TABLES {live} AND {rebuilt}"))?;
+        }
+        // Asked again: what is noted below is of the table that has the name now.
+        if uuid_of(live)? != planned {
             continue;
         }
-        // It has the identity of the one that was live by now, and keeps it under its last name.
-        if let Some(kept) = kept.as_ref().filter(|kept| found.get(kept).is_none() && found.get(rebuilt).is_some()) {
-            let statement = format!("RENAME TABLE {rebuilt} TO {kept}");
-            client.execute(&statement).map_err(|source| client.failed(&statement, source))?;
+        if let Some(kept) = kept
+            && uuid_of(rebuilt)?.is_some()
+        {
+            run(&format!("RENAME TABLE {rebuilt} TO {kept}"))?;
         }
         if let Some(writer) = writer {
             hand_over(&client, live, uuid, writer).map_err(|source| client.failed("note its tables", source))?;

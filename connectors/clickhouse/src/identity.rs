@@ -33,6 +33,8 @@ pub(crate) struct Storage {
     pub(crate) blocks: BTreeMap<String, (i64, i64)>,
     /// Rows may cancel each other, so that a merge takes the newest block away.
     pub(crate) cancels: bool,
+    /// Rows may have left by a mutation, and the newest block with them.
+    pub(crate) mutated: bool,
     /// When it was altered last, by the server's clock, in seconds since 1970.
     pub(crate) altered: i64,
 }
@@ -55,8 +57,6 @@ pub(crate) struct Noted {
     pub(crate) storage: Storage,
     /// Seconds since then.
     pub(crate) age: u64,
-    /// When that was, by the server's clock, in seconds since 1970.
-    pub(crate) at: i64,
 }
 
 /// What became of a table.
@@ -122,7 +122,7 @@ pub(crate) fn lost(noted: &Noted, now: &Storage, kept: Kept, in_flight: bool) ->
     }
     let stays = |partition: &str, noted_last: i64| {
         let (first, last) = now.blocks.get(partition)?;
-        Some(*first <= noted_last && (now.cancels || *last >= noted_last))
+        Some(*first <= noted_last && (now.cancels || now.mutated || *last >= noted_last))
     };
     let partitions: Vec<Option<bool>> =
         noted.storage.blocks.iter().map(|(partition, (_, last))| stays(partition, *last)).collect();
@@ -146,9 +146,25 @@ impl Seen {
         Ok(Self { noted, now: read(client, tables)? })
     }
 
-    /// Whether a table was altered after it was noted last, or in the same second.
-    pub(crate) fn altered_since(&self) -> bool {
-        self.now.iter().any(|(table, now)| self.noted.get(table).is_some_and(|noted| now.altered >= noted.at))
+    /// Whether a table was altered at this time or later, in seconds since 1970 by the server's clock.
+    pub(crate) fn altered_since(&self, time: i64) -> bool {
+        self.now.values().any(|now| now.altered >= time)
+    }
+
+    /// The tables that are to be noted: those that have more than was noted. The age of a note is that of its newest rows, as far as
+    /// it is known, since these may expire.
+    pub(crate) fn to_note(&self) -> BTreeMap<String, Storage> {
+        let grew = |table: &str, now: &Storage| {
+            self.noted.get(table).is_none_or(|Noted { storage, .. }| {
+                let last = |partition: &String| storage.blocks.get(partition).map(|(_, last)| *last);
+                storage.uuid != now.uuid || now.blocks.iter().any(|(partition, (_, now))| last(partition) != Some(*now))
+            })
+        };
+        self.now
+            .iter()
+            .filter(|(table, now)| grew(table, now))
+            .map(|(table, now)| (table.clone(), now.clone()))
+            .collect()
     }
 
     /// The tables that lost what was noted.
@@ -175,7 +191,16 @@ fn read(client: &Client, tables: &[String]) -> Result<BTreeMap<String, Storage>,
         let [name, uuid, engine, altered] = texts(row)?;
         replicated |= engine.starts_with("Replicated");
         let (blocks, cancels) = (BTreeMap::new(), engine.ends_with("SummingMergeTree"));
-        all.insert(name, Storage { uuid, blocks, cancels, altered: number(&altered)? });
+        all.insert(name, Storage { uuid, blocks, cancels, mutated: false, altered: number(&altered)? });
+    }
+    let mutated = format!(
+        "SELECT DISTINCT table FROM system.mutations WHERE database = currentDatabase() AND table IN ({names})"
+    );
+    for row in client.rows(&mutated)? {
+        let [table] = texts(row)?;
+        if let Some(storage) = all.get_mut(&table) {
+            storage.mutated = true;
+        }
     }
     if replicated {
         let paths = format!(
@@ -222,17 +247,17 @@ pub(crate) fn noted(
 ) -> Result<BTreeMap<String, Noted>, Error> {
     let whose = instance.map_or(String::new(), |instance| format!("AND instance = {}", quote(instance)));
     let sql = format!(
-        "SELECT name, uuid, blocks, dateDiff('second', written_at, now64(6)), toUnixTimestamp(written_at) FROM {STORAGES} \
+        "SELECT name, uuid, blocks, dateDiff('second', written_at, now64(6)) FROM {STORAGES} \
          WHERE name IN ({}) {whose} ORDER BY written_at DESC LIMIT 1 BY name",
         list(tables)
     );
     let mut all = BTreeMap::new();
     for row in client.rows(&sql)? {
-        let [name, uuid, blocks, seconds, at] = texts(row)?;
+        let [name, uuid, blocks, seconds] = texts(row)?;
         let blocks = serde_json::from_str(&blocks).map_err(|error| Error::Custom(error.to_string()))?;
         let age = u64::try_from(number(&seconds)?).unwrap_or(0);
         let storage = Storage { uuid, blocks, ..Storage::default() };
-        all.insert(name, Noted { storage, age, at: number(&at)? });
+        all.insert(name, Noted { storage, age });
     }
     Ok(all)
 }
@@ -290,7 +315,7 @@ mod tests {
             (storage("b", &[("1", 1, 5)]), Some(Loss::MadeAnew)),
             (storage("b", &[]), Some(Loss::MadeAnew)),
         ] {
-            let noted = Noted { storage: noted.clone(), age: 3 * DAY, at: 0 };
+            let noted = Noted { storage: noted.clone(), age: 3 * DAY };
             assert_eq!(lost(&noted, &now, Kept::ForEver, false), loss, "{now:?}");
             assert_eq!(lost(&noted, &now, Kept::Seconds(4 * DAY), false), loss, "{now:?}");
         }
@@ -298,7 +323,7 @@ mod tests {
 
     #[test]
     fn nothing_is_concluded_where_rows_may_have_expired_or_none_was_there() {
-        let noted = |blocks| Noted { storage: storage("a", blocks), age: 90 * DAY, at: 0 };
+        let noted = |blocks| Noted { storage: storage("a", blocks), age: 90 * DAY };
         let empty = storage("a", &[]);
         assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Seconds(90 * DAY), false), None);
         assert_eq!(lost(&noted(&[("1", 1, 5)]), &empty, Kept::Unknown, false), None);
@@ -308,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_partition_that_was_detached_and_attached_is_told_while_an_epoch_is_in_flight() {
-        let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 0, at: 0 };
+        let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 0 };
         for (now, loss) in [
             (storage("a", &[("1", 1, 7), ("2", 2, 9)]), None),
             (storage("a", &[("1", 10, 12), ("2", 2, 9)]), Some(Loss::Replaced)),
@@ -321,10 +346,24 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_rows_may_cancel_each_other() {
-        let noted = Noted { storage: storage("a", &[("1", 1, 5)]), age: 0, at: 0 };
-        let now = Storage { cancels: true, ..storage("a", &[("1", 1, 3)]) };
-        assert_eq!(lost(&noted, &now, Kept::ForEver, true), None);
+    fn the_newest_rows_may_cancel_each_other_or_be_deleted() {
+        let noted = Noted { storage: storage("a", &[("1", 1, 5)]), age: 0 };
+        for (cancels, mutated) in [(true, false), (false, true)] {
+            let now = Storage { cancels, mutated, ..storage("a", &[("1", 1, 3)]) };
+            assert_eq!(lost(&noted, &now, Kept::ForEver, true), None);
+        }
+    }
+
+    #[test]
+    fn a_note_keeps_the_age_of_its_newest_rows() {
+        let seen = |now: &[(&str, i64, i64)]| {
+            let noted = Noted { storage: storage("a", &[("1", 1, 5), ("2", 2, 9)]), age: 7 };
+            let tables = |storage| BTreeMap::from([("t".to_owned(), storage)]);
+            let noted = BTreeMap::from([("t".to_owned(), noted)]);
+            !Seen { noted, now: tables(storage("a", now)) }.to_note().is_empty()
+        };
+        assert!(!seen(&[("1", 1, 5), ("2", 2, 9)]) && !seen(&[("2", 4, 9)]) && !seen(&[]));
+        assert!(seen(&[("1", 1, 5), ("2", 2, 10)]) && seen(&[("1", 1, 5), ("2", 2, 9), ("3", 10, 10)]));
     }
 
     #[test]

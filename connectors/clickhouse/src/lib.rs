@@ -36,7 +36,7 @@ pub use ddl::{DEDUP_WINDOW, default_tables, storages, suffixed};
 pub use digest::{DifferingRow, Partition, PartitionDigest, digest, first_difference};
 pub use error::ClickHouseError;
 pub use exchange::{Exchange, Writer, exchange, left_over, make_beside, plan_exchange};
-pub use owner::{accept, missing};
+pub use owner::{accept, are_written_by, missing};
 pub use progress::ProgressWriter;
 pub use table::ClickHouseTable;
 pub use target::Target;

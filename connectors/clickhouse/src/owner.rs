@@ -4,7 +4,7 @@
 //! be taken by an instance that has committed nothing; one with rows belongs to the instance that wrote them, for as long as
 //! its log is there. One that has lost its rows since ([`crate::identity`]) is refused, at the start and while it is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
@@ -96,23 +96,28 @@ impl Owner {
             look,
         };
         match owner.current(client, fence)? {
-            Some((instance, epoch)) if instance == start.instance => {
+            Some(Written { instance, epoch, at }) if instance == start.instance => {
                 let written = epoch.max(owner.shown(client, fence)?);
                 if written > start.bound {
                     return Err(owner.lost(client, written, start.bound).judged());
                 }
-                owner.noted = epoch;
                 let in_flight = start.bound > start.committed;
-                let seen = owner.require_rows(client, fence, found, in_flight)?;
+                let seen = owner.see(client, fence)?;
+                // What was never committed is written again.
+                if let Some(lost) = owner.first_lost(&seen, found, in_flight).filter(|_| start.committed > 0) {
+                    return Err(lost.into_error(client).judged());
+                }
                 if seen.noted.is_empty() && owner.storages.len() > 1 && in_flight {
                     // An earlier build wrote these through views, whose tokens are others.
                     return Err(owner.in_flight(client, start).judged());
                 }
-                owner.doubtful = if in_flight && seen.altered_since() { start.bound } else { 0 };
+                owner.doubtful = if in_flight && seen.altered_since(at) { start.bound } else { 0 };
+                owner.note_storages(client, fence, &seen)?;
+                owner.note(client, fence, epoch)?;
             }
             other => {
                 if !is_empty(client, fence, spec)? {
-                    return Err(owner.foreign(client, other.as_ref().map(|(instance, _)| instance.as_str())).judged());
+                    return Err(owner.foreign(client, other.as_ref().map(|other| other.instance.as_str())).judged());
                 }
                 if start.committed > 0 {
                     return Err(owner.holds_nothing(client, start.committed).judged());
@@ -123,7 +128,7 @@ impl Owner {
                     answer(client, fence, "forget the progress of an earlier pipeline", || client.execute(&forget))?;
                 }
                 let seen = owner.see(client, fence)?;
-                owner.note_storages(client, fence, &seen.now)?;
+                owner.note_storages(client, fence, &seen)?;
                 owner.note(client, fence, 0)?;
             }
         }
@@ -134,22 +139,6 @@ impl Owner {
             );
         }
         Ok(owner)
-    }
-
-    /// Fails if a table lost what this instance wrote to it; else notes what the tables are by now.
-    fn require_rows(
-        &mut self,
-        client: &Client,
-        fence: &Fence,
-        found: &Found,
-        in_flight: bool,
-    ) -> Result<Seen, SinkError> {
-        let seen = self.see(client, fence)?;
-        if let Some(lost) = self.first_lost(&seen, found, in_flight) {
-            return Err(lost.into_error(client).judged());
-        }
-        self.note_storages(client, fence, &seen.now)?;
-        Ok(seen)
     }
 
     /// What was noted of the tables, and what they are; fails where one cannot be told from another of its name.
@@ -166,18 +155,16 @@ impl Owner {
     }
 
     fn first_lost(&self, seen: &Seen, found: &Found, in_flight: bool) -> Option<Lost> {
-        let (table, loss) = seen.lost(found, in_flight).into_iter().next()?;
-        Some(Lost { table, loss, pipeline: self.pipeline.clone() })
+        let (storage, loss) = seen.lost(found, in_flight).into_iter().next()?;
+        Some(Lost { storage, table: self.table.clone(), loss, pipeline: self.pipeline.clone() })
     }
 
-    fn note_storages(
-        &mut self,
-        client: &Client,
-        fence: &Fence,
-        now: &BTreeMap<String, Storage>,
-    ) -> Result<(), SinkError> {
-        answer(client, fence, "note its tables", || identity::note(client, &self.instance, now))?;
-        self.holds_rows |= self.storages.iter().all(|table| now.get(table).is_some_and(Storage::has_rows));
+    fn note_storages(&mut self, client: &Client, fence: &Fence, seen: &Seen) -> Result<(), SinkError> {
+        let changed = seen.to_note();
+        if !changed.is_empty() {
+            answer(client, fence, "note its tables", || identity::note(client, &self.instance, &changed))?;
+        }
+        self.holds_rows |= self.storages.iter().all(|table| seen.now.get(table).is_some_and(Storage::has_rows));
         Ok(())
     }
 
@@ -196,9 +183,13 @@ impl Owner {
         self.look.is_due()
     }
 
-    /// Looks, and notes what the tables are by now.
+    /// Fails if a table lost what this instance wrote to it; else notes what the tables are by now.
     pub(crate) fn look(&mut self, client: &Client, fence: &Fence, found: &Found) -> Result<(), SinkError> {
-        self.require_rows(client, fence, found, false).map(drop)
+        let seen = self.see(client, fence)?;
+        match self.first_lost(&seen, found, false) {
+            Some(lost) => Err(lost.into_error(client).judged()),
+            None => self.note_storages(client, fence, &seen),
+        }
     }
 
     /// A table that lost rows, asked once: for use between two attempts.
@@ -213,22 +204,14 @@ impl Owner {
             return Ok(());
         }
         match self.current(client, fence)? {
-            Some((instance, _)) if instance != self.instance => Err(self.foreign(client, Some(&instance)).judged()),
+            Some(other) if other.instance != self.instance => Err(self.foreign(client, Some(&other.instance)).judged()),
             _ => self.note(client, fence, epoch),
         }
     }
 
     /// The instance that took the table last, and the highest epoch that it noted.
-    fn current(&self, client: &Client, fence: &Fence) -> Result<Option<(String, u64)>, SinkError> {
-        let what = "say who writes its tables";
-        let sql = format!(
-            "SELECT instance, max(epoch) FROM {WRITERS} WHERE name = {} GROUP BY instance ORDER BY max(written_at) DESC LIMIT 1",
-            quote(&self.table)
-        );
-        let rows = answer(client, fence, what, || client.rows(&sql))?;
-        let Some(row) = rows.into_iter().next() else { return Ok(None) };
-        let [instance, epoch] = texts(row).map_err(|_| client.not_understood(what))?;
-        Ok(Some((instance, epoch.parse().map_err(|_| client.not_understood(what))?)))
+    fn current(&self, client: &Client, fence: &Fence) -> Result<Option<Written>, SinkError> {
+        answer(client, fence, "say who writes its tables", || Written::last(client, &self.table))
     }
 
     /// The epoch that `progress` shows for this pipeline's tables; 0 where it says nothing.
@@ -296,6 +279,30 @@ impl Owner {
     }
 }
 
+/// The instance that took a table last.
+struct Written {
+    instance: String,
+    /// The highest epoch that it noted.
+    epoch: u64,
+    /// When it did so last, by the server's clock, in seconds since 1970.
+    at: i64,
+}
+
+impl Written {
+    fn last(client: &Client, table: &str) -> Result<Option<Self>, Error> {
+        let sql = format!(
+            "SELECT instance, max(epoch), toUnixTimestamp(max(written_at)) FROM {WRITERS} WHERE name = {} GROUP BY instance \
+             ORDER BY max(written_at) DESC LIMIT 1",
+            quote(table)
+        );
+        let Some(row) = client.rows(&sql)?.into_iter().next() else { return Ok(None) };
+        let [instance, epoch, at] = texts(row)?;
+        let misread = || Error::Custom(format!("{epoch} and {at} are no numbers"));
+        let (epoch, at) = (epoch.parse().map_err(|_| misread())?, at.parse().map_err(|_| misread())?);
+        Ok(Some(Self { instance, epoch, at }))
+    }
+}
+
 /// Notes that `instance` of `pipeline` writes `table`, and has written it through an epoch.
 pub(crate) fn note_writer(
     client: &Client,
@@ -325,6 +332,9 @@ fn now() -> Instant {
 /// A table that lost what was written to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lost {
+    /// The table beneath.
+    pub(crate) storage: String,
+    /// The one that is known to users.
     pub(crate) table: String,
     pub(crate) loss: Loss,
     pub(crate) pipeline: String,
@@ -341,13 +351,13 @@ impl Lost {
                 "it does not recognise that epoch any more, which could count twice",
             ),
         };
-        let Lost { table, pipeline, .. } = self;
+        let Lost { storage, table, pipeline, .. } = self;
         let target = client.target();
         ClickHouseError::Owner(format!(
             "{} {what}: {so}; stop the run, then fill it again with `tidemill tables refill {pipeline} --to {target} --state PLACE`, \
              or, if all of its rows are there or may be missing, `tidemill tables accept {pipeline} --to {target} --state PLACE \
              --table {table}`",
-            target.place_of(&table)
+            target.place_of(&storage)
         ))
     }
 }
@@ -365,9 +375,13 @@ pub fn missing(target: &Target, specs: &[TableSpec], instance: &str) -> Result<B
     let mut all = BTreeSet::new();
     for spec in specs {
         let storages = ddl::storages(spec);
-        if !is_written_by(&client, &spec.name, instance).map_err(failed)? {
-            all.extend(storages);
-            continue;
+        match Written::last(&client, &spec.name).map_err(failed)? {
+            Some(last) if last.instance == instance => {}
+            last => {
+                require_no_rows(&client, spec, (instance, last.as_ref()))?;
+                all.extend(storages);
+                continue;
+            }
         }
         let seen = Seen::read(&client, Some(instance), &storages).map_err(failed)?;
         all.extend(seen.lost(&found, true).into_iter().map(|(table, _)| table));
@@ -375,11 +389,40 @@ pub fn missing(target: &Target, specs: &[TableSpec], instance: &str) -> Result<B
     Ok(all)
 }
 
-/// Whether `instance` is known as a writer of the table.
-fn is_written_by(client: &Client, table: &str, instance: &str) -> Result<bool, Error> {
-    let sql =
-        format!("SELECT 1 FROM {WRITERS} WHERE name = {} AND instance = {} LIMIT 1", quote(table), quote(instance));
-    Ok(!client.rows(&sql)?.is_empty())
+/// Fails where a table holds rows that `instance` did not write.
+fn require_no_rows(
+    client: &Client,
+    spec: &TableSpec,
+    (instance, last): (&str, Option<&Written>),
+) -> Result<(), ClickHouseError> {
+    let failed = |source| client.failed("say whether a table is empty", source);
+    for table in ddl::storages(spec) {
+        if !client.rows(&format!("SELECT 1 FROM {table} LIMIT 1")).map_err(failed)?.is_empty() {
+            let whose = last.map_or("nobody knows whose".to_owned(), |last| format!("of instance {}", last.instance));
+            return Err(ClickHouseError::Owner(format!(
+                "{} holds rows, {whose}, and the --state is that of instance {instance}: nothing was changed",
+                client.target().place_of(&table)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether all tables of `specs` are there, and `instance` was the last to write to each.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn are_written_by(target: &Target, specs: &[TableSpec], instance: &str) -> Result<bool, ClickHouseError> {
+    let client = Client::patient(target)?;
+    let failed = |source| client.failed(WHAT, source);
+    let found = Found::read(&client).map_err(failed)?;
+    for spec in specs {
+        let there = ddl::storages(spec).iter().all(|table| found.get(table).is_some());
+        if !there || Written::last(&client, &spec.name).map_err(failed)?.is_none_or(|last| last.instance != instance) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Takes the tables of `specs` as they are for what the log `instance` of `pipeline` has written through `epoch`: what is
@@ -398,15 +441,9 @@ pub fn accept(
     require(&client, everything_wrong(&found, specs)?)?;
     for spec in specs {
         let table = spec.name.as_str();
-        let sql =
-            format!("SELECT instance FROM {WRITERS} WHERE name = {} ORDER BY written_at DESC LIMIT 1", quote(table));
-        let rows = client.rows(&sql).map_err(failed)?;
-        let writer = rows.first().and_then(|row| row.first()?.as_str()).unwrap_or(instance);
-        if writer != instance {
-            return Err(ClickHouseError::Owner(format!(
-                "{} holds rows of instance {writer}, and the --state is that of instance {instance}: nothing was changed",
-                target.place_of(table)
-            )));
+        match Written::last(&client, table).map_err(failed)? {
+            Some(last) if last.instance == instance => {}
+            last => require_no_rows(&client, spec, (instance, last.as_ref()))?,
         }
         note_writer(&client, [table, instance, pipeline], 0, epoch).map_err(failed)?;
         identity::note_as_they_are(&client, instance, &ddl::storages(spec)).map_err(failed)?;

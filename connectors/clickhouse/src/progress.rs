@@ -3,6 +3,7 @@
 //! Written after each commit, so it never says more than what is there. Of each partition the newest row stays; the view
 //! shows those of the newest commit. Writing a commit twice, or an older one late, changes nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill_dataflow::sink::{CommitObserver, Committed, SinkError};
@@ -25,6 +26,8 @@ pub struct ProgressWriter {
     client: Option<Client>,
     /// The tables beneath those of the pipeline.
     storages: Vec<String>,
+    /// By the table beneath, the one that is known to users.
+    tables: BTreeMap<String, String>,
     look: Look,
 }
 
@@ -33,13 +36,24 @@ impl ProgressWriter {
     #[must_use]
     pub fn new(target: Target, pipeline: &str) -> Self {
         let (fence, look) = (Fence::from(never_fenced()), Look::every(LOOK_EVERY));
-        Self { target, pipeline: pipeline.to_owned(), fence, client: None, storages: Vec::new(), look }
+        Self {
+            target,
+            pipeline: pipeline.to_owned(),
+            fence,
+            client: None,
+            storages: Vec::new(),
+            tables: BTreeMap::new(),
+            look,
+        }
     }
 
     /// The same writer; it fails when one of these tables loses what was written to it, also one that gets no rows.
     #[must_use]
     pub fn watching(self, specs: &[TableSpec]) -> Self {
-        Self { storages: specs.iter().flat_map(ddl::storages).collect(), ..self }
+        let named =
+            specs.iter().flat_map(|spec| ddl::storages(spec).into_iter().map(|table| (table, spec.name.clone())));
+        let tables: BTreeMap<String, String> = named.collect();
+        Self { storages: tables.keys().cloned().collect(), tables, ..self }
     }
 
     /// The same writer, looking as often as this.
@@ -74,8 +88,9 @@ impl CommitObserver for ProgressWriter {
             let (found, seen) = answer(client, &self.fence, "describe its tables", || {
                 Ok((Found::read(client)?, Seen::read(client, None, &self.storages)?))
             })?;
-            if let Some((table, loss)) = seen.lost(&found, false).into_iter().next() {
-                return Err(Lost { table, loss, pipeline: self.pipeline.clone() }.into_error(client).judged());
+            if let Some((storage, loss)) = seen.lost(&found, false).into_iter().next() {
+                let (table, pipeline) = (self.tables[&storage].clone(), self.pipeline.clone());
+                return Err(Lost { storage, table, loss, pipeline }.into_error(client).judged());
             }
         }
         let columns = columns();

@@ -146,6 +146,11 @@ impl Failure {
         Failure { code: 3, message: message.to_string() }
     }
 
+    /// Whether somebody has to change something before it is tried again.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code == 3
+    }
+
     /// The same, with one thing more to know.
     pub(crate) fn adding(self, remark: &str) -> Failure {
         Failure { message: format!("{}; {remark}", self.message), ..self }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use tidemill_clickhouse::{
-    Exchange, Target, accept, drop_tables, exchange, left_over, missing, plan_exchange, storages, suffixed,
+    Exchange, Target, accept, are_written_by, drop_tables, exchange, left_over, missing, plan_exchange, storages,
+    suffixed,
 };
 use tidemill_connectors::events::Bounds;
 use tidemill_log::{FOLDER, Location, Log, LogOptions, LogState, SplitStore, Store};
@@ -145,7 +146,13 @@ pub(crate) fn refill(arguments: &RefillArguments, catalog: &Catalog) -> Result<(
     lost.extend(named(pipeline.name(), &specs, &arguments.table)?.iter().flat_map(storages));
     let specs: Vec<TableSpec> =
         specs.into_iter().filter(|spec| storages(spec).iter().any(|table| lost.contains(table))).collect();
+    let rebuilt_with =
+        |suffix: &str| -> Vec<TableSpec> { pipeline.specs().iter().map(|spec| suffixed(spec, suffix)).collect() };
+    let drop_rebuilt =
+        |suffix: &str| drop_tables(&target, &rebuilt_with(suffix)).map_err(|error| of_clickhouse(&error));
     if specs.is_empty() {
+        // One that was interrupted behind the exchange has left them.
+        attempts(place, floor).try_for_each(|attempt| drop_rebuilt(&attempt?.0))?;
         return say("no table lost anything; name one with --table to fill it again all the same");
     }
     say(&format!("fills again through epoch {floor}: {}", lost.iter().cloned().collect::<Vec<_>>().join(", ")))?;
@@ -172,17 +179,24 @@ pub(crate) fn refill(arguments: &RefillArguments, catalog: &Catalog) -> Result<(
     } else if !arguments.incomplete && history(place)?.first() <= 1 {
         wanted.cuts = Some(place.clone());
     }
-    let drop_rebuilt = |suffix: &str| {
-        let rebuilt: Vec<TableSpec> = pipeline.specs().iter().map(|spec| suffixed(spec, suffix)).collect();
-        drop_tables(&target, &rebuilt).map_err(|error| of_clickhouse(&error))
+    let is_there = |suffix: &str, own: &str| {
+        are_written_by(&target, &rebuilt_with(suffix), own).map_err(|error| of_clickhouse(&error))
     };
-    let suffix = suffix_of(&wanted, &run, drop_rebuilt)?;
+    let suffix = suffix_of(&wanted, &run, is_there, drop_rebuilt)?;
     wanted.suffix = &suffix;
     let own = open_store(&wanted.place())?;
-    rebuild(&wanted, pipeline, &run.live, &target, Arc::clone(&own))?;
+    if let Err(failure) = rebuild(&wanted, pipeline, &run.live, &target, Arc::clone(&own)) {
+        // What was read in another way than the run did it is not gone on with; what was only interrupted is.
+        if failure.is_refusal() {
+            drop_rebuilt(&suffix)?;
+        }
+        return Err(failure);
+    }
     let rebuilt = read(&own, &wanted.place())?.unwrap_or_default();
     if let Some(problem) = shortfall(&wanted, Books::of(&run.live), Books::of(&rebuilt)) {
         if !arguments.incomplete {
+            // What was built in another way than the run was does not get better by being gone on with.
+            drop_rebuilt(&suffix)?;
             return Err(Failure::refused(format!(
                 "{problem}: nothing was changed. Name a source that has all of it with --from, or fill the tables with what there \
                  is by --incomplete"
@@ -194,7 +208,7 @@ pub(crate) fn refill(arguments: &RefillArguments, catalog: &Catalog) -> Result<(
     let mut log = Log::start(run.store, LogOptions::default()).map_err(of_log)?.log;
     require_floor(log.state(), floor)?;
     let plan = plan_exchange(&target, &specs, &suffix, (pipeline.name(), instance, floor));
-    let plan = only(plan.map_err(|error| of_clickhouse(&error))?, &lost, &suffix);
+    let plan = only(plan.map_err(|error| of_clickhouse(&error))?, &lost);
     let recorded = serde_json::to_value(&plan).map_err(Failure::failed)?;
     record(&mut log, &recorded)?;
     exchange(&target, &plan).map_err(|error| of_clickhouse(&error))?;
@@ -220,11 +234,11 @@ fn named(pipeline: &str, specs: &[TableSpec], names: &[String]) -> Result<Vec<Ta
     Ok(specs.iter().filter(|spec| names.contains(&spec.name)).cloned().collect())
 }
 
-/// The exchanges of lost tables; what these hold is kept under a name of its own.
-fn only(plan: Vec<Exchange>, lost: &BTreeSet<String>, suffix: &str) -> Vec<Exchange> {
-    let kept = |live: &str| Some(format!("{live}{}", suffix.replacen("_refill_", "_lost_", 1)));
+/// The exchanges of lost tables; what these hold is kept under a name that no other refill gives.
+fn only(plan: Vec<Exchange>, lost: &BTreeSet<String>) -> Vec<Exchange> {
     let lost = plan.into_iter().filter(|one| lost.contains(&one.live));
-    lost.map(|one| Exchange { kept: kept(&one.live), ..one }).collect()
+    lost.map(|one| Exchange { kept: Some(format!("{}_lost_{}", one.live, one.uuid.replace('-', "_"))), ..one })
+        .collect()
 }
 
 /// A lake is read as far as its copy of the log goes: one that a crash left short misses the last commits, and one of
@@ -245,48 +259,64 @@ fn bring_up_to_date(lake: &str, place: &Location, store: &Arc<dyn Store>) -> Res
 /// In which way a rebuilt set of tables cannot hold what the live one held.
 fn shortfall(wanted: &Rebuild<'_>, live: Books, rebuilt: Books) -> Option<String> {
     if wanted.archive() {
-        let (had, there) = (live.accepted, rebuilt.read);
-        return (had != there)
-            .then(|| format!("the lake holds {there} events, and the run has accepted {had} through its last commit"));
+        let (had, there) = (live.accepted, rebuilt.accepted);
+        return (had != there).then(|| {
+            format!("of the lake {there} events are accepted, and the run has accepted {had} through its last commit")
+        });
     }
     if live.read != rebuilt.read {
         let (had, there) = (live.read, rebuilt.read);
         return Some(format!("what can be read again are {there} records, and the run has read {had}"));
     }
     let counted = |books: Books| {
-        [
-            ("accepted", books.accepted),
-            ("malformed", books.malformed),
-            ("quarantined", books.quarantined),
-            ("duplicate", books.duplicates),
-            ("unverified", books.unverified),
-        ]
+        let always = [("malformed", books.malformed), ("quarantined", books.quarantined)];
+        // What is late or a duplicate near the horizon is decided anew with fresh cuts.
+        let by_cut = [("accepted", books.accepted), ("duplicate", books.duplicates), ("unverified", books.unverified)];
+        always.into_iter().chain(by_cut.into_iter().filter(|_| wanted.cuts.is_some()))
     };
-    let (name, had, there) = counted(live)
-        .into_iter()
-        .zip(counted(rebuilt))
-        .find_map(|((name, had), (_, there))| (wanted.cuts.is_some() && had != there).then_some((name, had, there)))?;
+    let mut both = counted(live).zip(counted(rebuilt));
+    let ((name, had), (_, there)) = both.find(|((_, had), (_, there))| had != there)?;
     Some(format!("of the same records {there} are {name} now, and the run had counted {had} of them as that"))
 }
 
-/// Where this refill builds: where one like it was interrupted, or under a new suffix. What others left is taken away.
+/// Earlier refills through `floor`: the suffix of each, and its log.
+fn attempts(place: &Location, floor: u64) -> impl Iterator<Item = Result<(String, LogState), Failure>> {
+    (1_u32..).map_while(move |attempt| {
+        let suffix = suffix(floor, attempt);
+        let below = place.below(&format!("replay/{suffix}"));
+        let found = open_store(&below).and_then(|store| read(&store, &below));
+        found.transpose().map(|state| Ok((suffix, state?)))
+    })
+}
+
+fn suffix(floor: u64, attempt: u32) -> String {
+    format!("_refill_{floor}_{attempt}")
+}
+
+/// Where this refill builds: where one like it was interrupted, if its tables are there, or under a new suffix. What others
+/// left is taken away.
 fn suffix_of(
     wanted: &Rebuild<'_>,
     run: &Stopped,
+    is_there: impl Fn(&str, &str) -> Result<bool, Failure>,
     take_away: impl Fn(&str) -> Result<(), Failure>,
 ) -> Result<String, Failure> {
     let exchanged = run.live.exchange().map(|(_, plan)| plan.to_string()).unwrap_or_default();
-    for attempt in 1_u32.. {
-        let suffix = format!("_refill_{}_{attempt}", run.floor);
-        let below = wanted.state.below(&format!("replay/{suffix}"));
-        let Some(state) = read(&open_store(&below)?, &below)? else { return Ok(suffix) };
-        let same = state.seal().is_some_and(|seal| seal.plan.ends_with(&wanted.settings(run.floor)));
-        if same && state.exchange().is_none() && !exchanged.contains(&format!("{suffix}_")) {
+    let mut next = 1;
+    for attempt in attempts(wanted.state, run.floor) {
+        let (suffix, state) = attempt?;
+        let begun = state.seal().filter(|seal| seal.plan.ends_with(&wanted.settings(run.floor)));
+        if let Some(seal) = begun
+            && state.exchange().is_none()
+            && !exchanged.contains(&format!("{suffix}_"))
+            && is_there(&suffix, &seal.instance)?
+        {
             return Ok(suffix);
         }
         take_away(&suffix)?;
+        next += 1;
     }
-    Err(Failure::refused(format!("{}: too many attempts below replay/", wanted.state)))
+    Ok(suffix(run.floor, next))
 }
 
 fn require_floor(state: &LogState, floor: u64) -> Result<(), Failure> {

@@ -266,7 +266,13 @@ pub(super) fn rebuild(
 
 /// What the live run had read at its last commit, from its topics or its archive.
 fn source(wanted: &Rebuild<'_>, live: &LogState) -> Result<EventSource, Failure> {
-    let from = wanted.from.ok_or_else(|| Failure::usage("name what is read again with --from"))?;
+    let key = || user_key_of(Some(wanted.state), wanted.state);
+    let Some(from) = wanted.from else {
+        return match wanted.input {
+            [] => Err(Failure::usage("name what is read again with --from or --input")),
+            _ => anew::afresh(wanted.named(), Some(live), key()),
+        };
+    };
     if wanted.archive() {
         let location = from.parse().map_err(|error: LocationError| Failure::usage(format!("--from: {error}")))?;
         let (since, until) = (wanted.since.map(EventTime), wanted.until.map(EventTime));
@@ -276,7 +282,7 @@ fn source(wanted: &Rebuild<'_>, live: &LogState) -> Result<EventSource, Failure>
         return Err(Failure::usage("--until is of a lake only: topics are read to where the live run was"));
     }
     let Some(since) = wanted.since else {
-        return anew::afresh(wanted.named(), Some(live), user_key_of(Some(wanted.state), wanted.state));
+        return anew::afresh(wanted.named(), Some(live), key());
     };
     let mut config = topics(from)?;
     config.start = Start::Timestamp(since);

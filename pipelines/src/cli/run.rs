@@ -108,7 +108,11 @@ pub(crate) fn run(arguments: RunArguments, catalog: &Catalog) -> Result<(), Fail
             )));
         }
         let same_plan = runtime::check(&pipeline, &job.options, state)?;
-        finish_exchange(state, io.targets())?;
+        if state.exchange().is_some() {
+            // Not beside whoever carries it out.
+            let _alone = if supervised() { None } else { Some(claim(&job)?) };
+            finish_exchange(state, io.targets())?;
+        }
         if job.files && same_plan && nothing_to_do(&job, state)? {
             lines::say("finished before: all input was read and committed; nothing was changed");
             if let Some(place) = &place

@@ -100,7 +100,8 @@ fn a_table_behind_an_accepted_loss_is_filled_again_from_the_lake_and_from_no_top
     let refill = |from: &str| {
         short.stream.tidemill().command(&["tables", "refill", "--from", from, "--state", &state, "--to", &to])
     };
-    refill(&short.stream.source()).assert_refused(&[3], &["offset 0 is wanted", "read again from where the run began"]);
+    refill(&short.stream.source())
+        .assert_refused(&[3], &["offset 0 is wanted", "reads again from where the run began"]);
     assert_eq!(rows(), [0]);
     let done = refill(&short.stream.lake().to_string_lossy());
     assert_eq!((done.code, rows()), (Some(0), vec![200]), "{}", done.stderr);

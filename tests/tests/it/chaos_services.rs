@@ -134,16 +134,20 @@ impl World<'_> {
             if is_event { encode(&schema, id, &event).ok() } else { None }
         };
         let message = lines.into_iter().find_map(whole).expect("some line is an event");
+        let waits = |job: &Running| job.said().matches("it is asked for again, and given up").count();
+        let before = waits(running);
         let producer = Producer::new(self.services.brokers());
         producer.send(&self.stream.topic("avro"), 0, &message);
         producer.flush();
-        for words in [format!("waits for schema id {id}"), format!("schema id {id} is there")] {
-            wait_until(&format!("{context}: {words}"), || {
-                running.assert_alive(context);
-                running.said().contains(&words)
-            });
-            self.registry.catch_up();
-        }
+        wait_until(&format!("{context}: a schema is waited for"), || {
+            running.assert_alive(context);
+            waits(running) > before
+        });
+        self.registry.catch_up();
+        wait_until(&format!("{context}: its message is read"), || {
+            running.assert_alive(context);
+            running.said().contains(&format!("schema id {id} is there"))
+        });
     }
 
     /// ClickHouse ends and comes back with this password for the job's user, or with the usual one.

@@ -200,7 +200,7 @@ fn a_table_that_lost_its_rows_is_refused_at_the_start_and_while_it_is_written() 
         apply(&database.target, Retention::default()).unwrap();
         let said = |message: &str| {
             let what = if loss.starts_with("DROP") { "was made anew" } else { "was emptied" };
-            for part in ["page_views_by_day_data", what, "tidemill tables refill"] {
+            for part in ["page_views_by_day_data", what, "tidemill tables refill", "--table page_views_by_minute`"] {
                 assert!(message.contains(part), "{part}: {message}");
             }
         };
@@ -231,6 +231,21 @@ fn a_table_that_lost_its_rows_is_refused_at_the_start_and_while_it_is_written() 
         write(&mut open(later_run("i", 3, 2, 3)), 3, row(3));
         assert_eq!(sums(&database), ["3", "3"], "{loss}");
     }
+}
+
+#[test]
+fn tables_with_the_rows_of_another_run_are_not_filled_again() {
+    let database = Database::with_tables();
+    let spec = two_epochs(&database);
+    let specs = std::slice::from_ref(&spec);
+    let foreign = missing(&database.target, specs, "j").unwrap_err().to_string();
+    for part in ["of instance i", "that of instance j", "nothing was changed"] {
+        assert!(foreign.contains(part), "{part}: {foreign}");
+    }
+    for table in ["page_views_by_minute_data", "page_views_by_day_data"] {
+        database.run(&format!("TRUNCATE TABLE {table}"));
+    }
+    assert_eq!(missing(&database.target, specs, "j").unwrap().len(), 2);
 }
 
 #[test]
@@ -271,10 +286,15 @@ fn merges_alterations_and_expiry_are_no_loss() {
         }
     }
     database.run("ALTER TABLE page_views_by_minute_data DELETE WHERE page = '/none' SETTINGS mutations_sync = 2");
+    // The newest rows of the only partition.
+    write(&mut page_table, 21, vec![page_views(&[("t", NEW_YEAR, "/last", 1, vec![1])])]);
+    for table in ["page_views_by_minute_data", "page_views_by_day_data"] {
+        database.run(&format!("ALTER TABLE {table} DELETE WHERE page = '/last' SETTINGS mutations_sync = 2"));
+    }
     database.run("RENAME TABLE sessions_data TO elsewhere, elsewhere TO sessions_data");
     write(
-        &mut open(&views, later_run("i", 2, 20, 20)),
-        21,
+        &mut open(&views, later_run("i", 2, 21, 22)),
+        22,
         vec![page_views(&[("t", NEW_YEAR + DAY, "/", 1, vec![1])])],
     );
     write(&mut open(&changes, later_run("i", 2, 20, 20)), 21, vec![sessions(&[("v", 0, 1, 1, 1)])]);

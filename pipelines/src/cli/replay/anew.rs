@@ -116,7 +116,7 @@ pub(super) fn why(error: RunError) -> Failure {
         }
         error => (matches!(error, RunError::Source(SourceError::Changed { .. })), failure(error)),
     };
-    if lost { failed.adding("what is repeated is read again from where the run began") } else { failed }
+    if lost { failed.adding("a replay reads again from where the run began") } else { failed }
 }
 
 fn same_place(a: &Location, b: &Location) -> bool {
