@@ -161,10 +161,18 @@ impl World<'_> {
         self.services.restart("clickhouse");
     }
 
+    /// Runs a statement that may be repeated, on a server that may just be ending.
+    fn execute(&self, sql: &str) {
+        wait_until(sql, || {
+            self.revive();
+            self.stream.database().try_query(sql).is_ok()
+        });
+    }
+
     /// Empties a table and fills it again.
     fn lose(&self, table: &str, workers: usize, context: &str) {
         self.emptied.fetch_add(1, Ordering::SeqCst);
-        self.stream.database().run(&format!("TRUNCATE TABLE {table}"));
+        self.execute(&format!("TRUNCATE TABLE {table}"));
         self.refuses(self.start(workers), &[table, "tidemill tables refill"], context);
         let (from, to) = (self.stream.source(), self.stream.database().address());
         let refill = ["tables", "refill", "--from", &from, "--state", &self.state, "--to", &to];
@@ -207,10 +215,11 @@ impl World<'_> {
             }
             Blow::FailView(table) => {
                 self.clear();
-                let sql = format!("CREATE MATERIALIZED VIEW boom ENGINE = Null AS SELECT throwIf(1) AS x FROM {table}");
-                self.stream.database().run(&sql);
+                self.execute(&format!(
+                    "CREATE MATERIALIZED VIEW IF NOT EXISTS boom ENGINE = Null AS SELECT throwIf(1) AS x FROM {table}"
+                ));
                 self.refuses(running, &[table, "boom", "mend or drop"], context);
-                self.stream.database().run("DROP VIEW boom SYNC");
+                self.execute("DROP VIEW IF EXISTS boom SYNC");
                 self.start(step.workers)
             }
             Blow::EmptyTable(table) => {
