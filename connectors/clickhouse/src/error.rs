@@ -156,9 +156,12 @@ impl ClickHouseError {
         match &self {
             Self::ReadOnlySetting { .. } => Judged::denied(self),
             Self::Server { source, .. } | Self::Refuses { source, .. } if is_denial(source) => Judged::denied(self),
-            Self::Owner(_) | Self::Differs { .. } | Self::Window { .. } | Self::View { .. } | Self::Refuses { .. } => {
-                Judged::refused(self)
-            }
+            Self::Owner(_)
+            | Self::Differs { .. }
+            | Self::Window { .. }
+            | Self::View { .. }
+            | Self::Refuses { .. }
+            | Self::Doubtful { .. } => Judged::refused(self),
             _ => Box::new(self),
         }
     }

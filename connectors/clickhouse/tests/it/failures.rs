@@ -78,7 +78,9 @@ fn a_constraint_that_comes_while_an_epoch_is_written_doubles_nothing() {
     assert!(error.to_string().contains("page_views_by_day_data"), "{error}");
     // The next run does not set aside what the first table has.
     let mut next = database.writer(&spec, &later_run("i", 4, 3, 4));
-    let doubtful = try_write(&mut next, 4, views()).unwrap_err().to_string();
+    let doubtful = try_write(&mut next, 4, views()).unwrap_err();
+    assert_eq!(Judged::of(&doubtful), Verdict::Refused, "{doubtful}");
+    let doubtful = doubtful.to_string();
     assert!(doubtful.contains("was altered while epoch 4 was written") && doubtful.contains(BAD), "{doubtful}");
     database.run("ALTER TABLE page_views_by_day_data DROP CONSTRAINT later");
     write(&mut database.writer(&spec, &later_run("i", 5, 3, 4)), 4, views());
